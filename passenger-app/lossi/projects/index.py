@@ -1,0 +1,180 @@
+"""``.lossi/lossi.db``: job facts and the ledger of ingest. The schema is owned here, written by jobs/ and tracking/.
+
+Rollback journal, never WAL: WAL needs shared memory and cannot work across nodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+
+from lossi.errors import Unavailable
+from lossi.files import atomic
+from lossi.projects.project import Project
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    source TEXT,
+    experiment TEXT NOT NULL,
+    environment TEXT NOT NULL,
+    image_digest TEXT,
+    commit_id TEXT,
+    dirty INTEGER NOT NULL DEFAULT 0,
+    user TEXT NOT NULL,
+    scheduler TEXT,
+    scheduler_id TEXT,
+    cluster TEXT,
+    tasks INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    scheduler_state TEXT NOT NULL DEFAULT '',
+    reason TEXT NOT NULL DEFAULT '',
+    counts TEXT NOT NULL DEFAULT '{}',          -- JSON: state -> number of tasks
+    created TEXT NOT NULL,
+    started TEXT,
+    ended TEXT,
+    sweep INTEGER NOT NULL DEFAULT 0,
+    resubmitted_from TEXT,
+    refreshed REAL NOT NULL DEFAULT 0           -- seconds since the epoch of the last look at the scheduler
+) STRICT;
+CREATE INDEX IF NOT EXISTS jobs_created ON jobs (created);
+-- A task gets its row when something is known of it; one without a row is queued.
+CREATE TABLE IF NOT EXISTS tasks (
+    job_id TEXT NOT NULL,
+    task INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    scheduler_state TEXT NOT NULL DEFAULT '',
+    reason TEXT NOT NULL DEFAULT '',
+    exit_code INTEGER,
+    signal INTEGER,
+    attempt INTEGER NOT NULL DEFAULT 1,
+    host TEXT,
+    submitted TEXT,
+    started TEXT,
+    ended TEXT,
+    wait_s REAL,
+    elapsed_s REAL,
+    cpu_s REAL,
+    max_rss_mb REAL,
+    cpu_efficiency REAL,                        -- 0..1: cpu_s / (elapsed_s × cpus)
+    memory_efficiency REAL,                     -- 0..1: max_rss_mb / memory_mb
+    gpu_type TEXT,
+    gpu_driver TEXT,
+    gpu_utilisation REAL,
+    gpu_memory_mb REAL,
+    gpu_hours REAL,
+    error TEXT,                                 -- JSON of TaskError
+    notes TEXT NOT NULL DEFAULT '[]',
+    tracking_error TEXT NOT NULL DEFAULT '',
+    final INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (job_id, task)
+) STRICT, WITHOUT ROWID;
+-- Which MLflow runs belong to which task; position 0 is the task's own run.
+CREATE TABLE IF NOT EXISTS task_runs (
+    run_id TEXT PRIMARY KEY,
+    job_id TEXT NOT NULL,
+    task INTEGER NOT NULL,
+    position INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS task_runs_task ON task_runs (job_id, task);
+-- The ledger: what ingest has taken in.
+CREATE TABLE IF NOT EXISTS ingested_jobs (
+    job_id TEXT PRIMARY KEY,
+    complete INTEGER NOT NULL DEFAULT 0         -- every task final and its last snapshot taken in
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ingested_snapshots (
+    job_id TEXT NOT NULL,
+    task INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    final INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (job_id, task)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ingested_runs (
+    run_id TEXT PRIMARY KEY,
+    name TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ingested_tags (
+    run_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT,
+    PRIMARY KEY (run_id, key)
+) STRICT, WITHOUT ROWID;
+"""
+
+VERSION = 1
+
+
+def connect(project: Project) -> sqlite3.Connection:
+    """Open the index for writing, creating it when it is missing.
+
+    The connection is in autocommit mode (``isolation_level=None``): callers say ``BEGIN IMMEDIATE`` themselves.
+
+    Raises
+    ------
+    Unavailable
+        When it is locked for more than five seconds or cannot be written.
+    """
+    try:
+        project.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise atomic.explained(error, project.home) from error
+    try:
+        connection = sqlite3.connect(project.index, timeout=5.0, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        if connection.execute("PRAGMA user_version").fetchone()[0] < VERSION:
+            connection.execute("PRAGMA journal_mode=DELETE")
+            connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
+        return connection
+    except sqlite3.Error as error:
+        raise _explained(error, project) from error
+
+
+@contextlib.contextmanager
+def writing(project: Project) -> Iterator[sqlite3.Connection]:
+    """Yield a connection inside one write transaction, committed at the end or rolled back."""
+    connection = connect(project)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise _explained(error, project) from error
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def reading(project: Project) -> Iterator[sqlite3.Connection]:
+    """Yield a read-only connection; an index that does not exist yet reads as an empty one."""
+    try:
+        if project.index.exists():
+            connection = sqlite3.connect(f"{project.index.as_uri()}?mode=ro", uri=True, timeout=2.0, isolation_level=None)
+        else:
+            connection = sqlite3.connect(":memory:", isolation_level=None)
+            connection.executescript(SCHEMA)
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA trusted_schema=OFF")
+        try:
+            yield connection
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise _explained(error, project) from error
+
+
+def _explained(error: sqlite3.Error, project: Project) -> Unavailable:
+    if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
+        hint = f"delete {project.index}: it is made again from the job directories"
+    elif "locked" in str(error):
+        hint = "another Lossi process holds it; try again in a few seconds"
+    else:
+        hint = f"check free space and permissions of {project.home}, then try again"
+    return Unavailable(f"the index of project {project.name!r} cannot be used", why=str(error), hint=hint)
