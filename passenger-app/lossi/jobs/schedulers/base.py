@@ -1,0 +1,168 @@
+"""The port behind which every batch system lies: what Lossi asks of a scheduler, and what it gets back.
+
+An adapter is one module beside this one. It reads the job directory, never the project, the catalogue or the index; it
+starts ``script.sh`` once per task and knows nothing of notebooks. All adapters pass the same contract tests.
+
+What an adapter must see to for each task:
+
+- ``script.sh`` (executable, ``#!/bin/sh``) is started without arguments; the task's 0-based number is in ``LOSSI_TASK`` (or
+  ``SLURM_ARRAY_TASK_ID``) and the job's id in ``LOSSI_JOB_ID``. Only these and what the machine's login environment has
+  may be relied upon; the script opens its own log and makes ``tasks/<n>/`` if the scheduler has not.
+- at most ``PreparedJob.max_parallel`` tasks of the job at once (None: as many as fit), started in the order of their numbers;
+- a stop is SIGTERM to the script (it passes it on), a grace, then SIGKILL to the task's whole process tree;
+- the exit code of the script is the exit code of the task. ``tasks/<n>/exit.json``, where it exists, tells more and wins over the
+  scheduler's word, except that the scheduler alone knows why it killed something (time limit, memory, node lost): an
+  adapter that knows says so in `TaskView.state` and `TaskView.reason`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from lossi.runner.records import UNKNOWN, PreparedJob, SubmissionRecord
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a scheduler can enforce; what it cannot is refused or warned of before submission."""
+
+    max_gpus: int | None = None
+    """GPUs that one task can get; None = not known here (the scheduler itself will refuse)."""
+    max_nodes: int | None = None
+    """Nodes that one task can get; None = not known here."""
+    max_cpus: int | None = None
+    """Cores that one task can get; None = not known here."""
+    max_memory_mb: int | None = None
+    """MiB that one task can get; None = not known here."""
+    accounting: bool = False
+    """Whether partition, account and quality of service mean something to it."""
+    time_limits: bool = True
+    memory_limits: bool = True
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A submitted job, as a scheduler is asked about it."""
+
+    job_id: str
+    """Lossi's id of the job."""
+    scheduler_id: str
+    """The scheduler's own id, `SubmissionRecord.scheduler_id`."""
+    directory: Path
+    """Absolute path of the job directory."""
+    tasks: int
+    """Number of tasks; they are 0 … tasks - 1."""
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """What the scheduler knows of one task now."""
+
+    state: str
+    """One of `lossi.runner.records.STATES`."""
+    scheduler_state: str = ""
+    """The scheduler's own word, such as ``PENDING``."""
+    reason: str = ""
+    """One sentence or the scheduler's own word for why: why it waits, why it ended."""
+    exit_code: int | None = None
+    signal: int | None = None
+    host: str | None = None
+    started: str | None = None
+    """ISO 8601 in UTC, as are all times."""
+    ended: str | None = None
+
+
+@dataclass(frozen=True)
+class JobView:
+    """What the scheduler knows of one job now.
+
+    ``tasks`` need only hold the tasks that something is known of beyond "queued"; those missing are in ``state`` if that is
+    ``queued``, otherwise settled by their ``exit.json``.
+    """
+
+    known: bool
+    """False: the scheduler has no record of it (any more)."""
+    state: str = UNKNOWN
+    scheduler_state: str = ""
+    reason: str = ""
+    tasks: Mapping[int, TaskView] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """A batch system. Instances hold no state that must survive: each call may come from another process."""
+
+    @property
+    def name(self) -> str:
+        """Short name, as in `JobSpec.scheduler` and `SubmissionRecord.scheduler`: ``local``, ``slurm``…"""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do; cheap to ask."""
+        ...
+
+    def directives(self, job: PreparedJob, directory: Path) -> list[str]:
+        """Return the comment lines that ``script.sh`` must carry for this scheduler (``#SBATCH …``), or none."""
+        ...
+
+    def preview(self, job: PreparedJob, directory: Path) -> list[str]:
+        """Return the argv (or its nearest equivalent) that `submit` would use; touches nothing, ``directory`` need not exist.
+
+        Raises
+        ------
+        LossiError
+            Whatever `submit` would refuse for that can be known beforehand: Forbidden where jobs may not run here,
+            InvalidInput for resources it cannot give.
+        """
+        ...
+
+    def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
+        """Hand over a prepared job with all its tasks in one submission; return once the scheduler has accepted it durably.
+
+        Does not write ``submission.json``: the caller does. Submitting a job id that the scheduler already has is not a
+        second job: its first record is returned.
+
+        Raises
+        ------
+        Forbidden, InvalidInput, NotSupported
+            Refused; nothing was submitted.
+        Unavailable
+            No answer; whether it was accepted is found out with `find`.
+        """
+        ...
+
+    def find(self, job_id: str) -> SubmissionRecord | None:
+        """Return the record of a job that the scheduler has under Lossi's id, None if it surely has not.
+
+        Raises
+        ------
+        Unavailable
+            When the scheduler cannot be asked now.
+        """
+        ...
+
+    def poll(self, jobs: Sequence[Handle]) -> dict[str, JobView]:
+        """Return what is known of several jobs by Lossi's id, at the cost of one question to the scheduler.
+
+        Raises
+        ------
+        Unavailable
+            When the scheduler cannot be asked now.
+        """
+        ...
+
+    def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
+        """Stop the given tasks, or with None the whole job. Returns once the stop is durably asked for, not when all has ended.
+
+        Tasks that have ended already are no error. A task that had not started is ``cancelled`` and never starts.
+
+        Raises
+        ------
+        Unavailable
+            When the scheduler cannot be asked now.
+        """
+        ...
