@@ -7,29 +7,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from lossi.errors import LossiError
+from lossi.jsonable import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-
-def plain(data: Any) -> Any:
-    """Turn Pydantic models, records and paths into JSON types."""
-    if hasattr(data, "model_dump"):
-        return data.model_dump(mode="json")
-    if hasattr(data, "__dataclass_fields__"):
-        return {name: plain(getattr(data, name)) for name in data.__dataclass_fields__}
-    if isinstance(data, Mapping):
-        return {str(key): plain(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple, set, frozenset)):
-        return [plain(item) for item in data]
-    if data is None or isinstance(data, (str, int, float, bool)):
-        return data
-    return str(data)
 
 
 def emit(data: Any, as_json: bool, render: Callable[[], None]) -> None:
@@ -65,7 +51,9 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, right: It
     return result
 
 
-def show_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, right: Iterable[str] = (), empty: str = "Nothing here yet.") -> None:
+def show_table(
+    columns: Iterable[str], rows: Iterable[Iterable[object]], *, right: Iterable[str] = (), empty: str = "Nothing here yet."
+) -> None:
     """Print a table, or ``empty`` when there is no row. Never wider than what it holds; not cut when piped."""
     rows = list(rows)
     if not rows:

@@ -1,0 +1,71 @@
+"""What every operation needs to know about the request: which project it speaks of, and the shared forms of parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import current_app
+from pydantic import BaseModel, ConfigDict, Field
+
+from lossi.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from lossi.projects import Project
+
+
+class ProjectQuery(BaseModel):
+    """Which project an operation speaks of."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    project: str | None = Field(
+        None,
+        min_length=1,
+        max_length=4096,
+        description="Name or absolute path of the project; without it, the one the server was started for, or the only known one.",
+    )
+
+
+class PageQuery(ProjectQuery):
+    """A page of a longer list."""
+
+    limit: int = Field(100, ge=1, le=1000, description="Entries on a page.")
+    cursor: str | None = Field(None, max_length=512, description="`next_cursor` of the page before.")
+
+
+def project(text: str | None) -> Project:
+    """Return the project that a request names; it must lie in an allowed root or be known to the user.
+
+    Raises
+    ------
+    NotFound
+        When there is no such project, or it may not be seen.
+    InvalidInput
+        When none was named and there are several.
+    """
+    from lossi import projects
+    from lossi.files import roots
+
+    if text:
+        if "\0" in text or (not text.startswith("/") and "/" in text):
+            raise NotFound(f"no project {text!r}", hint="GET /api/v1/projects lists the known ones")
+        found = projects.by_name_or_path(text)
+        known = {item.root for item in projects.registered()}
+        if found.root not in known and not roots.default(default_project()).allows(found.root):
+            raise NotFound(f"no project {text!r}", hint="GET /api/v1/projects lists the known ones")
+        return found
+    default = default_project()
+    if default is not None:
+        return default
+    known_projects = projects.registered()
+    if len(known_projects) == 1:
+        return known_projects[0]
+    if not known_projects:
+        raise NotFound("you have no project yet", hint="make one with `lossi project init` in its folder")
+    raise InvalidInput("which project?", hint="send `project` with a name or path from GET /api/v1/projects")
+
+
+def default_project() -> Project | None:
+    """Return the project that the server was started for, if any."""
+    found: Project | None = current_app.config.get("LOSSI_PROJECT")
+    return found

@@ -1,0 +1,57 @@
+"""The web application: puts the doors, the REST operations and the pages together. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flask_openapi3 import Info, OpenAPI
+
+from lossi import __version__
+from lossi.api import problems, security
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from lossi.projects import Project
+
+PREFIX = "/api/v1"
+
+
+def create_app(door: security.Door | None = None, *, project: Project | None = None) -> Flask:
+    """Return the WSGI application.
+
+    Parameters
+    ----------
+    door
+        How requests are let in; without one, the portal's.
+    project
+        The project that is meant where a request names none.
+    """
+    from lossi import api
+
+    app = OpenAPI(
+        "lossi",
+        info=Info(
+            title="Lossi",
+            version=__version__,
+            description="Machine-learning runs between the notebook and the supercomputer. Every action of the pages and of the command is an operation here.",
+        ),
+        doc_ui=False,
+        security_schemes={
+            "token": {"type": "http", "scheme": "bearer"},
+            "session": {"type": "apiKey", "in": "cookie", "name": "lossi_session"},
+        },
+        responses={"default": problems.Problem},
+        validation_error_model=problems.Problem,
+        validation_error_callback=problems.from_validation,
+        static_folder=str(Path(__file__).parent / "static"),
+        template_folder=str(Path(__file__).parent / "templates"),
+    )
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.config["LOSSI_PROJECT"] = project
+    app.config["MAX_CONTENT_LENGTH"] = 64 * 2**20
+    problems.register(app)
+    security.register(app, door or security.portal_door())
+    api.register(app, PREFIX)
+    return app

@@ -1,0 +1,188 @@
+"""``lossi doctor``: looks at this machine and project and says what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lossi.cli import options, output
+from lossi.errors import LossiError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    level
+        ``ok``, ``warning`` or ``error``.
+    """
+
+    what: str
+    level: str
+    detail: str
+    remedy: str = ""
+
+
+def doctor(
+    project: options.Project = None,
+    as_json: options.Json = False,
+    environments: Annotated[
+        bool, typer.Option(help="Also start the usable environments and look what is in them (slower).")
+    ] = True,
+) -> None:
+    """Check settings, catalogue, environments, scheduler, folders and locks; every finding comes with its remedy."""
+    findings = list(_findings(project, environments))
+
+    def render() -> None:
+        for finding in findings:
+            mark = {"ok": "ok      ", "warning": "warning ", "error": "ERROR   "}[finding.level]
+            output.say(f"{mark} {finding.what}: {finding.detail}")
+            if finding.remedy:
+                output.say(f"          -> {finding.remedy}")
+
+    output.emit({"findings": findings}, as_json, render)
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _findings(project: str | None, environments: bool) -> Iterator[Finding]:
+    yield Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
+    for look in (_settings, _folders, _scheduler):
+        yield from _guarded(look)
+    yield from _guarded(lambda: _catalogue(environments))
+    yield from _guarded(lambda: _project(project))
+
+
+def _guarded(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """A check that itself fails is a finding, not the end of the doctor."""
+    try:
+        yield from look()
+    except LossiError as error:
+        yield Finding("check", "error", f"{error.what}{': ' + error.why if error.why else ''}", error.hint)
+
+
+def _settings() -> Iterator[Finding]:
+    from lossi import settings
+
+    settings.load()
+    present = [str(path) for path in (settings.site_file(), settings.config_dir() / "settings.yml") if path.exists()]
+    yield Finding("settings", "ok", "valid" + (f" ({', '.join(present)})" if present else " (defaults; no file)"))
+
+
+def _folders() -> Iterator[Finding]:
+    from lossi import settings
+
+    for name, folder in (
+        ("state folder", settings.state_dir()),
+        ("cache folder", settings.cache_dir()),
+        ("temporary folder", settings.temporary_dir()),
+    ):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"x" * 4096)
+            free = shutil.disk_usage(folder).free / 2**20
+        except OSError as error:
+            yield Finding(
+                name,
+                "error",
+                f"{folder}: {error.strerror}",
+                "free some space, or set XDG_STATE_HOME, XDG_CACHE_HOME or TMPDIR to a writable folder",
+            )
+            continue
+        if free < 500:
+            yield Finding(name, "warning", f"{folder}: only {free:.0f} MiB free", "free some space there")
+        else:
+            yield Finding(name, "ok", f"{folder}, {free / 1024:.1f} GiB free")
+
+
+def _scheduler() -> Iterator[Finding]:
+    from lossi.jobs import schedulers
+
+    scheduler = schedulers.get(None)
+    try:
+        scheduler.check_allowed()
+        yield Finding("scheduler", "ok", scheduler.name)
+    except LossiError as error:
+        yield Finding("scheduler", "error", f"{error.what}{': ' + error.why if error.why else ''}", error.hint)
+
+
+def _catalogue(start: bool) -> Iterator[Finding]:
+    from lossi import environments
+
+    catalog = environments.load()
+    for problem in catalog.problems:
+        yield Finding("catalogue", "error", str(problem), "correct that entry; the others are not affected")
+    for environment in catalog.environments:
+        try:
+            resolved = environments.resolve(environment)
+        except LossiError as error:
+            yield Finding(f"environment {environment.name}", "warning", error.what, error.hint)
+            continue
+        failed = [item for item in environments.check(resolved) if not item.ok] if start else []
+        for item in failed:
+            yield Finding(f"environment {environment.name}", "error", f"{item.name}: {item.detail}", item.remedy)
+        if not failed:
+            yield Finding(f"environment {environment.name}", "ok", resolved.sif or resolved.python)
+
+
+def _project(text: str | None) -> Iterator[Finding]:
+    from lossi.errors import NotFound
+
+    try:
+        project = options.project(text)
+    except NotFound:
+        if text:
+            raise
+        yield Finding("project", "ok", "not inside a project: nothing to check")
+        return
+    writable = os.access(project.root, os.W_OK)
+    yield Finding("project", "ok" if writable else "warning", f"{project.root}{'' if writable else ' is read-only for you'}")
+    if writable:
+        project.home.mkdir(exist_ok=True)
+        yield _locks(project.home)
+
+
+def _locks(folder: Path) -> Finding:
+    """Whether two openings of one file exclude each other here, as SQLite and the lease of ingest need it."""
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".lock-test-") as probe:
+        pid = os.fork()
+        if pid == 0:  # POSIX locks exclude processes, so the second opener must be one
+            os._exit(_try_lock(probe.name))
+        before = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        fcntl.lockf(probe.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_try_lock(probe.name))
+        during = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with sqlite3.connect(":memory:") as memory:
+        version = memory.execute("select sqlite_version()").fetchone()[0]
+    if (before, during) == (0, 1):
+        return Finding("locks", "ok", f"work between processes of this machine in {folder} (SQLite {version})")
+    return Finding(
+        "locks",
+        "error",
+        f"do not work in {folder}",
+        "keep the project on a filesystem with POSIX locks (Lustre: mount with -o flock), or ask your site",
+    )
+
+
+def _try_lock(path: str) -> int:
+    try:
+        with open(path, "r+b") as stream:  # noqa: PTH123
+            fcntl.lockf(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return 0
+    except OSError:
+        return 1

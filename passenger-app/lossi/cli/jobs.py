@@ -1,0 +1,259 @@
+"""``lossi jobs``, ``logs``, ``cancel``, ``resubmit``: what became of what was submitted."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from lossi.cli import options, output
+from lossi.cli.follow import FINAL, until_ended, value_text
+from lossi.errors import InvalidInput
+
+app = typer.Typer(no_args_is_help=True)
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="Id of the job, or its first or last characters; `last` is the newest.")
+]
+TaskId = Annotated[
+    str,
+    typer.Argument(metavar="JOB[.TASK]", help="Id of the job and number of the task, as in 01kx….3; `last` is the newest job."),
+]
+CHUNK = 256 * 1024
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the commands that act on jobs."""
+    parent.add_typer(app, name="jobs", help="Submitted jobs and their tasks: list, show.")
+    parent.command("logs")(logs)
+    parent.command("cancel")(cancel)
+    parent.command("resubmit")(resubmit)
+
+
+@app.command("list")
+def list_jobs(
+    state: Annotated[str | None, typer.Option(help="Only jobs in this state, such as running or failed.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-l", min=1, max=1000, help="At most this many, newest first.")] = 20,
+    cursor: Annotated[str | None, typer.Option(help="Go on after this `next_cursor`.")] = None,
+    project: options.Project = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the jobs of the project, newest first."""
+    from lossi import jobs
+
+    page = jobs.list_jobs(options.project(project), state=state, limit=limit, cursor=cursor)
+
+    def render() -> None:
+        rows = [
+            [
+                job.id,
+                job.name,
+                job.state.replace("_", " "),
+                _share(job),
+                job.environment,
+                (job.created or "")[:19].replace("T", " "),
+                job.reason,
+            ]
+            for job in page.items
+        ]
+        output.show_table(
+            ("job", "name", "state", "tasks", "environment", "submitted (UTC)", "why"),
+            rows,
+            empty="No job yet. Submit one: lossi run NOTEBOOK.ipynb",
+        )
+        if page.next_cursor:
+            output.note(f"more: lossi jobs list --cursor {page.next_cursor}")
+
+    output.emit(page, as_json, render)
+
+
+@app.command("show")
+def show(
+    job_id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch until it ends.")] = False,
+    state: Annotated[str | None, typer.Option(help="Only tasks in this state.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-l", min=1, max=1000, help="At most this many tasks.")] = 50,
+    project: options.Project = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show a job and its tasks."""
+    from lossi import jobs
+
+    found = options.project(project)
+    job = jobs.get(found, identify(found, job_id))
+    if follow and job.state not in FINAL:
+        job = until_ended(found, job.id)
+    page = jobs.tasks(found, job.id, state=state, limit=limit)
+
+    def render() -> None:
+        output.say(
+            f"{job.id}  {job.name}  {job.state.replace('_', ' ')}  {_share(job)}" + (f"  ({job.reason})" if job.reason else "")
+        )
+        output.say(
+            f"{job.source or 'command'} in {job.environment} on {job.scheduler}, commit {(job.commit_id or 'none')[:10]}{' with changes' if job.dirty else ''}"
+        )
+        rows = [
+            [
+                task.task,
+                task.state.replace("_", " "),
+                _parameters(task),
+                value_text(task.elapsed_s, 1),
+                value_text(task.max_rss_mb, 0),
+                task.host,
+                _why(task),
+            ]
+            for task in page.items
+        ]
+        output.show_table(
+            ("task", "state", "parameters", "seconds", "MiB", "host", "what"), rows, right=("task", "seconds", "MiB")
+        )
+        if page.next_cursor:
+            output.note(f"more: lossi jobs show {job.id} --limit 1000")
+
+    output.emit({"job": job, "tasks": page}, as_json, render)
+
+
+def logs(
+    task_id: TaskId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows, until the task ends.")] = False,
+    tail: Annotated[int | None, typer.Option("--bytes", min=0, help="Only the last so many bytes.")] = None,
+    project: options.Project = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print what a task has written (its first task where none is named)."""
+    from lossi import jobs
+    from lossi.files.text import neutralised
+
+    found = options.project(project)
+    job_id, task = split(task_id)
+    job_id = identify(found, job_id)
+    offset = 0
+    if tail is not None:
+        offset = max(0, jobs.log(found, job_id, task or 0, 0, 0).size - tail)
+    collected: list[str] = []
+    while True:
+        # Asked before reading, so that what was written before the end is not missed.
+        ended = not follow or jobs.task(found, job_id, task or 0).state in FINAL
+        chunk = jobs.log(found, job_id, task or 0, offset, CHUNK)
+        offset = chunk.next_offset
+        text = chunk.data.decode("utf-8", "replace")
+        if as_json:
+            collected.append(text)
+        else:
+            sys.stdout.write(neutralised(text))
+            sys.stdout.flush()
+        if chunk.data:
+            continue
+        if ended:
+            break
+        time.sleep(0.3)
+    if as_json:
+        output.emit({"job": job_id, "task": task or 0, "next_offset": offset, "text": "".join(collected)}, True, lambda: None)
+
+
+def cancel(task_id: TaskId, project: options.Project = None, as_json: options.Json = False) -> None:
+    """Stop a job with all its tasks, or one task."""
+    from lossi import jobs
+
+    found = options.project(project)
+    job_id, task = split(task_id)
+    job = jobs.cancel(found, identify(found, job_id), None if task is None else [task])
+    what = job.id if task is None else f"{job.id}.{task}"
+    output.emit(job, as_json, lambda: output.say(f"{what} is being stopped; what it has done so far is kept"))
+
+
+def resubmit(
+    job_id: JobId,
+    failed: Annotated[bool, typer.Option("--failed", help="Only the tasks that did not succeed.")] = False,
+    task: Annotated[list[int] | None, typer.Option("--task", help="Only this task; again for each.")] = None,
+    param: Annotated[list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="A parameter to change.")] = None,
+    env: Annotated[str | None, typer.Option("-e", "--env", help="Another environment.")] = None,
+    cpus: Annotated[int | None, typer.Option("-c", "--cpus", min=1, help="Cores per task.")] = None,
+    memory: Annotated[str | None, typer.Option("-m", "--memory", help="Memory per task, such as 8G.")] = None,
+    time_limit: Annotated[str | None, typer.Option("-t", "--time", help="Time limit per task.")] = None,
+    same_code: Annotated[bool, typer.Option("--same-code", help="With the code as it was then, not as it is now.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return after submission.")] = False,
+    project: options.Project = None,
+    as_json: options.Json = False,
+) -> None:
+    """Submit a job again, all of it or only what failed, with changes where you name them."""
+    from lossi import jobs
+    from lossi.cli import follow
+
+    if failed and task:
+        raise InvalidInput("--failed and --task exclude each other", hint="name one of them")
+    found = options.project(project)
+    old = jobs.get(found, identify(found, job_id))
+    changes: dict[str, Any] = {}
+    if param:
+        changes["parameters"] = _changed(found, old, param)
+    resources = {key: value for key, value in (("cpus", cpus), ("memory", memory), ("time", time_limit)) if value is not None}
+    if resources:
+        changes["resources"] = resources
+    if env is not None:
+        changes["environment"] = env
+    job = jobs.resubmit(found, old.id, tasks="failed" if failed else task or None, changes=changes, same_code=same_code)
+    if detach:
+        output.emit(job, as_json, lambda: output.say(f"{job.id}  {job.tasks} task(s) submitted again"))
+        return
+    if not as_json:
+        output.note(f"job {job.id}: {job.name}, {job.tasks} task(s)")
+    ended = until_ended(found, job.id)
+    output.emit(ended, as_json, lambda: follow.show_result(found, ended))
+    if ended.state != "succeeded":
+        raise typer.Exit(1)
+
+
+def _changed(project: Any, old: Any, param: list[str]) -> dict[str, Any]:
+    from lossi.cli.values import Reader
+
+    pairs = {}
+    for text in param:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidInput(f"-p {text!r} is not NAME=VALUE", hint="write it as -p name=value")
+        pairs[name] = value
+    notebook = project.root / old.source if old.kind == "notebook" and old.source else None
+    return Reader(notebook if notebook is not None and notebook.exists() else None).values(pairs)
+
+
+def split(text: str) -> tuple[str, int | None]:
+    """Return job and task of ``JOB[.TASK]``."""
+    match = re.fullmatch(r"([0-9A-Za-z]+)(?:\.([0-9]{1,7}))?", text)
+    if match is None:
+        raise InvalidInput(f"{text!r} is not a job or task", hint="write JOB or JOB.TASK, as `lossi jobs list` shows them")
+    return match[1], None if match[2] is None else int(match[2])
+
+
+def identify(project: Any, text: str) -> str:
+    """Return the whole id for ``last``, a whole id or a part of one that only one job has."""
+    from lossi import jobs
+
+    if text != "last":
+        return str(jobs.get(project, text).id)
+    newest = jobs.list_jobs(project, limit=1).items
+    if not newest:
+        raise InvalidInput("there is no job yet", hint="submit one: lossi run NOTEBOOK.ipynb")
+    return str(newest[0].id)
+
+
+def _share(job: Any) -> str:
+    done = sum(number for state, number in job.counts.items() if state in FINAL)
+    return f"{done}/{job.tasks}"
+
+
+def _parameters(task: Any) -> str:
+    return value_text(
+        ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in (task.parameters or {}).items())
+    )
+
+
+def _why(task: Any) -> str:
+    if task.error:
+        return f"{task.error.name}: {task.error.message}"[:120]
+    if task.progress and task.state == "running" and task.progress.cells:
+        return f"cell {task.progress.cell} of {task.progress.cells}: {task.progress.first_line[:50]}"
+    return task.reason or ""

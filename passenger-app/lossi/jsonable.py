@@ -1,0 +1,21 @@
+"""Anything that Lossi answers as plain JSON types: one way for the command line, REST and error documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def plain(data: Any) -> Any:
+    """Turn Pydantic models, records and paths into JSON types."""
+    if hasattr(data, "model_dump"):
+        return data.model_dump(mode="json")
+    if hasattr(data, "__dataclass_fields__"):
+        return {name: plain(getattr(data, name)) for name in data.__dataclass_fields__}
+    if isinstance(data, Mapping):
+        return {str(key): plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple, set, frozenset)):
+        return [plain(item) for item in data]
+    if data is None or isinstance(data, (str, int, float, bool)):
+        return data
+    return str(data)
