@@ -1,0 +1,11 @@
+"""Which directories are projects, their stores and index, and the snapshot of their code at submission.
+
+Touches ``<project>/.lossi``, the user's registry of projects and the cache of empty stores; reads git repositories through
+libgit2, which runs nothing that a repository's configuration names.
+"""
+
+from lossi.projects import index
+from lossi.projects.project import Project
+from lossi.projects.registry import by_name_or_path, find, forget, init, register, registered
+
+__all__ = ["Project", "by_name_or_path", "find", "forget", "index", "init", "register", "registered"]

@@ -1,6 +1,6 @@
 """``.lossi/lossi.db``: job facts and the ledger of ingest. The schema is owned here, written by jobs/ and tracking/.
 
-Rollback journal, never WAL: WAL needs shared memory and cannot work across nodes.
+Rollback journal, never WAL: WAL needs shared memory and cannot work across nodes. No STRICT tables: EL9 has SQLite 3.34.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Iterator
 
 from lossi.errors import Unavailable
-from lossi.files import atomic
 from lossi.projects.project import Project
 
 SCHEMA = """
@@ -39,7 +38,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     sweep INTEGER NOT NULL DEFAULT 0,
     resubmitted_from TEXT,
     refreshed REAL NOT NULL DEFAULT 0           -- seconds since the epoch of the last look at the scheduler
-) STRICT;
+);
 CREATE INDEX IF NOT EXISTS jobs_created ON jobs (created);
 -- A task gets its row when something is known of it; one without a row is queued.
 CREATE TABLE IF NOT EXISTS tasks (
@@ -71,20 +70,20 @@ CREATE TABLE IF NOT EXISTS tasks (
     tracking_error TEXT NOT NULL DEFAULT '',
     final INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (job_id, task)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 -- Which MLflow runs belong to which task; position 0 is the task's own run.
 CREATE TABLE IF NOT EXISTS task_runs (
     run_id TEXT PRIMARY KEY,
     job_id TEXT NOT NULL,
     task INTEGER NOT NULL,
     position INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS task_runs_task ON task_runs (job_id, task);
 -- The ledger: what ingest has taken in.
 CREATE TABLE IF NOT EXISTS ingested_jobs (
     job_id TEXT PRIMARY KEY,
     complete INTEGER NOT NULL DEFAULT 0         -- every task final and its last snapshot taken in
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ingested_snapshots (
     job_id TEXT NOT NULL,
     task INTEGER NOT NULL,
@@ -92,17 +91,17 @@ CREATE TABLE IF NOT EXISTS ingested_snapshots (
     digest TEXT NOT NULL,
     final INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (job_id, task)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ingested_runs (
     run_id TEXT PRIMARY KEY,
     name TEXT
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ingested_tags (
     run_id TEXT NOT NULL,
     key TEXT NOT NULL,
     value TEXT,
     PRIMARY KEY (run_id, key)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 """
 
 VERSION = 1
@@ -118,19 +117,22 @@ def connect(project: Project) -> sqlite3.Connection:
     Unavailable
         When it is locked for more than five seconds or cannot be written.
     """
-    try:
-        project.home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise atomic.explained(error, project.home) from error
+    project.make_home()
     try:
         connection = sqlite3.connect(project.index, timeout=5.0, isolation_level=None)
+    except sqlite3.Error as error:
+        raise _explained(error, project) from error
+    try:
         connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA trusted_schema=OFF")
         if connection.execute("PRAGMA user_version").fetchone()[0] < VERSION:
             connection.execute("PRAGMA journal_mode=DELETE")
             connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
-        return connection
+            project.share(project.index)
     except sqlite3.Error as error:
+        connection.close()
         raise _explained(error, project) from error
+    return connection
 
 
 @contextlib.contextmanager

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from lossi.files import atomic, permissions
+
+IGNORE = b"# Everything of Lossi stays out of git by itself.\n*\n"
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,29 @@ class Project:
     def index(self) -> Path:
         """``lossi.db``: job facts and the ingest ledger; can be deleted and is made again from the job directories."""
         return self.home / "lossi.db"
+
+    def make_home(self) -> None:
+        """Create ``.lossi`` and what it always holds, where it is missing.
+
+        Its mode is 0750, or 2770 in a project that its group may write to; a ``.gitignore`` in it keeps it out of git.
+
+        Raises
+        ------
+        Forbidden, Unavailable
+            When it cannot be created.
+        """
+        try:
+            permissions.make_folder(self.home, like=self.root)
+            for folder in (self.jobs, self.artifacts):
+                permissions.make_folder(folder, like=self.home)
+        except OSError as error:
+            raise atomic.explained(error, self.home) from error
+        ignore = self.home / ".gitignore"
+        if not ignore.exists():
+            atomic.create_exclusive(ignore, IGNORE)
+
+    def share(self, path: Path) -> None:
+        """Let the group write to a file of ours, where it may write to the project; somebody else's file is left alone."""
+        if permissions.is_shared(self.home):
+            with contextlib.suppress(OSError):
+                path.chmod(permissions.file_mode(self.home))
