@@ -13,7 +13,7 @@ Layout of ``<project>/.lossi/jobs/<id>/``::
     tracking.db          template of the per-task MLflow store
     submission.json      SubmissionRecord: written once the scheduler accepted it
     cancel.json          CancelRequest: what the user asked to stop
-    tasks/<n>/           progress.json exit.json use.jsonl log output.ipynb out/ tracking-<seq>-<sha16>.db
+    tasks/<n>/           progress.json ending.json exit.json use.jsonl log output.ipynb out/ tracking-<seq>-<sha16>.db
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ CANCEL = "cancel.json"
 TASK_FOLDER = "tasks"
 PROGRESS = "progress.json"
 EXIT = "exit.json"
+ENDING = "ending.json"
 USE = "use.jsonl"
 LOG = "log"
 OUTPUT_NOTEBOOK = "output.ipynb"
@@ -274,6 +275,15 @@ class TaskExit:
     written_by: str = "runner"
     """``runner``, ``script`` (the fallback in script.sh) or ``scheduler``."""
     format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Ending:
+    """``tasks/<n>/ending.json``: why the scheduler is about to stop the task; written before its SIGTERM."""
+
+    state: str
+    """``cancelled``, ``timed_out`` or ``out_of_memory``: what the task's exit.json shall say."""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
