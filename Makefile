@@ -10,7 +10,7 @@ SERVE ?= 1
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test check unit bench format lock clean setup setup-dev
+.PHONY: help demo test check unit bench format docs lock clean setup setup-dev
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -33,6 +33,9 @@ bench: setup-dev ## measure against the named peers (ONLY=P5 runs one)
 
 format: setup-dev ## format the sources
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+docs: setup-dev ## write the reference pages that follow from the code
+	@$(BIN)/python docs/generate.py
 
 lock: setup-dev ## take newer versions into the lock files
 	cd requirements && ../$(UV_COMPILE) --upgrade run.in -o run.lock && ../$(UV_COMPILE) --upgrade dev.in -o dev.lock

@@ -74,5 +74,5 @@ def create_project(directory: Path) -> Project:
 def _sweep(project: Project):  # type: ignore[no-untyped-def]
     from lossi import jobs
 
-    spec = jobs.JobSpec.model_validate({"notebook": NOTEBOOK, "sweep": {"grid": GRID}, "environment": "sklearn"})
+    spec = jobs.validated({"notebook": NOTEBOOK, "sweep": {"grid": GRID}, "environment": "sklearn"})
     return jobs.submit(project, spec)

@@ -302,7 +302,7 @@ def _go(
     from lossi import jobs
     from lossi.cli import follow
 
-    spec = jobs.JobSpec.model_validate(data)
+    spec = jobs.validated(data)
     if preview:
         shown = jobs.preview(project, spec)
         output.emit(shown, as_json, lambda: _show_preview(shown))

@@ -1,0 +1,193 @@
+"""Jobs and their tasks: preview, submit, watch, read logs, cancel, submit again."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from flask import Response, jsonify, url_for
+from flask.typing import ResponseReturnValue
+from flask_openapi3 import APIBlueprint, Tag
+from pydantic import BaseModel, ConfigDict, Field
+
+from lossi.api import context
+from lossi.jobs import Job, JobSpec, Preview, Task
+from lossi.jsonable import plain
+
+api = APIBlueprint("jobs", __name__, abp_tags=[Tag(name="jobs", description="Submissions to the batch system, and their tasks.")])
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled", "timed_out", "out_of_memory", "node_failed", "preempted", "unknown"]
+
+
+class JobPath(BaseModel):
+    """A job."""
+
+    job_id: str = Field(min_length=1, max_length=26, pattern="^[0-9a-z]+$", description="Id of the job.")
+
+
+class TaskPath(JobPath):
+    """A task of a job."""
+
+    task: int = Field(ge=0, lt=1_000_000, description="Number of the task, from 0.")
+
+
+class JobsQuery(context.PageQuery):
+    """Which jobs."""
+
+    state: State | None = Field(None, description="Only jobs or tasks in this state.")
+
+
+class LogQuery(context.ProjectQuery):
+    """Which part of a log."""
+
+    offset: int = Field(0, ge=0, lt=2**62, description="First byte; a negative distance from the end is not possible, ask once for `size`.")
+    limit: int = Field(65536, ge=0, le=1_048_576, description="At most so many bytes.")
+
+
+class JobPage(BaseModel):
+    """A page of jobs, newest first."""
+
+    items: list[Job]
+    next_cursor: str | None = None
+
+
+class TaskPage(BaseModel):
+    """A page of tasks in the order of their numbers."""
+
+    items: list[Task]
+    next_cursor: str | None = None
+
+
+class LogChunk(BaseModel):
+    """A part of a log as text; broken UTF-8 is replaced, terminal escapes are removed."""
+
+    text: str
+    offset: int
+    next_offset: int = Field(description="Ask from here next; equal to `offset` when there is nothing new.")
+    size: int = Field(description="Bytes in the log now.")
+    ended: bool = Field(description="Whether the task has ended, so that nothing will come any more once `next_offset` = `size`.")
+
+
+class CancelRequest(BaseModel):
+    """What to stop."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tasks: list[int] | None = Field(None, description="Numbers of tasks; none = the whole job.", max_length=100_000)
+
+
+class ResubmitRequest(BaseModel):
+    """What to submit again, and with which changes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tasks: Literal["failed"] | list[int] | None = Field(None, description="`failed`, numbers of tasks, or none = all.")
+    changes: dict[str, Any] = Field(default_factory=dict, description="Members of the job's form to replace: parameters, resources, environment, name.")
+    same_code: bool = Field(False, description="With the code as it was then, not as it is now.")
+
+
+class SubmitHeader(BaseModel):
+    """Headers of a submission."""
+
+    idempotency_key: str | None = Field(
+        None, alias="Idempotency-Key", max_length=256, description="The same key submits once: a repeated request answers with the same job."
+    )
+
+
+@api.post("/jobs/preview", summary="Preview a job", responses={200: Preview})
+def preview(query: context.ProjectQuery, body: JobSpec) -> ResponseReturnValue:
+    """Show script, command line and first tasks of a job; nothing is submitted or kept."""
+    from lossi import jobs
+
+    return jsonify(plain(jobs.preview(context.project(query.project), body)))
+
+
+@api.post("/jobs", summary="Submit a job", responses={201: Job})
+def submit(query: context.ProjectQuery, body: JobSpec, header: SubmitHeader) -> ResponseReturnValue:
+    """Submit a notebook, script or command, once or as a sweep."""
+    from lossi import jobs
+
+    job = jobs.submit(context.project(query.project), body, idempotency_key=header.idempotency_key)
+    return _created(job)
+
+
+@api.get("/jobs", summary="List jobs", responses={200: JobPage})
+def list_jobs(query: JobsQuery) -> ResponseReturnValue:
+    """List jobs, newest first."""
+    from lossi import jobs
+
+    return jsonify(plain(jobs.list_jobs(context.project(query.project), state=query.state, limit=query.limit, cursor=query.cursor)))
+
+
+@api.get("/jobs/<job_id>", summary="Show a job", responses={200: Job})
+def show_job(path: JobPath, query: context.ProjectQuery) -> ResponseReturnValue:
+    """Show one job with the number of its tasks in each state."""
+    from lossi import jobs
+
+    return jsonify(plain(jobs.get(context.project(query.project), path.job_id)))
+
+
+@api.get("/jobs/<job_id>/tasks", summary="List the tasks of a job", responses={200: TaskPage})
+def list_tasks(path: JobPath, query: JobsQuery) -> ResponseReturnValue:
+    """List the tasks of a job with parameters, state, progress and facts."""
+    from lossi import jobs
+
+    page = jobs.tasks(context.project(query.project), path.job_id, state=query.state, limit=query.limit, cursor=query.cursor)
+    return jsonify(plain(page))
+
+
+@api.get("/jobs/<job_id>/tasks/<int:task>", summary="Show a task", responses={200: Task})
+def show_task(path: TaskPath, query: context.ProjectQuery) -> ResponseReturnValue:
+    """Show one task."""
+    from lossi import jobs
+
+    return jsonify(plain(jobs.task(context.project(query.project), path.job_id, path.task)))
+
+
+@api.get("/jobs/<job_id>/tasks/<int:task>/log", summary="Read the log of a task", responses={200: LogChunk})
+def read_log(path: TaskPath, query: LogQuery) -> ResponseReturnValue:
+    """Read a part of a task's log by byte offset."""
+    from lossi import jobs
+    from lossi.files.text import neutralised
+    from lossi.runner.records import FINAL_STATES
+
+    project = context.project(query.project)
+    ended = jobs.task(project, path.job_id, path.task).state in FINAL_STATES
+    chunk = jobs.log(project, path.job_id, path.task, query.offset, query.limit)
+    text = neutralised(chunk.data.decode("utf-8", "replace"))
+    answer = LogChunk(text=text, offset=chunk.offset, next_offset=chunk.next_offset, size=chunk.size, ended=ended)
+    return jsonify(answer.model_dump())
+
+
+@api.get(
+    "/jobs/<job_id>/tasks/<int:task>/notebook",
+    summary="Show the output notebook of a task",
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def output_notebook(path: TaskPath, query: context.ProjectQuery) -> ResponseReturnValue:
+    """Render the executed notebook, as far as it has come, to HTML that can run no script in this origin."""
+    from lossi import jobs, notebooks
+    from lossi.api.notebooks import html_answer
+
+    source = jobs.output_notebook(context.project(query.project), path.job_id, path.task)
+    return html_answer(notebooks.render(source))
+
+
+@api.post("/jobs/<job_id>/cancel", summary="Cancel a job", responses={202: Job})
+def cancel(path: JobPath, query: context.ProjectQuery, body: CancelRequest) -> ResponseReturnValue:
+    """Stop a job or some of its tasks; what they have done so far is kept."""
+    from lossi import jobs
+
+    return jsonify(plain(jobs.cancel(context.project(query.project), path.job_id, body.tasks))), 202
+
+
+@api.post("/jobs/<job_id>/resubmit", summary="Submit a job again", responses={201: Job})
+def resubmit(path: JobPath, query: context.ProjectQuery, body: ResubmitRequest) -> ResponseReturnValue:
+    """Submit a job again, all of it or some tasks, with changes."""
+    from lossi import jobs
+
+    job = jobs.resubmit(context.project(query.project), path.job_id, tasks=body.tasks, changes=body.changes, same_code=body.same_code)
+    return _created(job)
+
+
+def _created(job: Job) -> tuple[Response, int, dict[str, str]]:
+    return jsonify(plain(job)), 201, {"Location": url_for("jobs.show_job", job_id=job.id)}

@@ -1,0 +1,129 @@
+"""The start page and the API reference: small, server-rendered, all links relative to where the app is mounted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, redirect, render_template, request, send_from_directory, url_for
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from lossi.api import context
+from lossi.errors import LossiError, NotFound
+from lossi.runner.records import FINAL_STATES
+
+pages = Blueprint("pages", __name__)
+
+RECENT_JOBS = 15
+MOST_RUNS = 100
+MOST_METRICS = 6
+
+REFERENCE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
+    "frame-ancestors 'self'; form-action 'none'; base-uri 'none'"
+)
+
+
+@pages.get("/")
+def start() -> str | Response | tuple[str, int]:
+    """Show recent jobs, the runs of the latest sweep compared, and the way into the API."""
+    from lossi import projects
+
+    known = projects.registered()
+    try:
+        project = context.project(request.args.get("project"))
+    except LossiError as error:
+        status = error.status if request.args.get("project") else 200
+        return render_template("start.html", projects=known, project=None, problem=error, jobs=[], sweep=None, active=False), status
+    problem: LossiError | None = None
+    jobs: list[Any] = []
+    sweep: dict[str, Any] | None = None
+    try:
+        jobs = _recent_jobs(project)
+        sweep = _latest_sweep(project, jobs)
+    except LossiError as error:
+        problem = error
+    active = any(job.state not in FINAL_STATES and job.state != "unknown" for job in jobs)
+    return render_template(
+        "start.html", projects=known, project=project, problem=problem, jobs=[_job_row(job) for job in jobs], sweep=sweep, active=active
+    )
+
+
+@pages.get("/api/")
+@pages.get("/api/v1/")
+def api_root() -> WerkzeugResponse:
+    """Lead to the reference."""
+    return redirect(url_for("pages.reference"))
+
+
+@pages.get("/api/v1/docs/")
+def reference() -> Response:
+    """Show the API reference; everything it loads comes from here."""
+    response = Response(render_template("reference.html"), mimetype="text/html")
+    response.headers["Content-Security-Policy"] = REFERENCE_POLICY
+    return response
+
+
+@pages.get("/api/v1/docs/<path:name>")
+def reference_asset(name: str) -> Response:
+    """Serve the files of the reference page, from the package that carries them."""
+    import flask_openapi3_swagger
+
+    folder = Path(flask_openapi3_swagger.__file__).parent / "templates" / "swagger"
+    if name not in ("css/swagger-ui.css", "js/swagger-ui-bundle.js"):
+        raise NotFound(f"there is no file {name!r}")
+    return send_from_directory(folder, name, max_age=86400)
+
+
+def _recent_jobs(project: Any) -> list[Any]:
+    from lossi import jobs
+
+    return list(jobs.list_jobs(project, limit=RECENT_JOBS).items)
+
+
+def _job_row(job: Any) -> dict[str, Any]:
+    done = sum(number for state, number in job.counts.items() if state in FINAL_STATES)
+    good = job.counts.get("succeeded", 0)
+    bad = done - good
+    return {
+        "job": job,
+        "done": done,
+        "good_percent": round(100 * good / max(job.tasks, 1)),
+        "bad_percent": round(100 * bad / max(job.tasks, 1)),
+    }
+
+
+def _latest_sweep(project: Any, jobs: list[Any]) -> dict[str, Any] | None:
+    """Return the newest sweep's runs as a small table, the parameters that differ first."""
+    from lossi import settings, tracking
+
+    chosen = next((job for job in jobs if job.tasks > 1), jobs[0] if jobs else None)
+    if chosen is None:
+        return None
+    tracking.ingest(project, budget_s=settings.load().ingest_budget_s)
+    table = tracking.search(project, filter=f"tags.`lossi.job_id` = '{chosen.id}'", order_by=["attributes.start_time ASC"], limit=MOST_RUNS)
+    columns: dict[str, list[Any]] = table.columns
+    number = len(columns.get("run_id", []))
+    params = [name for name in columns if name.startswith("params.") and len({repr(value) for value in columns[name]}) > 1]
+    metrics = [name for name in columns if name.startswith("metrics.")][:MOST_METRICS]
+    main = next((name for name in metrics if "accuracy" in name or "auc" in name or "f1" in name), None)
+    order = sorted(range(number), key=lambda i: _descending(columns[main][i])) if main else list(range(number))
+    shown = params + metrics
+    return {
+        "job": chosen,
+        "names": [name.partition(".")[2] for name in shown],
+        "metrics_from": len(params),
+        "rows": [{"run_id": columns["run_id"][i], "values": [_text(columns[name][i]) for name in shown]} for i in order],
+        "order": main.partition(".")[2] if main else "",
+        "stale": table.stale,
+    }
+
+
+def _descending(value: Any) -> tuple[int, float]:
+    return (0, -value) if isinstance(value, (int, float)) else (1, 0.0)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.5g}" if isinstance(value, float) else str(value)[:80]

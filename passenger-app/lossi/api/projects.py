@@ -1,0 +1,61 @@
+"""Projects: the directories that Lossi works in."""
+
+from __future__ import annotations
+
+from flask import jsonify
+from flask.typing import ResponseReturnValue
+from flask_openapi3 import APIBlueprint, Tag
+from pydantic import BaseModel, ConfigDict, Field
+
+from lossi.api import context
+from lossi.jsonable import plain
+from lossi.projects import ProjectInfo
+
+api = APIBlueprint("projects", __name__, abp_tags=[Tag(name="projects", description="The directories that hold code, jobs and runs.")])
+
+
+class ProjectList(BaseModel):
+    """The projects that the user has used, and those that the site offers to all."""
+
+    projects: list[ProjectInfo]
+
+
+class NewProject(BaseModel):
+    """A folder to make a project of."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str = Field(min_length=1, max_length=4096, description="Absolute path of an existing folder in an allowed root.")
+
+
+@api.get("/projects", summary="List projects", responses={200: ProjectList})
+def list_projects() -> ResponseReturnValue:
+    """List the known projects."""
+    from lossi import projects
+
+    known = projects.registered()
+    default = context.default_project()
+    if default is not None and default.root not in {project.root for project in known}:
+        known = [default, *known]
+    return jsonify({"projects": [plain(projects.describe(project)) for project in known]})
+
+
+@api.get("/projects/current", summary="Show a project", responses={200: ProjectInfo})
+def show_project(query: context.ProjectQuery) -> ResponseReturnValue:
+    """Show the project that the request means."""
+    from lossi import projects
+
+    return jsonify(plain(projects.describe(context.project(query.project))))
+
+
+@api.post("/projects", summary="Make a folder a project", responses={201: ProjectInfo})
+def create_project(body: NewProject) -> ResponseReturnValue:
+    """Make an existing folder a project and remember it."""
+    from lossi import projects
+    from lossi.errors import InvalidInput
+    from lossi.files import roots
+
+    if not body.path.startswith("/") or "\0" in body.path:
+        raise InvalidInput("the path of a project must be absolute", hint="send the whole path, from /")
+    folder = roots.default(context.default_project()).resolve(body.path)
+    return jsonify(plain(projects.describe(projects.init(folder)))), 201
