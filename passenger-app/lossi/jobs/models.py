@@ -1,0 +1,172 @@
+"""What the room answers: jobs and tasks as they are now, pages of them, a preview. Used as they are by REST and the command line.
+
+Times are ISO 8601 in UTC, durations seconds, memory MiB. Pure; touches nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lossi.runner.records import PreparedJob, Progress, TaskError
+
+LONGEST_SHOWN = 10_000
+"""Characters of a parameter's value that a listing shows."""
+
+T = TypeVar("T")
+
+_FROZEN = ConfigDict(frozen=True)
+
+
+class Page(BaseModel, Generic[T]):
+    """A part of a longer list."""
+
+    model_config = _FROZEN
+
+    items: list[T]
+    next_cursor: str | None = Field(default=None, description="Ask with this for what follows; none = this was the last page.")
+    total: int = Field(default=0, description="Entries on all pages.")
+    stale: str = Field(
+        default="", description="Not empty: why what is shown may be old, for example that the scheduler does not answer."
+    )
+
+
+class JobDefinition(BaseModel):
+    """What was asked for and decided before submission."""
+
+    model_config = _FROZEN
+
+    parameters: dict[str, Any] = Field(default={}, description="The fixed parameters; long values are shortened.")
+    sweep: dict[str, Any] | None = Field(default=None, description="The sweep as it was asked for; long ones are left out.")
+    swept: list[str] = Field(default=[], description="Parameters that differ between tasks.")
+    command: list[str] = []
+    working_directory: str = "."
+    language: str = "python"
+    kernel: str | None = None
+    max_parallel: int | None = None
+    tags: dict[str, str] = {}
+    environment: dict[str, Any] = Field(
+        default={}, description="The environment as it was resolved: variant, digest, interpreter."
+    )
+    resources: dict[str, Any] = Field(default={}, description="Per task, in MiB and seconds.")
+    code: dict[str, Any] = Field(default={}, description="The code snapshot: digests, commit, what was left out and linked.")
+    experiment_id: str = ""
+    artifact_location: str = ""
+    idempotency_key: str | None = None
+    lossi_version: str = ""
+
+
+class Job(BaseModel):
+    """One submission, as it is now."""
+
+    model_config = _FROZEN
+
+    id: str
+    name: str
+    kind: str = Field(description="notebook, script or command; unknown where the job directory cannot be read.")
+    source: str | None = Field(default=None, description="Notebook or script, relative to the project.")
+    experiment: str
+    environment: str
+    image_digest: str | None = None
+    commit_id: str | None = None
+    dirty: bool = Field(default=False, description="Whether the working tree differed from the commit.")
+    user: str
+    scheduler: str | None = None
+    scheduler_id: str | None = None
+    cluster: str | None = None
+    tasks: int
+    state: str
+    scheduler_state: str = Field(default="", description="The scheduler's own word.")
+    reason: str = ""
+    hint: str = Field(default="", description="What to do next, where there is something to do.")
+    counts: dict[str, int] = Field(default={}, description="Number of tasks by state.")
+    created: str
+    started: str | None = None
+    ended: str | None = None
+    sweep: bool = False
+    resubmitted_from: str | None = None
+    refreshed: float = Field(default=0.0, description="When the scheduler was last asked, in seconds since the epoch.")
+    progress: float | None = Field(
+        default=None, description="Share of the work that is done, 0 to 1; running tasks count by their cells."
+    )
+    directory: str = Field(description="The job directory.")
+    definition: JobDefinition | None = Field(default=None, description="What was asked for; not in lists.")
+
+
+class Task(BaseModel):
+    """One task of a job, as it is now."""
+
+    model_config = _FROZEN
+
+    job_id: str
+    task: int
+    state: str
+    scheduler_state: str = ""
+    reason: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    attempt: int = 1
+    host: str | None = None
+    submitted: str | None = None
+    started: str | None = None
+    ended: str | None = None
+    wait_s: float | None = None
+    elapsed_s: float | None = None
+    cpu_s: float | None = None
+    max_rss_mb: float | None = None
+    cpu_efficiency: float | None = Field(default=None, description="CPU time over elapsed time × cores, 0 to 1.")
+    memory_efficiency: float | None = Field(default=None, description="Greatest memory over memory asked for, 0 to 1.")
+    gpu_type: str | None = None
+    gpu_driver: str | None = None
+    gpu_utilisation: float | None = Field(default=None, description="Mean over GPUs and time, percent.")
+    gpu_memory_mb: float | None = None
+    gpu_hours: float | None = None
+    error: TaskError | None = Field(default=None, description="What the program itself said when it failed.")
+    notes: list[str] = []
+    tracking_error: str = ""
+    final: bool = False
+    parameters: dict[str, Any] = Field(default={}, description="All parameters of the task; in lists long values are shortened.")
+    shortened: list[str] = Field(default=[], description="Parameters whose values are shortened here.")
+    progress: Progress | None = Field(default=None, description="Where a running task is.")
+    run_ids: list[str] = Field(default=[], description="MLflow runs; the first is the task's own.")
+
+
+class Preview(BaseModel):
+    """What a submission would do; nothing of it exists."""
+
+    model_config = _FROZEN
+
+    job: PreparedJob = Field(description="The job as it would be prepared, without digests.")
+    script: str = Field(description="The batch script.")
+    argv: list[str] = Field(description="What would be handed to the scheduler.")
+    tasks: list[dict[str, Any]] = Field(description="Parameters of the first tasks.")
+    total: int = Field(description="Number of tasks.")
+    warnings: list[str] = Field(default=[], description="What will not be as the user may expect.")
+
+
+def shown(value: Any) -> Any:
+    """Return a value as JSON can say it: NaN and infinities as words."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, list):
+        return [shown(item) for item in value]
+    if isinstance(value, dict):
+        return {key: shown(item) for key, item in value.items()}
+    return value
+
+
+def shortened(parameters: Mapping[str, Any], longest: int = LONGEST_SHOWN) -> tuple[dict[str, Any], list[str]]:
+    """Return parameters for a list, and the names of those of which only the first ``longest`` characters are there."""
+    result: dict[str, Any] = {}
+    cut: list[str] = []
+    for name, value in parameters.items():
+        result[name] = shown(value)
+        text = value if isinstance(value, str) else json.dumps(result[name], ensure_ascii=False)
+        if len(text) > longest:
+            result[name] = text[:longest] + "…"
+            cut.append(name)
+    return result, cut
