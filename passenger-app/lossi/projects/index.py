@@ -91,7 +91,7 @@ CREATE TABLE IF NOT EXISTS ingested_snapshots (
     digest TEXT NOT NULL,
     final INTEGER NOT NULL DEFAULT 0,           -- 0 live, 1 the last one is taken in, 2 and its file is removed
     PRIMARY KEY (job_id, task)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 -- Every run ever taken in, with what was taken in last: one that is missing in the store was removed there for good.
 CREATE TABLE IF NOT EXISTS ingested_runs (
     run_id TEXT PRIMARY KEY,
@@ -99,7 +99,7 @@ CREATE TABLE IF NOT EXISTS ingested_runs (
     status TEXT,
     end_time INTEGER,
     lifecycle TEXT
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 -- What was taken in last from a task that is still running (tags, aliases, ids …), so that a later snapshot is
 -- compared with it and edits in the store win. Job '' and task -1: what ingest wrote last to things that tasks share.
 CREATE TABLE IF NOT EXISTS ingested_values (
@@ -110,7 +110,7 @@ CREATE TABLE IF NOT EXISTS ingested_values (
     key TEXT NOT NULL,
     value TEXT,
     PRIMARY KEY (job_id, task, kind, owner, key)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 -- Snapshots that could not be taken in, so that they are not read again each time.
 CREATE TABLE IF NOT EXISTS refused_snapshots (
     job_id TEXT NOT NULL,
@@ -119,7 +119,7 @@ CREATE TABLE IF NOT EXISTS refused_snapshots (
     stamp TEXT NOT NULL,                        -- its size, time and what this Lossi could read
     reason TEXT NOT NULL,
     PRIMARY KEY (job_id, task, name)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 """
 
 VERSION = 1
