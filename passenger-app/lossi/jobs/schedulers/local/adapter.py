@@ -1,0 +1,319 @@
+"""The local scheduler's side of the port: puts jobs into the queue, reads journals, asks for stops.
+
+Lives in the web process, the CLI, a notebook. Touches the state folder and, in the job directory, ``cancel.json``; starts
+nothing but the supervisor.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import lossi
+from lossi import settings
+from lossi.errors import Forbidden, InvalidInput, LossiError
+from lossi.files import atomic
+from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, TaskView
+from lossi.jobs.schedulers.local import launch, machine, processes, queue, verdict
+from lossi.jobs.schedulers.local.journal import ENDED_WORD, NAME, RUNNING_WORD, WAITING_WORD, History, now
+from lossi.jobs.schedulers.local.queue import Entry, Places
+from lossi.runner import records
+from lossi.runner.records import CancelRequest, Ending, PreparedJob, SubmissionRecord, TaskExit
+
+READY_TIMEOUT_S = 2.0
+"""How long `poll` waits for a supervisor that must first find out what became of tasks while there was none."""
+INGEST_COMMAND = (sys.executable, "-m", "lossi.tracking.ingest", "--project")
+WORST_FIRST = (
+    records.FAILED,
+    records.NODE_FAILED,
+    records.OUT_OF_MEMORY,
+    records.TIMED_OUT,
+    records.PREEMPTED,
+    records.CANCELLED,
+    records.SUCCEEDED,
+)
+LOST_PLACE = "its place in the queue was lost before it started: resubmit it"
+
+
+class LocalScheduler:
+    """Tasks on this machine.
+
+    Parameters
+    ----------
+    state
+        Folder of the queues, one below it per host.
+    boot_id_file
+        What names the current start of the machine.
+    ingest_command
+        argv to which the project's path is added, run when tasks have ended; empty: nothing is run.
+    linger_s
+        How long a supervisor outlives its queue, in seconds.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        state: Path | None = None,
+        *,
+        boot_id_file: Path = processes.BOOT_ID_FILE,
+        ingest_command: Sequence[str] = INGEST_COMMAND,
+        linger_s: float = launch.LINGER_S,
+    ) -> None:
+        self.host = os.uname().nodename
+        self._state = state if state is not None else settings.state_dir() / "local"
+        self.places = Places(self._state / self.host)
+        self._boot_id_file = boot_id_file
+        self._ingest_command = list(ingest_command)
+        self._linger_s = linger_s
+        self._histories: dict[Path, History] = {}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this machine can give to one task; more cores than there are mean all of them."""
+        return Capabilities(max_gpus=len(machine.gpu_ids()), max_nodes=1, max_memory_mb=machine.total_memory_mb())
+
+    def directives(self, job: PreparedJob, directory: Path) -> list[str]:
+        """Return nothing: limits are in the queue's entry."""
+        return []
+
+    def preview(self, job: PreparedJob, directory: Path) -> list[str]:
+        """Return the argv that each task is started with.
+
+        Raises
+        ------
+        Forbidden
+            When jobs may not run on this machine.
+        InvalidInput
+            When the job asks for more than the machine has.
+        """
+        check_allowed(settings.load(), os.environ)
+        self._check_resources(job)
+        return ["/bin/sh", str(directory / records.SCRIPT)]
+
+    def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
+        """Put a job into the queue.
+
+        Raises
+        ------
+        Forbidden, InvalidInput
+            Refused, see `preview`.
+        Unavailable
+            When the state folder cannot be written; nothing was submitted.
+        """
+        self.preview(job, directory)
+        known = queue.find(self.places, job.id)
+        if known is None:
+            self.places.make()
+            known = self._entry(job, directory, settings.load())
+            if not queue.add(self.places, known):
+                known = queue.find(self.places, job.id) or known
+        # From here on the job is accepted: what goes wrong now, the next poll puts right.
+        self._ensure_supervisor()
+        queue.wake(self.places)
+        return self._record(known)
+
+    def find(self, job_id: str) -> SubmissionRecord | None:
+        """Return the record of a job in the queue of any host that shares the state folder, or that ended lately."""
+        entry = queue.find(self.places, job_id) or self._elsewhere(job_id)
+        return None if entry is None else self._record(entry)
+
+    def poll(self, jobs: Sequence[Handle]) -> dict[str, JobView]:
+        """Return what the journals say; starts a supervisor when jobs wait without one."""
+        waiting = queue.waiting(self.places)
+        problem, ready = "", True
+        if waiting:
+            try:
+                ready = launch.ensure(self.places, boot_id_file=self._boot_id_file, linger_s=self._linger_s)
+            except LossiError as error:
+                problem = str(error)
+        # In this order: a job's entry goes after its journal is complete.
+        read = {handle.job_id: self._read(handle) for handle in jobs}
+        if not ready and any(history and history.started for history in read.values()):
+            launch.until_ready(self.places, READY_TIMEOUT_S)
+            read = {handle.job_id: self._read(handle) for handle in jobs}
+        return {handle.job_id: self._view(handle, read[handle.job_id], handle.job_id in waiting, problem) for handle in jobs}
+
+    def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
+        """Ask for a stop; the supervisor acts on it within some hundredths of a second.
+
+        Raises
+        ------
+        InvalidInput
+            When the job has no such task.
+        Unavailable, Forbidden
+            When the request cannot be written.
+        """
+        wrong = [task for task in tasks or () if not 0 <= task < handle.tasks]
+        if wrong:
+            raise InvalidInput(f"job {handle.job_id} has no task {wrong[0]}", hint=f"its tasks are 0 to {handle.tasks - 1}")
+        history = self._read(handle)
+        if history is not None and _all_ended(history, range(handle.tasks) if tasks is None else tasks):
+            return
+        path = handle.directory / records.CANCEL
+        with queue.cancelling(self.places):
+            before = records.load_optional(CancelRequest, path)
+            request = CancelRequest(requested=now(), user=getpass.getuser(), tasks=None if tasks is None else sorted(set(tasks)))
+            atomic.write(path, records.dump(merged(before, request)))
+        if handle.job_id in queue.waiting(self.places):
+            self._ensure_supervisor()
+            queue.wake(self.places, handle.job_id)
+
+    # -- submitting --------------------------------------------------------------------------------------------------
+
+    def _entry(self, job: PreparedJob, directory: Path, chosen: settings.Settings) -> Entry:
+        environment = launch.clean_environment()
+        own = {name: value for name, value in os.environ.items() if name.startswith("XDG_") or name == "LOSSI_SITE"}
+        return Entry(
+            job_id=job.id,
+            directory=str(directory),
+            project=job.project,
+            user=job.user,
+            tasks=job.tasks,
+            submitted=now(),
+            order=time.time_ns(),
+            host=self.host,
+            cpus=job.resources.cpus,
+            memory_mb=job.resources.memory_mb,
+            gpus=job.resources.gpus,
+            time_limit_s=job.resources.time_limit_s,
+            max_parallel=job.max_parallel,
+            slots=chosen.local_slots or machine.cores(),
+            grace_s=chosen.cancel_grace_s,
+            gpu_ids=list(machine.gpu_ids()) if job.resources.gpus else [],
+            environment=environment,
+            ingest=[*self._ingest_command, job.project] if self._ingest_command else [],
+            ingest_environment={**environment, **own, "PYTHONPATH": str(Path(lossi.__file__).parents[1])},
+        )
+
+    def _check_resources(self, job: PreparedJob) -> None:
+        asked, has = job.resources, self.capabilities
+        if asked.nodes > 1:
+            raise InvalidInput(
+                f"the job asks for {asked.nodes} nodes, this machine is one", hint="ask for 1 node, or use a cluster"
+            )
+        if asked.gpus > (has.max_gpus or 0):
+            raise InvalidInput(
+                f"the job asks for {asked.gpus} GPUs per task, this machine has {has.max_gpus}",
+                why="" if has.max_gpus else "nvidia-smi lists none",
+                hint=f"ask for at most {has.max_gpus}, or use a cluster",
+                limit=has.max_gpus,
+            )
+        if asked.memory_mb and has.max_memory_mb and asked.memory_mb > has.max_memory_mb:
+            raise InvalidInput(
+                f"the job asks for {asked.memory_mb} MiB of memory per task, this machine has {has.max_memory_mb} MiB",
+                hint=f"ask for at most {has.max_memory_mb} MiB, or use a cluster",
+                limit=has.max_memory_mb,
+            )
+
+    def _record(self, entry: Entry) -> SubmissionRecord:
+        argv = ["/bin/sh", str(Path(entry.directory) / records.SCRIPT)]
+        return SubmissionRecord(self.name, entry.job_id, entry.submitted, cluster=entry.host, argv=argv)
+
+    def _ensure_supervisor(self) -> None:
+        launch.ensure_quietly(self.places, boot_id_file=self._boot_id_file, linger_s=self._linger_s)
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def _read(self, handle: Handle) -> History | None:
+        path = handle.directory / NAME
+        history = self._histories.setdefault(path, History(path))
+        return history if history.update() else None
+
+    def _elsewhere(self, job_id: str) -> Entry | None:
+        """Return a job's entry in the queue of another host that shares the state folder."""
+        if not self._state.is_dir():
+            return None
+        others = (Places(folder) for folder in self._state.iterdir() if folder.name != self.host)
+        return next((entry for places in others if (entry := queue.find(places, job_id)) is not None), None)
+
+    def _view(self, handle: Handle, history: History | None, waiting_here: bool, problem: str) -> JobView:
+        if history is None:
+            entry = None if waiting_here else self._elsewhere(handle.job_id)
+            if not waiting_here and entry is None:
+                return JobView(known=False)
+            why = problem or (f"waits on {entry.host}" if entry else "waits for the local scheduler")
+            return JobView(True, records.QUEUED, WAITING_WORD, why)
+        views: Mapping[int, TaskView] = history.views
+        if history.ended < handle.tasks and history.host == self.host and (problem or not waiting_here):
+            views = self._unsupervised(handle, history, waiting=waiting_here)
+        return summary(handle, views, problem)
+
+    def _unsupervised(self, handle: Handle, history: History, *, waiting: bool) -> Mapping[int, TaskView]:
+        """Return what became of the tasks as far as can be seen without a supervisor.
+
+        One cannot be started (``waiting``), or the queue's entry was deleted and none will come.
+        """
+        boot_id = processes.boot_id(self._boot_id_file)
+        views = dict(history.views)
+        for task, begun in history.started.items():
+            restarted = begun.boot_id != boot_id
+            if restarted or not processes.alive(begun.pid, begun.start):
+                folder = handle.directory / records.TASK_FOLDER / str(task)
+                exit_file = records.load_optional(TaskExit, folder / records.EXIT)
+                end = verdict.of_end(exit_file, records.load_optional(Ending, folder / records.ENDING), None, restarted=restarted)
+                ended = exit_file.ended if exit_file else None
+                views[task] = TaskView(
+                    end.state, ENDED_WORD, end.reason, end.exit_code, end.signal, begun.host, begun.time, ended or now()
+                )
+        if not waiting:
+            lost = TaskView(records.FAILED, ENDED_WORD, LOST_PLACE, ended=now())
+            views |= {task: lost for task in range(handle.tasks) if task not in views}
+        return views
+
+
+def summary(handle: Handle, views: Mapping[int, TaskView], problem: str = "") -> JobView:
+    """Return the view of a whole job from those of its tasks; tasks without one are waiting."""
+    states = {view.state for view in views.values()}
+    if len(views) == handle.tasks and states <= records.FINAL_STATES:
+        state = next(state for state in WORST_FIRST if state in states)
+        reason = next((view.reason for view in views.values() if view.state == state), "")
+        return JobView(True, state, ENDED_WORD, reason, views)
+    if not views:
+        return JobView(True, records.QUEUED, WAITING_WORD, problem or "waits for a free slot")
+    return JobView(True, records.RUNNING, RUNNING_WORD, problem, views)
+
+
+def merged(before: CancelRequest | None, request: CancelRequest) -> CancelRequest:
+    """Return a request to cancel that also asks for what an earlier one asked."""
+    if before is None:
+        return request
+    if before.tasks is None or request.tasks is None:
+        return CancelRequest(request.requested, request.user, None)
+    return CancelRequest(request.requested, request.user, sorted({*before.tasks, *request.tasks}))
+
+
+def check_allowed(chosen: settings.Settings, environment: Mapping[str, str]) -> None:
+    """See whether jobs may run on this machine.
+
+    Raises
+    ------
+    Forbidden
+        When the site forbids it, or nobody has allowed it on a login node or in Open OnDemand.
+    """
+    if chosen.allow_local_scheduler:
+        return
+    if chosen.allow_local_scheduler is False:
+        raise Forbidden(
+            "jobs may not run on this machine",
+            why="the setting allow_local_scheduler is false",
+            hint="submit to the cluster instead, or ask those who run this site",
+        )
+    why = machine.why_not_here(environment)
+    if why is not None:
+        raise Forbidden(
+            "jobs may not run on this machine",
+            why=why,
+            hint=(
+                "submit to the cluster instead; where jobs are welcome here, "
+                f"set `allow_local_scheduler: true` in {settings.site_file()} or {settings.config_dir() / 'settings.yml'}"
+            ),
+        )
+
+
+def _all_ended(history: History, tasks: Sequence[int]) -> bool:
+    return all((view := history.views.get(task)) is not None and view.state in records.FINAL_STATES for task in tasks)

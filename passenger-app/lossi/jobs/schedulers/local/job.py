@@ -1,0 +1,113 @@
+"""One job in the supervisor's hands: which tasks wait, which run, what was asked to stop.
+
+Imported by the supervisor alone. Writes the job's journal.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from lossi.jobs.schedulers.local.journal import NAME, History, Journal
+from lossi.jobs.schedulers.local.queue import Entry
+from lossi.jobs.schedulers.local.task import Task
+from lossi.runner import records
+from lossi.runner.records import CANCELLED, CancelRequest
+
+
+class Job:
+    """A job whose tasks have not all ended."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.folder = Path(entry.directory)
+        self.journal = Journal(self.folder / NAME, entry.host)
+        self.waiting: deque[int] = deque()
+        self.running: dict[int, Task] = {}
+        self.held_until = 0.0
+        """Monotonic time before which no task is started, because one could not be."""
+        self._request: CancelRequest | None = None
+        self._seen: tuple[int, ...] | None = None
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Place in the queue."""
+        return self.entry.order, self.entry.job_id
+
+    @property
+    def over(self) -> bool:
+        """Whether all tasks have ended."""
+        return not self.waiting and not self.running
+
+    @property
+    def throttled(self) -> bool:
+        """Whether as many of its tasks run as may at once."""
+        return self.entry.max_parallel is not None and len(self.running) >= self.entry.max_parallel
+
+    def load(self, boot_id: str) -> None:
+        """Read what the journal tells of an earlier supervisor's work, and adopt the tasks it left running.
+
+        Raises
+        ------
+        OSError
+            When the job directory is not there or its journal cannot be read.
+        """
+        os.stat(self.folder)  # noqa: PTH116 - raises where exists() would be False
+        history = History(self.journal.path)
+        history.update()
+        if history.host is None:
+            self.journal.queued(self.entry.tasks)
+        self.waiting = deque(task for task in range(self.entry.tasks) if task not in history.views)
+        for number, begun in sorted(history.started.items()):
+            task = Task(self.entry, number, begun, child=False)
+            task.adopt(boot_id)
+            self.running[number] = task
+
+    def requeue(self, number: int, say: Callable[[str], None]) -> None:
+        """Put a task that never ran back in its place."""
+        self.running.pop(number).close()
+        self.journal.requeued(number)
+        self.waiting = deque(sorted([*self.waiting, number]))
+        self._apply_cancel(say)
+
+    def look_for_cancel(self, say: Callable[[str], None]) -> None:
+        """Read cancel.json if it is new, and do what it asks."""
+        path = self.folder / records.CANCEL
+        try:
+            status = path.stat()
+        except OSError:
+            return
+        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if seen != self._seen:
+            self._request = records.load_optional(CancelRequest, path)
+            self._seen = seen
+            self._apply_cancel(say)
+
+    def _apply_cancel(self, say: Callable[[str], None]) -> None:
+        """Stop what was asked to stop: waiting tasks end at once, running ones are told to."""
+        request = self._request
+        if request is None:
+            return
+        wanted = None if request.tasks is None else set(request.tasks)
+        reason = f"cancelled by {request.user}"
+        doomed = [task for task in self.waiting if wanted is None or task in wanted]
+        if doomed:
+            self.journal.never_started(doomed, CANCELLED, f"{reason} before it started")
+            self.waiting = deque(task for task in self.waiting if wanted is not None and task not in wanted)
+        for number, task in self.running.items():
+            if wanted is None or number in wanted:
+                self.stop(task, CANCELLED, reason, say)
+
+    def stop(self, task: Task, state: str, reason: str, say: Callable[[str], None]) -> None:
+        """Tell a running task to end."""
+        if task.stop(state, reason, say) and task.ending is not None:
+            self.journal.ending(task.number, state, reason)
+
+    def settle(self, task: Task, say: Callable[[str], None]) -> None:
+        """Record how a task ended."""
+        end = task.settle(say)
+        task.close()
+        del self.running[task.number]
+        self.journal.ended(task.number, end.state, end.exit_code, end.signal, end.reason)

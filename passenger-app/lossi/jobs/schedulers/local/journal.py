@@ -1,0 +1,229 @@
+"""``<job>/local.jsonl``: what happened to each task, line after line, written by the supervisor alone.
+
+It lies in the job directory, so that a project that is moved or copied carries the truth with it. Lines (all with
+``event`` and ``time``)::
+
+    queued    tasks, host                             the supervisor has seen the job
+    started   task, pid, start, boot, clock, host, gpus   durable before the task's first instruction
+    requeued  task                                    it was about to start when the supervisor died; it never ran
+    ending    task, state, reason                     told to stop
+    ended     task | ranges, state, exit_code, signal, reason
+
+Later lines win. A line that a crash cut off is passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lossi.jobs.schedulers.base import TaskView
+from lossi.runner.records import RUNNING
+
+NAME = "local.jsonl"
+WAITING_WORD, RUNNING_WORD, STOPPING_WORD, ENDED_WORD = "WAITING", "RUNNING", "STOPPING", "ENDED"
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601 with milliseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A task's process, as it was when it started."""
+
+    pid: int
+    start: int
+    """Clock ticks since boot."""
+    boot_id: str
+    clock: float
+    """Seconds of CLOCK_MONOTONIC, which all processes share until the machine is restarted."""
+    host: str
+    time: str
+    gpus: tuple[str, ...] = ()
+
+
+class History:
+    """What a journal says, read a piece at a time: asking again costs only what was written since."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.host: str | None = None
+        self.started: dict[int, Started] = {}
+        """Tasks that run now or did when the last line was written."""
+        self.views: dict[int, TaskView] = {}
+        """Tasks that run or have ended."""
+        self.ended = 0
+        self._file: tuple[int, int] | None = None
+        self._offset = 0
+
+    def update(self) -> bool:
+        """Read what was added since the last call; return False when there is no journal.
+
+        Raises
+        ------
+        OSError
+            When it is there and cannot be read.
+        """
+        try:
+            with self.path.open("rb") as stream:
+                status = os.fstat(stream.fileno())
+                if self._file != (status.st_dev, status.st_ino) or status.st_size < self._offset:
+                    self.__init__(self.path)  # type: ignore[misc]  # another file by the same name: start afresh
+                    self._file = (status.st_dev, status.st_ino)
+                stream.seek(self._offset)
+                data = stream.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        whole = data.rfind(b"\n") + 1
+        self._offset += whole
+        for line in data[:whole].splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self._take(json.loads(line))
+        return True
+
+    def _take(self, line: dict[str, Any]) -> None:
+        event = line["event"]
+        if event == "queued":
+            self.host = line["host"]
+        elif event == "started":
+            gpus = tuple(line.get("gpus", ()))
+            begun = Started(line["pid"], line["start"], line["boot"], line["clock"], line["host"], line["time"], gpus)
+            self.started[line["task"]] = begun
+            self.views[line["task"]] = TaskView(RUNNING, RUNNING_WORD, host=begun.host, started=begun.time)
+        elif event == "requeued":
+            self.started.pop(line["task"], None)
+            self.views.pop(line["task"], None)
+        elif event == "ending":
+            begun = self.started[line["task"]]
+            self.views[line["task"]] = TaskView(RUNNING, STOPPING_WORD, line["reason"], host=begun.host, started=begun.time)
+        elif event == "ended":
+            self._take_end(line)
+
+    def _take_end(self, line: dict[str, Any]) -> None:
+        def view(begun: Started | None) -> TaskView:
+            return TaskView(
+                state=line["state"],
+                scheduler_state=ENDED_WORD,
+                reason=line.get("reason", ""),
+                exit_code=line.get("exit_code"),
+                signal=line.get("signal"),
+                host=begun.host if begun else None,
+                started=begun.time if begun else None,
+                ended=line["time"],
+            )
+
+        never_started = view(None)
+        for first, last in line.get("ranges") or [(line["task"], line["task"])]:
+            for task in range(first, last + 1):
+                begun = self.started.pop(task, None)
+                before = self.views.get(task)
+                if before is None or before.ended is None:
+                    self.ended += 1
+                self.views[task] = view(begun) if begun else never_started
+
+
+class Journal:
+    """The writing side. Lines gather until `flush`; while the disk is full they are kept and tried again."""
+
+    def __init__(self, path: Path, host: str) -> None:
+        self.path = path
+        self._host = host
+        self._descriptor: int | None = None
+        self._pending: list[bytes] = []
+        self._unsynced = False
+
+    def queued(self, tasks: int) -> None:
+        """Note that the job was seen."""
+        self._add({"event": "queued", "tasks": tasks, "host": self._host})
+
+    def started(self, task: int, begun: Started) -> None:
+        """Note a task's process; must be flushed durably before the task may run."""
+        line = {"event": "started", "task": task, "pid": begun.pid, "start": begun.start, "boot": begun.boot_id}
+        line |= {"clock": round(begun.clock, 3), "host": begun.host, "time": begun.time}
+        self._add(line | ({"gpus": list(begun.gpus)} if begun.gpus else {}))
+
+    def requeued(self, task: int) -> None:
+        """Note that a started line was not followed by a start."""
+        self._add({"event": "requeued", "task": task})
+
+    def ending(self, task: int, state: str, reason: str) -> None:
+        """Note that a task was told to stop."""
+        self._add({"event": "ending", "task": task, "state": state, "reason": reason})
+
+    def ended(self, task: int, state: str, exit_code: int | None, number: int | None, reason: str) -> None:
+        """Note how a task ended."""
+        line = {"event": "ended", "task": task, "state": state, "exit_code": exit_code, "signal": number, "reason": reason}
+        self._add({key: value for key, value in line.items() if value not in (None, "")})
+
+    def never_started(self, tasks: Sequence[int], state: str, reason: str) -> None:
+        """Note the end of tasks that were waiting (ascending numbers), in one line however many they are."""
+        self._add({"event": "ended", "ranges": list(_ranges(tasks)), "state": state, "reason": reason})
+
+    def flush(self, *, durable: bool = False) -> bool:
+        """Write the gathered lines; return whether all are in the file (with ``durable``: on the disk)."""
+        try:
+            descriptor = self._opened()
+            while self._pending:
+                data = b"".join(self._pending)
+                written = os.write(descriptor, data)
+                # After a short write the rest begins a line of its own; the torn one is passed over and written again.
+                self._pending = [] if written == len(data) else [b"\n", *_from_line(self._pending, written)]
+                self._unsynced = True
+            if durable and self._unsynced:
+                os.fdatasync(descriptor)
+                self._unsynced = False
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = os.open(self.path, flags, 0o640)
+            size = os.fstat(self._descriptor).st_size
+            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+                self._pending.insert(0, b"\n")
+        return self._descriptor
+
+    def _add(self, line: dict[str, Any]) -> None:
+        line.setdefault("time", now())
+        self._pending.append(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n")
+
+
+def _from_line(lines: Iterable[bytes], written: int) -> list[bytes]:
+    """Return the lines that are not whole within the first ``written`` bytes."""
+    rest: list[bytes] = []
+    end = 0
+    for line in lines:
+        end += len(line)
+        if end > written:
+            rest.append(line)
+    return rest
+
+
+def _ranges(tasks: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the runs of consecutive numbers as (first, last)."""
+    first = last = None
+    for task in tasks:
+        if last is not None and task == last + 1:
+            last = task
+            continue
+        if first is not None and last is not None:
+            yield first, last
+        first = last = task
+    if first is not None and last is not None:
+        yield first, last

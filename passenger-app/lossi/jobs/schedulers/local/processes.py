@@ -1,0 +1,229 @@
+"""What /proc knows of a task's processes: which they are, whether they still live, how much memory they hold.
+
+Linux only, standard library only. Reads /proc and sends signals; keeps no files. A process is named by its number *and* its
+start time (field 22 of /proc/<pid>/stat, in clock ticks since boot), because numbers are given out again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+GONE_STATES = frozenset("ZXx")
+KERNEL_THREADS = 2
+"""The process whose children are threads of the kernel."""
+PR_SET_CHILD_SUBREAPER = 36
+DEFAULT_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+"""The signals whose handling a new process must not inherit."""
+RESCANS = 5
+"""Times that /proc is read again when processes vanished while it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One line of /proc/<pid>/stat, as far as it matters here."""
+
+    pid: int
+    parent: int
+    session: int
+    start: int
+    """Clock ticks since boot."""
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """How the processes of one task are recognised."""
+
+    job_id: str
+    task: int
+    leader: int | None = None
+    """The process of ``script.sh``, which leads its own session; None: known by the environment only."""
+    leader_start: int = 0
+
+
+def boot_id(file: Path = BOOT_ID_FILE) -> str:
+    """Return what names this start of the machine."""
+    return file.read_text("ascii").strip()
+
+
+def inspect(pid: int) -> Process | None:
+    """Return what /proc says of a process, None when there is none of that number."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        text = os.read(descriptor, 4096)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    # The name, in parentheses, may hold anything: what follows the last one is proc(5)'s fields 3 and up.
+    fields = text[text.rfind(b")") + 2 :].split()
+    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]), fields[0].decode("ascii"))
+
+
+def alive(pid: int, start: int) -> bool:
+    """Return whether the process that started at ``start`` (clock ticks since boot) still runs; a zombie does not."""
+    process = inspect(pid)
+    return process is not None and process.start == start and process.state not in GONE_STATES
+
+
+def open_pidfd(pid: int, start: int) -> int | None:
+    """Return a descriptor that stands for this very process and becomes readable at its end, None when it is gone."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return None
+    if alive(pid, start):  # looked at after opening: the number cannot have changed hands since
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def kill(processes: Iterable[Process], number: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to exactly these processes; those that have ended or belong to others are passed over."""
+    for process in processes:
+        descriptor = open_pidfd(process.pid, process.start)
+        if descriptor is None:
+            continue
+        try:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(descriptor, number)
+        finally:
+            os.close(descriptor)
+
+
+def children() -> set[int] | None:
+    """Return this process's own children, None where the kernel does not tell (CONFIG_PROC_CHILDREN)."""
+    try:
+        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_bytes().split()}
+    except OSError:
+        return None
+
+
+def become_subreaper() -> None:
+    """Make orphans of this process's descendants its own children (prctl(2)): a daemon of a task cannot get out of sight."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+class Table:
+    """All processes of the machine at one moment, and which task each belongs to.
+
+    A task's processes are those of its session, those with ``LOSSI_JOB_ID`` and ``LOSSI_TASK`` of the task in their
+    environment (kernels lead sessions of their own; daemons lose their parents), and all descendants of these. What a
+    process's environment once said is remembered as long as it lives.
+    """
+
+    def __init__(self) -> None:
+        self.processes: dict[int, Process] = {}
+        self._marks: dict[tuple[int, int], tuple[str, str] | None] = {}
+        self._children: dict[int, list[Process]] = {}
+
+    def refresh(self, scans: int = RESCANS) -> None:
+        """Read /proc, up to ``scans`` times while processes vanish: each may have left a child that was not listed yet."""
+        for _ in range(scans):
+            listed = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - half the time of Path.iterdir
+            found = [inspect(pid) for pid in listed]
+            if None not in found:
+                break
+        self.processes = {}
+        self._children = {}
+        for process in found:
+            if process is None or process.state in GONE_STATES:
+                continue
+            if KERNEL_THREADS not in (process.pid, process.parent):
+                self.processes[process.pid] = process
+                self._children.setdefault(process.parent, []).append(process)
+        marks = self._marks
+        self._marks = {}
+        for process in self.processes.values():
+            key = (process.pid, process.start)
+            self._marks[key] = marks[key] if key in marks else _mark(process.pid)
+
+    def members(self, member: Member) -> list[Process]:
+        """Return the living processes of one task, without this process itself."""
+        mark = (member.job_id, str(member.task))
+        known = self.processes
+        leader = known.get(member.leader) if member.leader is not None else None
+        # Someone else may have the leader's number by now, and lead a session under it.
+        reused = leader is not None and leader.start != member.leader_start
+        session = None if reused else member.leader
+        found = {
+            process.pid: process
+            for process in known.values()
+            if (session is not None and process.session == session) or self._marks[(process.pid, process.start)] == mark
+        }
+        if leader is not None and not reused:
+            found[leader.pid] = leader
+        self._add_descendants(found)
+        found.pop(os.getpid(), None)
+        return list(found.values())
+
+    def descendants(self, pids: Iterable[int]) -> list[Process]:
+        """Return the given processes, as far as they live, and all that descend from them."""
+        found = {pid: self.processes[pid] for pid in pids if pid in self.processes}
+        self._add_descendants(found)
+        return list(found.values())
+
+    def _add_descendants(self, found: dict[int, Process]) -> None:
+        queue = [pid for pid in found if pid != os.getpid()]
+        while queue:
+            for child in self._children.get(queue.pop(), ()):
+                if child.pid not in found:
+                    found[child.pid] = child
+                    queue.append(child.pid)
+
+
+def _mark(pid: int) -> tuple[str, str] | None:
+    """Return ``(LOSSI_JOB_ID, LOSSI_TASK)`` of a process's environment; None when it has none or is not ours to read."""
+    try:
+        data = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    if b"LOSSI_JOB_ID=" not in data:
+        return None
+    variables = dict(item.partition(b"=")[::2] for item in data.split(b"\0"))
+    job_id, task = variables.get(b"LOSSI_JOB_ID"), variables.get(b"LOSSI_TASK")
+    if job_id is None or task is None:
+        return None
+    return job_id.decode("utf-8", "replace"), task.decode("utf-8", "replace")
+
+
+def resident_mb(processes: Iterable[Process]) -> float:
+    """Return the sum of the resident sets in MiB: cheap, and never too low; shared pages count once per process."""
+    pages = 0
+    for process in processes:
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            pages += int(Path(f"/proc/{process.pid}/statm").read_bytes().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def held_mb(processes: Iterable[Process]) -> float:
+    """Return the memory in MiB that would become free if all these processes ended.
+
+    The proportional set size of anonymous and shared memory (/proc/<pid>/smaps_rollup, proc(5)): pages shared by forked workers
+    count once, and pages of mapped files not at all, because the kernel takes those back by itself. Costs milliseconds per
+    GiB, so it is asked only when `resident_mb` is over the limit.
+    """
+    kib = 0
+    for process in processes:
+        try:
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_bytes().splitlines()
+        except OSError:
+            continue
+        values = {key: int(rest.split()[0]) for key, colon, rest in (line.partition(b":") for line in lines[1:]) if colon}
+        if b"Pss_Anon" in values:
+            kib += values[b"Pss_Anon"] + values.get(b"Pss_Shmem", 0)
+        else:
+            kib += values.get(b"Pss", 0)
+    return kib / 1024

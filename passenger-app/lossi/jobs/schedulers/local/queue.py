@@ -1,0 +1,270 @@
+"""The queue on disk: one small file per submitted job, the supervisor's lock and the pipe that wakes it.
+
+Everything lies in ``<state>/local/<host>/``, which is the user's own (0700)::
+
+    queue/<job id>.json   an `Entry`: accepted, not all of its tasks have ended
+    done/<job id>.json    the same after the last task ended, kept for `KEPT_DAYS`
+    bad/                  entries that could not be read
+    lock                  held (flock) as long as a supervisor lives; in it, the `Holder`
+    cancel.lock           held while a cancel.json is merged
+    wake                  FIFO: one line per event
+    supervisor.log        what the supervisor has to say
+
+Imported by the adapter and by the supervisor: standard library and `runner.records` only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lossi.files import atomic
+from lossi.runner import records
+
+KEPT_DAYS = 30
+"""Days that a finished job is still found by its id, so that an interrupted submission is never repeated."""
+SUFFIX = ".json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A submitted job: all that the supervisor needs to know of it."""
+
+    job_id: str
+    directory: str
+    """Absolute path of the job directory."""
+    project: str
+    user: str
+    tasks: int
+    submitted: str
+    """ISO 8601 in UTC."""
+    order: int
+    """Nanoseconds since the epoch at submission: the queue's order."""
+    host: str
+    cpus: int = 1
+    memory_mb: int | None = None
+    gpus: int = 0
+    time_limit_s: int | None = None
+    max_parallel: int | None = None
+    slots: int = 1
+    """Slots of the machine as its user set them at submission; the latest entry's number counts."""
+    grace_s: float = 10.0
+    gpu_ids: list[str] = field(default_factory=list)
+    """The machine's GPUs, as CUDA_VISIBLE_DEVICES names them."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """The environment of the tasks, without what differs between tasks."""
+    ingest: list[str] = field(default_factory=list)
+    """argv that takes finished results into the project's store; empty: none."""
+    ingest_environment: dict[str, str] = field(default_factory=dict)
+    format: int = records.FORMAT
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Content of the lock: the supervisor that has taken stock of what was there before it."""
+
+    pid: int
+    start: int
+    """Clock ticks since boot."""
+    boot_id: str
+    host: str
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the local scheduler of one host keeps its files."""
+
+    root: Path
+
+    @property
+    def queue(self) -> Path:
+        """Entries of jobs that have not ended."""
+        return self.root / "queue"
+
+    @property
+    def done(self) -> Path:
+        """Entries of jobs that have ended."""
+        return self.root / "done"
+
+    @property
+    def bad(self) -> Path:
+        """Entries that cannot be read."""
+        return self.root / "bad"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the supervisor."""
+        return self.root / "lock"
+
+    @property
+    def wake(self) -> Path:
+        """The FIFO that the supervisor listens at."""
+        return self.root / "wake"
+
+    @property
+    def log(self) -> Path:
+        """The supervisor's own messages."""
+        return self.root / "supervisor.log"
+
+    def make(self) -> None:
+        """Create the folders.
+
+        Raises
+        ------
+        Unavailable, Forbidden
+            When the state folder cannot be written.
+        """
+        for folder in (self.queue, self.done):
+            try:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                raise atomic.explained(error, folder) from error
+
+    def entry(self, job_id: str) -> Path:
+        """Return the path of a waiting or running job's entry."""
+        return self.queue / (job_id + SUFFIX)
+
+    def finished(self, job_id: str) -> Path:
+        """Return the path of an ended job's entry."""
+        return self.done / (job_id + SUFFIX)
+
+
+def waiting(places: Places) -> set[str]:
+    """Return the ids of the jobs that have not ended."""
+    try:
+        names = os.listdir(places.queue)  # noqa: PTH208 - names only
+    except FileNotFoundError:
+        return set()
+    return {name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX) and not name.startswith(".")}
+
+
+def find(places: Places, job_id: str) -> Entry | None:
+    """Return the entry of a job that was submitted here, whether or not it has ended."""
+    if not job_id.replace("-", "").replace("_", "").isalnum():
+        return None
+    # The supervisor moves an entry from the one to the other, never back: the second look cannot miss it.
+    for path in (places.entry(job_id), places.finished(job_id)):
+        entry = records.load_optional(Entry, path)
+        if entry is not None:
+            return entry
+    return None
+
+
+def finish(places: Places, job_id: str) -> None:
+    """Take a job whose tasks have all ended out of the queue."""
+    os.utime(places.entry(job_id))
+    places.entry(job_id).replace(places.finished(job_id))
+
+
+def set_aside(places: Places, job_id: str) -> None:
+    """Take an entry that cannot be read out of the queue, without losing it."""
+    places.bad.mkdir(exist_ok=True, mode=0o700)
+    places.entry(job_id).replace(places.bad / (job_id + SUFFIX))
+
+
+def forget_old(places: Places) -> None:
+    """Delete entries of jobs that ended more than `KEPT_DAYS` days ago."""
+    oldest = time.time() - KEPT_DAYS * 86400
+    with contextlib.suppress(OSError):
+        for path in places.done.iterdir():
+            if path.stat().st_mtime < oldest:
+                path.unlink(missing_ok=True)
+
+
+def wake(places: Places, job_id: str = "") -> None:
+    """Tell the supervisor, if one listens, that a job was added or is to be cancelled."""
+    with contextlib.suppress(OSError):  # nobody listens, or its pipe is full: it will look anyway
+        descriptor = os.open(places.wake, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, job_id.encode("ascii") + b"\n")
+        finally:
+            os.close(descriptor)
+
+
+def try_lock(places: Places) -> int | None:
+    """Take the supervisor's lock; return its descriptor, or None when a supervisor (or one who is starting it) has it.
+
+    The lock belongs to the open file and so passes to a child that inherits the descriptor; it ends with the last of them,
+    however they end. Who takes it must start a supervisor or be one: an entry that was written before someone else was
+    seen to hold it will be found by the holder, which looks at the queue once more after letting go.
+
+    Raises
+    ------
+    Unavailable, Forbidden
+        When the state folder cannot be written or knows no locks.
+    """
+    try:
+        descriptor = os.open(places.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise atomic.explained(error, places.lock) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError as error:
+        os.close(descriptor)
+        raise atomic.explained(error, places.lock) from error
+    return descriptor
+
+
+def holder(places: Places) -> Holder | None:
+    """Return the supervisor that has taken stock and holds the lock, None while there is none or it is starting."""
+    return records.load_optional(Holder, places.lock)
+
+
+def write_holder(descriptor: int, who: Holder | None) -> None:
+    """Write who holds the lock into it; None while nobody has taken stock."""
+    os.ftruncate(descriptor, 0)
+    if who is not None:
+        os.pwrite(descriptor, records.dump(who), 0)
+
+
+@contextlib.contextmanager
+def cancelling(places: Places) -> Iterator[None]:
+    """Hold the lock under which requests to cancel are merged."""
+    places.make()
+    path = places.root / "cancel.lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise atomic.explained(error, path) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read(places: Places, job_id: str) -> Entry:
+    """Return the entry of a job in the queue.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read.
+    ValueError
+        When it is not an entry of this job.
+    """
+    entry = records.load(Entry, places.entry(job_id))
+    if entry.job_id != job_id or entry.tasks < 1 or not entry.directory.startswith("/"):
+        raise ValueError(f"entry {job_id} does not fit its name or names no job directory")
+    return entry
+
+
+def add(places: Places, entry: Entry) -> bool:
+    """Put a job into the queue; return whether this call did (False: it was there).
+
+    Raises
+    ------
+    Unavailable, Forbidden
+        When the state folder cannot be written.
+    """
+    data = json.dumps(records.to_dict(entry), ensure_ascii=True, indent=1).encode("ascii")
+    return atomic.create_exclusive(places.entry(entry.job_id), data, mode=0o600)

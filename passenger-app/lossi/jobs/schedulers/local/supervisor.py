@@ -1,0 +1,391 @@
+"""The supervisor: one process per user and host that starts, limits, stops and records the tasks in the queue.
+
+Started by `launch` with the lock in hand; ends a moment after its queue is empty. Single-threaded: it sleeps until a
+child ends, the FIFO speaks, an adopted process ends or a time is due. Everything it knows is also on disk, so that it
+may be killed at any moment: the next one takes stock of the journals and goes on. Standard library, `runner.records`
+and `files.atomic` only, because it must be up within a tenth of a second and lives beside the user's computations.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import selectors
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from lossi.jobs.schedulers.local import processes, queue
+from lossi.jobs.schedulers.local.daemon import prepare_process, rotate_log, say
+from lossi.jobs.schedulers.local.ingest import Ingest
+from lossi.jobs.schedulers.local.job import Job
+from lossi.jobs.schedulers.local.machine import total_memory_mb
+from lossi.jobs.schedulers.local.queue import Holder, Places
+from lossi.jobs.schedulers.local.task import SWEEP_LIMIT_S, Task, start_waiting
+from lossi.runner.records import OUT_OF_MEMORY, TIMED_OUT
+
+SLOW_POLL_S = 2.0
+"""What nobody told us of (a cancel.json written on another host) is found after this time."""
+SAMPLE_S = 0.5
+"""Between two measurements of memory; only tasks with a limit are measured."""
+RUNAWAY = 1.5
+"""A task told to stop that still grows beyond this multiple of its memory limit gets no grace."""
+RETRY_S = 0.02
+"""Between two looks at processes that were sent SIGKILL."""
+HOLD_S = 2.0
+"""Pause in starting tasks while the disk is full or no process can be made."""
+BATCH = 64
+"""Tasks started before everything else is looked at again."""
+
+clock = time.monotonic
+
+
+class Supervisor:
+    """The queue of one host at work."""
+
+    def __init__(self, places: Places, lock: int, boot_id: str, linger_s: float) -> None:
+        self.places = places
+        self.lock = lock
+        self.boot_id = boot_id
+        self.linger_s = linger_s
+        self.jobs: dict[str, Job] = {}
+        self.table = processes.Table()
+        self.ingest = Ingest(say)
+        self.memory_mb = total_memory_mb()
+        self.slots = 1
+        self.ready = False
+        self.unread = False
+        """Whether the queue holds entries that cannot be taken up now."""
+        self.next_look = 0.0
+        self.next_sample = 0.0
+        self.idle_since = clock()
+        self.selector = selectors.DefaultSelector()
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until the queue is empty and stays so."""
+        self._listen()
+        while True:
+            try:
+                self._step()
+            except Exception:  # tasks are running: whatever it is, they must not be left alone
+                say(traceback.format_exc())
+                time.sleep(0.5)
+            if self._may_end() and self._end():
+                return
+            self._wait()
+
+    def _step(self) -> None:
+        self._reap()
+        self._look()
+        self._enforce()
+        self._start()
+        self._finish_jobs()
+        running = any(job.running for job in self.jobs.values())
+        if not running:
+            self._end_strays()
+        self.ingest.step(clock(), quiet=not running)
+        if not self.ready and not any(task.gone for task in self._tasks()):
+            me = processes.inspect(os.getpid())
+            queue.write_holder(self.lock, Holder(os.getpid(), me.start if me else 0, self.boot_id, os.uname().nodename))
+            self.ready = True
+
+    def _tasks(self) -> Iterator[Task]:
+        for job in self.jobs.values():
+            yield from job.running.values()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(self.places.wake, 0o600)
+        # For reading and writing, so that it never comes to an end.
+        self.fifo = os.open(self.places.wake, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.selector.register(self.fifo, selectors.EVENT_READ)
+        self.signals, writer = socket.socketpair()
+        self.signals.setblocking(False)
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+        self.selector.register(self.signals, selectors.EVENT_READ)
+
+    def _wait(self) -> None:
+        due = min(self._due())
+        cancelled: set[str] = set()
+        for key, _ in self.selector.select(max(0.0, due - clock())):
+            if key.fd == self.fifo:
+                with contextlib.suppress(BlockingIOError):
+                    cancelled.update(os.read(self.fifo, 65536).decode("ascii", "replace").split())
+                self._read_queue()
+            elif key.fd == self.signals.fileno():
+                with contextlib.suppress(BlockingIOError):
+                    self.signals.recv(65536)
+            else:  # an adopted process has ended
+                self.selector.unregister(key.fd)
+                key.data.gone = True
+        for job_id in cancelled & self.jobs.keys():
+            self.jobs[job_id].look_for_cancel(say)
+
+    def _due(self) -> Iterator[float]:
+        """Yield the monotonic times at which something must be done even if nothing happens."""
+        yield self.next_look
+        if not self.jobs and not self.ingest.busy:
+            yield self.idle_since + self.linger_s
+        ingest = self.ingest.due()
+        if ingest is not None:
+            yield ingest
+        for job in self.jobs.values():
+            if job.waiting and job.held_until > clock():
+                yield job.held_until
+        for task in self._tasks():
+            if task.gone:
+                yield clock() + RETRY_S
+            if task.kill_at is not None:
+                yield task.kill_at
+            if task.deadline is not None:
+                yield task.deadline
+            if task.entry.memory_mb is not None:
+                yield self.next_sample
+
+    def _may_end(self) -> bool:
+        if self.jobs or self.ingest.busy or self.unread:
+            self.idle_since = clock()
+            return False
+        return clock() >= self.idle_since + self.linger_s
+
+    def _end(self) -> bool:
+        """Let go of the lock; return False when a job arrived in that very moment and the lock is ours again."""
+        if not self._reigns():
+            return True
+        queue.forget_old(self.places)
+        queue.write_holder(self.lock, None)
+        fcntl.flock(self.lock, fcntl.LOCK_UN)
+        # Who added a job before the line above saw the lock taken and relies on this look; who did after it starts another.
+        if not queue.waiting(self.places):
+            return True
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True  # another supervisor has been started for it
+        self.ready = False
+        self.next_look = 0.0
+        return False
+
+    def _reigns(self) -> bool:
+        """Return whether the lock that others see is the one held here; not so after the state folder was deleted."""
+        try:
+            return os.path.samestat(self.places.lock.stat(), os.fstat(self.lock))
+        except FileNotFoundError:
+            return False
+
+    # -- the queue ---------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look now and then for what nobody told."""
+        if clock() < self.next_look:
+            return
+        self.next_look = clock() + SLOW_POLL_S
+        self._read_queue()
+        for job in self.jobs.values():
+            job.look_for_cancel(say)
+        rotate_log(self.places.log)
+
+    def _read_queue(self) -> None:
+        if not self._reigns():  # new entries belong to another supervisor; what runs here is brought to its end
+            return
+        new = queue.waiting(self.places) - self.jobs.keys()
+        self.unread = False
+        for job_id in new:
+            try:
+                self._take_up(job_id)
+            except OSError as error:
+                say(f"job {job_id} waits: {error}")
+                self.unread = True
+        if new:
+            self.jobs = dict(sorted(self.jobs.items(), key=lambda item: item[1].order))
+            # The number of slots is the user's wish: the latest one counts.
+            self.slots = next((job.entry.slots for job in reversed(self.jobs.values())), 1)
+
+    def _take_up(self, job_id: str) -> None:
+        try:
+            job = Job(queue.read(self.places, job_id))
+        except FileNotFoundError:
+            return
+        except ValueError as error:
+            say(f"entry {job_id} is set aside: {error}")
+            queue.set_aside(self.places, job_id)
+            return
+        try:
+            job.load(self.boot_id)
+        except (FileNotFoundError, NotADirectoryError):
+            say(f"job {job_id} is dropped: its directory is gone")
+            queue.finish(self.places, job_id)
+            return
+        for task in job.running.values():
+            if task.pidfd is not None:
+                self.selector.register(task.pidfd, selectors.EVENT_READ, task)
+        self.jobs[job_id] = job
+        job.look_for_cancel(say)
+
+    def _finish_jobs(self) -> None:
+        for job in list(self.jobs.values()):
+            written = job.journal.flush(durable=job.over)
+            if not job.running and not job.folder.is_dir():
+                say(f"job {job.entry.job_id} is dropped: its directory is gone")
+            elif not job.over or not written:
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                queue.finish(self.places, job.entry.job_id)
+            job.journal.close()
+            del self.jobs[job.entry.job_id]
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Start what fits, in order: a task that must wait for room lets nobody past, one that is throttled does."""
+        begun: list[tuple[Job, Task]] = []
+        for job in self.jobs.values():
+            if job.waiting and not job.throttled:
+                job.look_for_cancel(say)
+            while job.waiting and not job.throttled and clock() >= job.held_until:
+                gpus = self._room_for(job)
+                if gpus is None or len(begun) == BATCH:
+                    return self._release(begun)
+                self._prepare(job, gpus, begun)
+        self._release(begun)
+
+    def _room_for(self, job: Job) -> list[str] | None:
+        """Return the GPUs that the job's next task would get, or None when there is no room for it."""
+        entry = job.entry
+        running = list(self._tasks())
+        if sum(min(task.entry.cpus, self.slots) for task in running) + min(entry.cpus, self.slots) > self.slots:
+            return None
+        held = sum(task.entry.memory_mb or 0 for task in running)
+        if entry.memory_mb and held and held + entry.memory_mb > self.memory_mb:
+            return None
+        taken = {gpu for task in running for gpu in task.begun.gpus}
+        free = [gpu for gpu in entry.gpu_ids if gpu not in taken]
+        return free[: entry.gpus] if len(free) >= entry.gpus else None
+
+    def _prepare(self, job: Job, gpus: list[str], begun: list[tuple[Job, Task]]) -> None:
+        number = job.waiting.popleft()
+        try:
+            task = start_waiting(job.entry, number, gpus, self.boot_id)
+        except OSError as error:
+            say(f"task {job.entry.job_id}.{number} waits: {error}")
+            job.waiting.appendleft(number)
+            job.held_until = clock() + HOLD_S
+            return
+        job.running[number] = task
+        job.journal.started(number, task.begun)
+        begun.append((job, task))
+
+    def _release(self, begun: list[tuple[Job, Task]]) -> None:
+        """Put the starts on record, then let them run: no crash can make a task run twice."""
+        recorded = {id(job): job.journal.flush(durable=True) for job in {id(job): job for job, _ in begun}.values()}
+        for job, task in begun:
+            if recorded[id(job)]:
+                task.release()
+            else:
+                say(f"task {job.entry.job_id}.{task.number} waits: cannot write {job.journal.path}")
+                job.requeue(task.number, say)
+                job.held_until = clock() + HOLD_S
+        if len(begun) == BATCH:
+            self.next_look = clock()  # there may be room for more
+
+    # -- limits and ends ---------------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        """Take the status of every child that has ended, orphans of tasks among them."""
+        leaders = {task.begun.pid: task for task in self._tasks() if task.child}
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            task = leaders.get(pid)
+            if task is not None and not task.gone:
+                task.status = status
+                task.gone = True
+            else:
+                self.ingest.reaped(pid, status)
+
+    def _enforce(self) -> None:
+        """Stop what is over its limits, kill what does not stop, record what has ended."""
+        self._sample_memory()
+        for job in list(self.jobs.values()):
+            for task in list(job.running.values()):
+                if task.gone:
+                    self._clear(job, task)
+                elif task.kill_at is not None and clock() >= task.kill_at:
+                    self.table.refresh()
+                    processes.kill(self.table.members(task.member))
+                    task.kill_at = clock() + RETRY_S
+                elif task.deadline is not None and clock() >= task.deadline:
+                    job.stop(task, TIMED_OUT, f"reached its time limit of {task.entry.time_limit_s} s", say)
+
+    def _sample_memory(self) -> None:
+        limited = [(job, task) for job in self.jobs.values() for task in job.running.values() if job.entry.memory_mb]
+        if not limited or clock() < self.next_sample:
+            return
+        self.next_sample = clock() + SAMPLE_S
+        self.table.refresh(scans=1)
+        for job, task in limited:
+            limit = task.entry.memory_mb or 0
+            members = self.table.members(task.member)
+            if processes.resident_mb(members) <= limit:
+                continue
+            used = processes.held_mb(members)
+            if used > limit:
+                job.stop(task, OUT_OF_MEMORY, f"used {used:.0f} MiB of {limit} MiB", say)
+            if used > limit * RUNAWAY and task.kill_at is not None:
+                task.kill_at = clock()
+
+    def _clear(self, job: Job, task: Task) -> None:
+        """End what a task left behind; when nothing is left, record its end."""
+        if task.never_ran:
+            job.requeue(task.number, say)
+            return
+        left = self._left_behind(task)
+        if left:
+            task.sweep_until = task.sweep_until or clock() + SWEEP_LIMIT_S
+            processes.kill(left)
+            if clock() < task.sweep_until:
+                return
+            say(f"task {job.entry.job_id}.{task.number}: processes {[p.pid for p in left]} cannot be ended")
+        job.settle(task, say)
+        self.ingest.note(job.entry)
+
+    def _left_behind(self, task: Task) -> list[processes.Process]:
+        if task.restarted:
+            return []
+        if task.child and not self._unknown_children():
+            return []  # this process is the subreaper: whatever the task left would be its child by now
+        self.table.refresh()
+        return self.table.members(task.member)
+
+    def _unknown_children(self) -> set[int]:
+        """Return own children that are neither a task's script nor the ingest; {-1} where the kernel does not tell."""
+        own = processes.children()
+        if own is None:
+            return {-1}
+        return own - {task.begun.pid for task in self._tasks() if task.child and not task.gone} - {self.ingest.pid}
+
+    def _end_strays(self) -> None:
+        """End orphans that hid from their task (an emptied environment in a session of its own): no task is left."""
+        strays = self._unknown_children() - {-1}
+        if strays:
+            self.table.refresh()
+            processes.kill(self.table.descendants(strays))
+
+
+def main(arguments: list[str]) -> None:
+    """Run with the state folder, the descriptor of the lock, the file of the boot id and the seconds to linger."""
+    root, lock, boot_id_file, linger = arguments
+    os.set_inheritable(int(lock), False)
+    prepare_process()
+    Supervisor(Places(Path(root)), int(lock), processes.boot_id(Path(boot_id_file)), float(linger)).run()

@@ -1,0 +1,99 @@
+"""A local scheduler of its own for each test: own state folder, own job folder; whatever it started must be gone at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scheduler_contract import JobFactory, eventually
+
+from lossi.jobs.schedulers.local import LocalScheduler, processes, queue
+
+SLOTS = 2
+GRACE_S = 0.5
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Settings of this test alone."""
+    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    for name in ("PASSENGER_BASE_URI", "ONDEMAND_VERSION", "CUDA_VISIBLE_DEVICES", "LOSSI_JOB_ID", "LOSSI_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LOSSI_SITE", str(tmp_path / "no-site.yml"))
+    monkeypatch.setenv("LOSSI_LOCAL_SLOTS", str(SLOTS))
+    monkeypatch.setenv("LOSSI_CANCEL_GRACE_S", str(GRACE_S))
+    monkeypatch.setenv("LOSSI_ALLOW_LOCAL_SCHEDULER", "true")
+    return tmp_path
+
+
+@pytest.fixture
+def boot_id_file(tmp_path: Path) -> Path:
+    """Stands for the kernel's: a test that writes another id into it has restarted the machine."""
+    path = tmp_path / "boot_id"
+    path.write_text("00000000-0000-0000-0000-000000000001\n")
+    return path
+
+
+@pytest.fixture
+def scheduler(surroundings: Path, boot_id_file: Path) -> Iterator[LocalScheduler]:
+    local = LocalScheduler(boot_id_file=boot_id_file, ingest_command=(), linger_s=0.2)
+    local.places.make()
+    yield local
+    end_everything(local)
+
+
+@pytest.fixture
+def job_factory(tmp_path: Path, scheduler: LocalScheduler) -> Iterator[JobFactory]:
+    factory = JobFactory(tmp_path / "project" / "jobs", scheduler)
+    yield factory
+    for made in factory.made:
+        if made.job.id in queue.waiting(scheduler.places):
+            scheduler.cancel(made.handle, None)
+    end_everything(scheduler)
+    ids = {made.job.id for made in factory.made}
+    assert {job_id: pids for job_id, pids in marked_processes().items() if job_id in ids} == {}
+
+
+def end_everything(local: LocalScheduler) -> None:
+    """Wait until the queue is empty and its supervisor has ended."""
+
+    def empty() -> bool:
+        local.poll([])  # restarts a supervisor that a test has killed
+        return not queue.waiting(local.places)
+
+    eventually(empty, 20, "the queue is empty")
+    eventually(lambda: not supervisors(local), 20, "the supervisor has ended")
+
+
+def supervisors(local: LocalScheduler) -> list[int]:
+    """Return the living supervisors of a scheduler."""
+    return [pid for pid in _pids() if str(local.places.root).encode() in _read(pid, "cmdline").split(b"\0")]
+
+
+def supervisor(local: LocalScheduler) -> int:
+    """Return the one supervisor that has taken stock."""
+    holder = eventually(lambda: queue.holder(local.places), 20, "a supervisor is ready")
+    return holder.pid
+
+
+def marked_processes() -> dict[str, list[int]]:
+    """Return the processes of all jobs on this machine by job id."""
+    found: dict[str, list[int]] = {}
+    for pid in _pids():
+        for item in _read(pid, "environ").split(b"\0"):
+            if item.startswith(b"LOSSI_JOB_ID=") and (one := processes.inspect(pid)) and one.state not in processes.GONE_STATES:
+                found.setdefault(item.partition(b"=")[2].decode(), []).append(pid)
+    return found
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,406 @@
+"""What every scheduler behind the port must do: written against `lossi.jobs.schedulers.base` alone.
+
+A test module of an adapter subclasses `SchedulerContract` and gives the fixtures ``scheduler`` (the adapter, with at least
+two tasks at once and a short grace) and ``job_factory`` (a `JobFactory` in a folder that the nodes can see). All processes are
+real; nothing sleeps for a fixed time except the payloads.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from lossi.errors import InvalidInput
+from lossi.jobs.schedulers.base import Handle, JobView, Scheduler, TaskView
+from lossi.runner.records import (
+    CANCELLED,
+    FAILED,
+    FINAL_STATES,
+    OUT_OF_MEMORY,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    TIMED_OUT,
+    PreparedJob,
+    Resources,
+    SubmissionRecord,
+)
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], patience_s: float, what: str = "") -> T:
+    """Return the first true answer of ``look``; fail when none came within the time."""
+    end = time.monotonic() + patience_s
+    while True:
+        answer = look()
+        if answer:
+            return answer
+        if time.monotonic() > end:
+            pytest.fail(f"not within {patience_s} s: {what or look}; last answer {answer!r}")
+        time.sleep(0.005)
+
+
+@dataclass
+class Made:
+    """A job directory with a script, ready to be submitted."""
+
+    job: PreparedJob
+    directory: Path
+
+    @property
+    def handle(self) -> Handle:
+        return Handle(self.job.id, self.job.id, self.directory, self.job.tasks)
+
+    def read(self, name: str) -> str:
+        """Return what the script wrote into a file of the job directory, or nothing."""
+        path = self.directory / name
+        return path.read_text() if path.exists() else ""
+
+    def log(self, task: int = 0) -> str:
+        return self.read(f"tasks/{task}/log")
+
+
+class JobFactory:
+    """Makes job directories whose ``script.sh`` does what a test says, the way the real one begins."""
+
+    def __init__(self, root: Path, scheduler: Scheduler) -> None:
+        self.root = root
+        self.scheduler = scheduler
+        self.made: list[Made] = []
+
+    def __call__(self, body: str, *, tasks: int = 1, max_parallel: int | None = None, **resources: Any) -> Made:
+        job_id = f"{time.time_ns():x}{len(self.made):04d}test"
+        directory = self.root / job_id
+        directory.mkdir(parents=True)
+        job = PreparedJob(
+            id=job_id,
+            name="contract",
+            kind="command",
+            project=str(self.root),
+            user="tester",
+            created="2025-01-01T00:00:00+00:00",
+            tasks=tasks,
+            max_parallel=max_parallel,
+            resources=Resources(**resources),
+        )
+        script = directory / "script.sh"
+        script.write_text(
+            "\n".join(
+                [
+                    "#!/bin/sh",
+                    *self.scheduler.directives(job, directory),
+                    "LOSSI_TASK=${LOSSI_TASK:-${SLURM_ARRAY_TASK_ID:-0}}",
+                    f"cd {shlex.quote(str(directory))} && mkdir -p tasks/$LOSSI_TASK && exec >>tasks/$LOSSI_TASK/log 2>&1",
+                    body,
+                    "",
+                ]
+            )
+        )
+        script.chmod(0o750)
+        made = Made(job, directory)
+        self.made.append(made)
+        return made
+
+
+class SchedulerContract:
+    """The tests. An adapter's own test class may change the figures."""
+
+    patience_s = 20.0
+    shortest_time_limit_s = 1
+
+    def submit(self, scheduler: Scheduler, made: Made) -> SubmissionRecord:
+        record = scheduler.submit(made.job, made.directory)
+        self.ids = {**getattr(self, "ids", {}), made.job.id: record.scheduler_id}
+        return record
+
+    def look(self, scheduler: Scheduler, made: Made) -> JobView:
+        handle = Handle(made.job.id, self.ids[made.job.id], made.directory, made.job.tasks)
+        return scheduler.poll([handle])[made.job.id]
+
+    def task(self, scheduler: Scheduler, made: Made, task: int = 0) -> TaskView:
+        view = self.look(scheduler, made)
+        return view.tasks.get(task) or TaskView(view.state if view.state == QUEUED else "")
+
+    def cancel(self, scheduler: Scheduler, made: Made, tasks: list[int] | None = None) -> None:
+        scheduler.cancel(Handle(made.job.id, self.ids[made.job.id], made.directory, made.job.tasks), tasks)
+
+    def until_over(self, scheduler: Scheduler, made: Made) -> JobView:
+        def over() -> JobView | None:
+            view = self.look(scheduler, made)
+            assert view.known
+            ended = [task for task in view.tasks.values() if task.state in FINAL_STATES]
+            return view if len(ended) == made.job.tasks else None
+
+        return eventually(over, self.patience_s, "the job is over")
+
+    def until_written(self, made: Made, name: str, lines: int = 1) -> list[str]:
+        eventually(lambda: made.read(name).count("\n") >= lines, self.patience_s, f"{name} has {lines} lines")
+        return made.read(name).split()
+
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize(("code", "state"), [(0, SUCCEEDED), (3, FAILED), (255, FAILED)])
+    def test_exit_code_of_the_script_is_the_tasks(
+        self, scheduler: Scheduler, job_factory: JobFactory, code: int, state: str
+    ) -> None:
+        made = job_factory(f"exit {code}")
+        self.submit(scheduler, made)
+        view = self.until_over(scheduler, made).tasks[0]
+        assert (view.state, view.exit_code, view.signal) == (state, code, None)
+        assert bool(view.reason) == (code != 0)
+
+    def test_death_by_signal_is_told(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("kill -SEGV $$")
+        self.submit(scheduler, made)
+        view = self.until_over(scheduler, made).tasks[0]
+        assert (view.state, view.signal) == (FAILED, 11)
+
+    def test_ended_task_has_times_and_host(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("true")
+        self.submit(scheduler, made)
+        view = self.until_over(scheduler, made).tasks[0]
+        assert view.started is not None and view.ended is not None and view.host
+        assert datetime.fromisoformat(view.started) <= datetime.fromisoformat(view.ended)
+        assert datetime.fromisoformat(view.ended).tzinfo is not None
+
+    def test_job_is_as_good_as_its_worst_task(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("exit $((LOSSI_TASK == 1))", tasks=3)
+        self.submit(scheduler, made)
+        view = self.until_over(scheduler, made)
+        assert [view.tasks[n].state for n in range(3)] == [SUCCEEDED, FAILED, SUCCEEDED]
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    def test_each_task_knows_its_job_and_number(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory('echo "$LOSSI_JOB_ID $LOSSI_TASK"', tasks=3)
+        self.submit(scheduler, made)
+        self.until_over(scheduler, made)
+        assert [made.log(n).split() for n in range(3)] == [[made.job.id, str(n)] for n in range(3)]
+
+    def test_tasks_start_in_the_order_of_their_numbers(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("echo $LOSSI_TASK >> order", tasks=6, max_parallel=1)
+        self.submit(scheduler, made)
+        self.until_over(scheduler, made)
+        assert made.read("order").split() == list("012345")
+
+    def test_no_more_tasks_at_once_than_allowed(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("mkdir alone || echo two at once >> wrong; sleep 0.05; rmdir alone", tasks=5, max_parallel=1)
+        self.submit(scheduler, made)
+        view = self.until_over(scheduler, made)
+        assert {task.state for task in view.tasks.values()} == {SUCCEEDED}
+        assert made.read("wrong") == ""
+
+    def test_two_tasks_run_side_by_side(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("echo here > here$LOSSI_TASK; until [ -e here$((1 - LOSSI_TASK)) ]; do sleep 0.02; done", tasks=2)
+        self.submit(scheduler, made)
+        view = self.until_over(scheduler, made)
+        assert {task.state for task in view.tasks.values()} == {SUCCEEDED}
+
+    def test_running_task_is_shown_running(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("echo up > up; sleep 60")
+        self.submit(scheduler, made)
+        self.until_written(made, "up")
+        eventually(lambda: self.task(scheduler, made).state == RUNNING, self.patience_s)
+        assert self.look(scheduler, made).state == RUNNING
+        self.cancel(scheduler, made)
+        self.until_over(scheduler, made)
+
+    def test_script_reads_nothing_and_knows_its_folder(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("cat; pwd")
+        self.submit(scheduler, made)
+        self.until_over(scheduler, made)
+        assert made.log().strip() == str(made.directory)
+
+    # -- stopping ----------------------------------------------------------------------------------------------------
+
+    def test_cancelled_job_ends_running_and_waiting_tasks(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("echo $LOSSI_TASK >> began; sleep 60", tasks=5, max_parallel=2)
+        self.submit(scheduler, made)
+        self.until_written(made, "began", 2)
+        self.cancel(scheduler, made)
+        view = self.until_over(scheduler, made)
+        assert {task.state for task in view.tasks.values()} == {CANCELLED}
+        assert sorted(made.read("began").split()) == ["0", "1"]
+        assert all(view.tasks[n].started is None for n in (2, 3, 4))
+
+    def test_one_cancelled_task_leaves_the_others_alone(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory('echo up >> up; [ "$LOSSI_TASK" = 0 ] && sleep 60; exit 0', tasks=2)
+        self.submit(scheduler, made)
+        self.until_written(made, "up", 2)
+        self.cancel(scheduler, made, [0])
+        view = self.until_over(scheduler, made)
+        assert [view.tasks[n].state for n in (0, 1)] == [CANCELLED, SUCCEEDED]
+
+    def test_waiting_task_that_is_cancelled_never_starts(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("echo $LOSSI_TASK >> began; until [ -e go ]; do sleep 0.02; done", tasks=4, max_parallel=1)
+        self.submit(scheduler, made)
+        self.until_written(made, "began")
+        self.cancel(scheduler, made, [2])
+        eventually(lambda: self.task(scheduler, made, 2).state == CANCELLED, self.patience_s)
+        (made.directory / "go").touch()
+        view = self.until_over(scheduler, made)
+        assert [view.tasks[n].state for n in range(4)] == [SUCCEEDED, SUCCEEDED, CANCELLED, SUCCEEDED]
+        assert made.read("began").split() == ["0", "1", "3"]
+
+    def test_two_requests_to_cancel_add_up(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("echo up >> up; until [ -e go ]; do sleep 0.02; done", tasks=5, max_parallel=1)
+        self.submit(scheduler, made)
+        self.until_written(made, "up")
+        self.cancel(scheduler, made, [1])
+        self.cancel(scheduler, made, [3, 4])
+        (made.directory / "go").touch()
+        view = self.until_over(scheduler, made)
+        assert [view.tasks[n].state for n in range(5)] == [SUCCEEDED, CANCELLED, SUCCEEDED, CANCELLED, CANCELLED]
+
+    def test_cancelling_what_has_ended_changes_nothing(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("exit 3")
+        self.submit(scheduler, made)
+        before = self.until_over(scheduler, made)
+        self.cancel(scheduler, made)
+        self.cancel(scheduler, made, [0])
+        assert self.look(scheduler, made).tasks[0] == before.tasks[0]
+
+    def test_stopped_script_may_tidy_up(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("trap 'echo tidy >> tidied; exit 143' TERM; echo up > up; while :; do sleep 0.02; done")
+        self.submit(scheduler, made)
+        self.until_written(made, "up")
+        self.cancel(scheduler, made)
+        assert self.until_over(scheduler, made).tasks[0].state == CANCELLED
+        assert made.read("tidied") == "tidy\n"
+
+    def test_script_that_ignores_sigterm_is_killed_after_the_grace(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("trap '' TERM; echo up > up; while :; do sleep 0.02; done")
+        self.submit(scheduler, made)
+        self.until_written(made, "up")
+        self.cancel(scheduler, made)
+        assert self.until_over(scheduler, made).tasks[0].state == CANCELLED
+
+    def test_whole_process_tree_ends_with_a_cancelled_task(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory(
+            "setsid sh -c 'trap \"\" TERM HUP; echo $$ >> pids; while :; do sleep 0.02; done' &\n"
+            "(setsid sh -c 'trap \"\" TERM HUP; echo $$ >> pids; while :; do sleep 0.02; done' &)\n"
+            "wait"
+        )
+        self.submit(scheduler, made)
+        pids = self.until_written(made, "pids", 2)
+        self.cancel(scheduler, made)
+        self.until_over(scheduler, made)
+        eventually(lambda: not any(map(_lives, pids)), self.patience_s, f"none of {pids} lives")
+
+    def test_nothing_outlives_a_task_that_ended_by_itself(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory(
+            "(setsid sh -c 'echo $$ >> pids; exec sleep 600' &)\nuntil [ -e pids ] && [ -s pids ]; do sleep 0.01; done"
+        )
+        self.submit(scheduler, made)
+        view = self.until_over(scheduler, made)
+        assert view.tasks[0].state == SUCCEEDED
+        eventually(lambda: not any(map(_lives, made.read("pids").split())), self.patience_s)
+
+    # -- limits ------------------------------------------------------------------------------------------------------
+
+    def test_time_limit_ends_a_task_and_is_named(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        if not scheduler.capabilities.time_limits:
+            pytest.skip("no time limits")
+        made = job_factory("echo before; sleep 600; echo after", time_limit_s=self.shortest_time_limit_s)
+        self.submit(scheduler, made)
+        view = self.until_over(scheduler, made).tasks[0]
+        assert view.state == TIMED_OUT
+        assert made.log().strip() == "before"
+
+    def test_memory_limit_ends_a_task_and_is_named(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        if not scheduler.capabilities.memory_limits:
+            pytest.skip("no memory limits")
+        greedy = f"exec {shlex.quote(sys.executable)} -c 'import time; held = bytearray(400 << 20); time.sleep(60)'"
+        made = job_factory(greedy, memory_mb=128)
+        self.submit(scheduler, made)
+        assert self.until_over(scheduler, made).tasks[0].state == OUT_OF_MEMORY
+
+    def test_impossible_requests_are_refused_and_name_the_limit(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        can = scheduler.capabilities
+        asked: list[tuple[dict[str, int], int]] = []
+        if can.max_gpus is not None:
+            asked.append(({"gpus": can.max_gpus + 1}, can.max_gpus))
+        if can.max_memory_mb is not None:
+            asked.append(({"memory_mb": can.max_memory_mb + 1}, can.max_memory_mb))
+        if can.max_nodes is not None:
+            asked.append(({"nodes": can.max_nodes + 1}, can.max_nodes))
+        for resources, limit in asked:
+            made = job_factory("true", **resources)
+            for refused in (scheduler.preview, scheduler.submit):
+                with pytest.raises(InvalidInput) as caught:
+                    refused(made.job, made.directory)
+                assert str(limit) in str(caught.value) and caught.value.hint
+            assert scheduler.find(made.job.id) is None
+
+    # -- submitting and asking ---------------------------------------------------------------------------------------
+
+    def test_preview_and_directives_touch_nothing(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("true")
+        nowhere = made.directory.parent / "nowhere"
+        assert all(scheduler.preview(made.job, nowhere))
+        assert all(line.startswith("#") for line in scheduler.directives(made.job, nowhere))
+        assert not nowhere.exists()
+        assert scheduler.find(made.job.id) is None
+
+    def test_job_is_found_by_its_own_id_from_submission_on(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("true")
+        assert scheduler.find(made.job.id) is None
+        record = self.submit(scheduler, made)
+        assert record.scheduler == scheduler.name
+        for _ in range(2):
+            found = scheduler.find(made.job.id)
+            assert found is not None and found.scheduler_id == record.scheduler_id
+            self.until_over(scheduler, made)
+
+    def test_second_submission_of_a_job_is_not_a_second_job(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("echo ran >> ran")
+        first = self.submit(scheduler, made)
+        assert self.submit(scheduler, made).scheduler_id == first.scheduler_id
+        self.until_over(scheduler, made)
+        assert self.submit(scheduler, made).scheduler_id == first.scheduler_id
+        assert self.until_over(scheduler, made).tasks[0].state == SUCCEEDED
+        assert made.read("ran") == "ran\n"
+
+    def test_unknown_job_is_said_to_be_unknown(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("true")
+        assert scheduler.poll([made.handle])[made.job.id].known is False
+
+    def test_many_jobs_are_asked_for_at_once(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = [job_factory(f"exit {code}") for code in range(3)]
+        for one in made:
+            self.submit(scheduler, one)
+        for one in made:
+            self.until_over(scheduler, one)
+        handles = [Handle(one.job.id, self.ids[one.job.id], one.directory, 1) for one in made]
+        views = scheduler.poll(handles)
+        assert [views[one.job.id].tasks[0].exit_code for one in made] == [0, 1, 2]
+
+    def test_adapter_is_a_scheduler(self, scheduler: Scheduler) -> None:
+        assert isinstance(scheduler, Scheduler)
+        assert scheduler.poll([]) == {}
+
+    def test_path_with_spaces_quotes_and_signs_is_taken_as_it_is(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        strange = JobFactory(job_factory.root / "a b?c%20d'e\"$(touch wrong)f;g\u00e4", scheduler)
+        made = strange("echo ok")
+        job_factory.made.append(made)
+        self.submit(scheduler, made)
+        assert self.until_over(scheduler, made).tasks[0].state == SUCCEEDED
+        assert made.log() == "ok\n"
+        assert not list(job_factory.root.rglob("wrong"))
+
+
+def _lives(pid: str) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
