@@ -1,0 +1,276 @@
+"""How an environment is started: the argv, and the environment variables that go with it.
+
+argv lists only, never a shell. What a container sees is what is named: the image, the project and job folders that the
+caller binds, and the mounts of the catalogue. Facts about Apptainer were tried with 1.4.5:
+
+- it evaluates values of ``APPTAINERENV_*`` and ``--env`` as shell text unless ``--no-eval`` is given;
+- ``--bind`` splits at commas and colons and trims spaces, ``--mount`` takes CSV, so that any path can be written;
+- ``--contain`` gives an empty HOME (the passwd one) and /tmp, on disk below ``$APPTAINER_WORKDIR`` where that is set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from lossi.environments.models import CONTROL, Mount
+from lossi.environments.paths import expanded
+from lossi.errors import InvalidInput, Unavailable
+from lossi.runner.records import ResolvedEnvironment
+
+RUNTIME = "apptainer"
+
+KEPT = frozenset(
+    [
+        "HOME",
+        "PATH",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TERM",
+        "COLORTERM",
+        "COLUMNS",
+        "LINES",
+        "NO_COLOR",
+        "TMPDIR",
+        "DISPLAY",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "FTP_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "ftp_proxy",
+        "all_proxy",
+        "no_proxy",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "CURL_CA_BUNDLE",
+        "REQUESTS_CA_BUNDLE",
+        "LD_LIBRARY_PATH",
+        "GPU_DEVICE_ORDINAL",
+        "APPTAINER_CACHEDIR",
+        "APPTAINER_TMPDIR",
+        "APPTAINER_CONFIGDIR",
+        "SINGULARITY_CACHEDIR",
+        "SINGULARITY_TMPDIR",
+    ]
+)
+KEPT_PREFIXES = (
+    "LC_",
+    "XDG_",
+    "SLURM_",
+    "LOSSI_",
+    "MLFLOW_",
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "CUDA_",
+    "NVIDIA_",
+    "ROCR_",
+    "HIP_",
+    "HSA_",
+)
+"""Variables of the caller that a task may see. Everything else stays outside: secrets of the portal (SECRET_KEY_BASE), other
+languages' start-up hooks (PYTHON*, RUBYOPT, BUNDLE_*, LD_PRELOAD), and APPTAINER_BIND and its like, which would add mounts."""
+
+INTO_CONTAINERS = (
+    "LC_",
+    "SLURM_",
+    "LOSSI_",
+    "MLFLOW_",
+    "OMP_",
+    "MKL_",
+    "OPENBLAS_",
+    "CUDA_VISIBLE_",
+    "NVIDIA_",
+    "ROCR_",
+    "HIP_",
+    "HSA_",
+)
+_INTO_CONTAINERS_BY_NAME = frozenset(name for name in KEPT if name.lower().endswith("_proxy")) | {
+    "TZ",
+    "TERM",
+    "COLORTERM",
+    "NO_COLOR",
+    "GPU_DEVICE_ORDINAL",
+}
+
+_SECRET = re.compile(r"SLURM_JWT|LOSSI_\w*(TOKEN|SECRET)|MLFLOW_\w*SERVER_SECRET")
+_SAFE_PATH = re.compile(r"/[A-Za-z0-9_./@%+=~-]*")
+
+
+def command(
+    resolved: ResolvedEnvironment, argv: Sequence[str], *, binds: Iterable[str | Path | Mount] = (), cwd: str | Path | None = None
+) -> list[str]:
+    """Return the whole argv that runs ``argv`` in an environment.
+
+    Parameters
+    ----------
+    resolved
+        The environment.
+    argv
+        Program and arguments; for a local environment ``python`` and ``python3`` mean the environment's own.
+    binds
+        Folders that a container sees at the same path, besides those of the catalogue; for a local environment all are seen anyway.
+    cwd
+        Working directory inside the container. For a local environment set it when starting the process.
+
+    Raises
+    ------
+    InvalidInput
+        When there is no program, it begins with ``-``, or a text cannot be an argument or a path in a container.
+    """
+    words = [os.fspath(word) for word in argv]
+    if not words or not words[0]:
+        raise InvalidInput(
+            "there is no command to run", hint="write it after `--`, for example `lossi exec sklearn -- python -V`"
+        )
+    if words[0].startswith("-"):
+        raise InvalidInput(
+            f"the command begins with {words[0][:40]!r}",
+            why="a program's name cannot begin with -",
+            hint="write the program first",
+        )
+    if any("\0" in word for word in words):
+        raise InvalidInput("an argument holds a NUL byte", hint="no program can receive one: remove it")
+    if resolved.kind == "local":
+        return [resolved.python, *words[1:]] if words[0] in ("python", "python3") else words
+    at = image_position(resolved)
+    options = [option for bind in binds for option in bind_options(bind)]
+    if cwd is not None:
+        options += ["--pwd", checked_path(os.fspath(cwd))]
+    return [*resolved.prefix[:at], *options, *resolved.prefix[at:], *words]
+
+
+def image_position(resolved: ResolvedEnvironment) -> int:
+    """Return where in ``prefix`` the image stands: options go before it."""
+    return resolved.prefix.index(resolved.sif or reference(resolved.image or "", resolved.digest or ""))
+
+
+def container_prefix(
+    image: str,
+    *,
+    accelerator: str,
+    mounts: Iterable[Mount] = (),
+    variables: Mapping[str, str] | None = None,
+    as_root: bool | None = None,
+) -> list[str]:
+    """Return the argv that starts a container of ``image`` (a path or ``docker://…@sha256:…``) with Apptainer."""
+    options = ["--cleanenv", "--contain", "--no-eval"]
+    if os.geteuid() == 0 if as_root is None else as_root:
+        options.append("--userns")
+    options += {"cuda": ["--nv"], "rocm": ["--rocm"]}.get(accelerator, [])
+    options += ["--env", "PYTHONNOUSERSITE=1", "--env", "LANG=C.UTF-8"]
+    options += [option for mount in mounts for option in bind_options(mount)]
+    # Through env(1) and not --env, which splits at commas and drops quotes.
+    inside = ["env", *(f"{name}={value}" for name, value in sorted(variables.items()))] if variables else []
+    return [RUNTIME, "exec", *options, image, *inside]
+
+
+def reference(image: str, digest: str) -> str:
+    """Return the pinned reference of an image; Apptainer refuses a tag beside a digest."""
+    return f"docker://{re.sub(r':[A-Za-z0-9_][A-Za-z0-9._-]*$', '', image)}@{digest}"
+
+
+def bind_options(bind: str | Path | Mount) -> list[str]:
+    """Return the options that show one folder in a container.
+
+    Raises
+    ------
+    InvalidInput
+        When the path is not absolute or holds a control character.
+    """
+    mount = bind if isinstance(bind, Mount) else Mount.model_construct(source=os.fspath(bind), target=None, read_only=False)
+    source = checked_path(_home(mount.source))
+    target = checked_path(_home(mount.target or mount.source))
+    if _SAFE_PATH.fullmatch(source) and _SAFE_PATH.fullmatch(target):
+        return ["--bind", f"{source}:{target}:ro" if mount.read_only else f"{source}:{target}"]
+    fields = ["type=bind", _csv(f"source={source}"), _csv(f"destination={target}"), *(["ro"] if mount.read_only else [])]
+    return ["--mount", ",".join(fields)]
+
+
+def _home(path: str) -> str:
+    return str(expanded(path)) if path.startswith("~") else path
+
+
+def _csv(field: str) -> str:
+    return '"' + field.replace('"', '""') + '"'
+
+
+def checked_path(path: str) -> str:
+    """Return ``path`` when a container can have it.
+
+    Raises
+    ------
+    InvalidInput
+        When it is not absolute or holds a control character.
+    """
+    if not path.startswith("/"):
+        raise InvalidInput(f"{path[:200]!r} is not an absolute path", hint="containers see folders by absolute paths")
+    if CONTROL.search(path):
+        raise InvalidInput(
+            f"the path {path[:200]!r} cannot be used in a container",
+            why="it holds a line break or another control character",
+            hint="rename the folder, or use an environment with a local Python",
+        )
+    return path
+
+
+def clean_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of ``environment`` that a task may see."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if (name in KEPT or name.startswith(KEPT_PREFIXES)) and not _SECRET.match(name)
+    }
+
+
+def clean_environment(resolved: ResolvedEnvironment, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment variables with which ``command``'s argv is to be started.
+
+    Parameters
+    ----------
+    resolved
+        The environment.
+    extra
+        Further variables for the payload; they win. For a container all that it shall see is passed as ``APPTAINERENV_*``, byte
+        for byte (``--no-eval``).
+    """
+    kept = clean_variables(os.environ)
+    extra = dict(extra or {})
+    if resolved.kind == "local":
+        folder = Path(resolved.python).parent
+        path = kept.get("PATH") or os.defpath
+        kept["PATH"] = path if path.split(":")[0] == str(folder) else f"{folder}:{path}"
+        if (folder.parent / "pyvenv.cfg").exists():
+            kept["VIRTUAL_ENV"] = str(folder.parent)
+        return {**kept, **resolved.variables, "PYTHONNOUSERSITE": "1", **extra}
+    inside = {name: value for name, value in kept.items() if name.startswith(INTO_CONTAINERS) or name in _INTO_CONTAINERS_BY_NAME}
+    inside.update(extra)
+    return {**kept, **extra, **{f"APPTAINERENV_{name}": value for name, value in inside.items() if "." not in name}}
+
+
+def runtime(path: str | None = None) -> str:
+    """Return the path of the container runtime on this machine.
+
+    Raises
+    ------
+    Unavailable
+        When there is none on PATH.
+    """
+    found = shutil.which(RUNTIME, path=path)
+    if found:
+        return found
+    raise Unavailable(
+        "there is no Apptainer on this machine",
+        why=f"{RUNTIME!r} is not on PATH",
+        hint="load its module or ask for it to be installed, run this on a compute node, or use an environment with a local Python",
+    )

@@ -1,0 +1,229 @@
+"""From an environment to what is started: variant, image or interpreter, prefix. Decided once, before submission.
+
+Looks at this machine (does the SIF exist, does the Python answer) but starts no container. An image without a SIF is
+run by reference only when it is pinned by a digest: a tag may point to something else by the time the job starts.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Literal
+
+from lossi.environments import images, interpreter
+from lossi.environments.command import RUNTIME, container_prefix, reference, runtime
+from lossi.environments.models import ACCELERATORS, ARCHITECTURES, Environment, Variant, Way
+from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable, did_you_mean
+from lossi.runner.records import ResolvedEnvironment
+
+Target = Literal["auto", "local", "apptainer"]
+TARGETS = ("auto", "local", "apptainer")
+
+
+def resolve(
+    environment: Environment, *, target: str = "auto", accelerator: str = "none", architecture: str | None = None
+) -> ResolvedEnvironment:
+    """Return what is to be started for an environment.
+
+    Parameters
+    ----------
+    environment
+        From the catalogue.
+    target
+        ``local`` (a Python of this machine), ``apptainer``, or ``auto``: a SIF that is there and Apptainer to run it; otherwise the
+        local Python; otherwise the pinned image.
+    accelerator
+        ``none``, ``cuda`` or ``rocm``; a local Python is the same for all.
+    architecture
+        Of the machine that will run it (default: this one's).
+
+    Raises
+    ------
+    InvalidInput
+        When ``target``, ``accelerator`` or ``architecture`` is no known word.
+    NotSupported
+        When the environment has no such way.
+    Unavailable
+        When what it names is not on this machine.
+    """
+    _check_word("target", target, TARGETS)
+    _check_word("accelerator", accelerator, ACCELERATORS)
+    machine = platform.machine()
+    architecture = architecture or machine
+    if architecture != machine:
+        _check_word("architecture", architecture, ARCHITECTURES)
+    if target == "local":
+        return _local(environment, architecture)
+    if target == "apptainer":
+        return _container(environment, architecture, accelerator)
+    return _automatic(environment, architecture, accelerator)
+
+
+def _automatic(environment: Environment, architecture: str, accelerator: str) -> ResolvedEnvironment:
+    variant = environment.variant(architecture, accelerator)
+    has_image = variant is not None and _sif_is_there(variant) and _runtime_is_here()
+    if environment.local is None or has_image:
+        return _container(environment, architecture, accelerator)
+    try:
+        return _local(environment, architecture)
+    except LossiError as local_error:
+        if variant is None:
+            raise
+        try:
+            return _container(environment, architecture, accelerator)
+        except LossiError as container_error:
+            local_error.why = "; ".join(filter(None, (local_error.why, f"and {container_error.what}")))
+            raise local_error from None
+
+
+def _local(environment: Environment, architecture: str) -> ResolvedEnvironment:
+    if environment.local is None:
+        raise NotSupported(
+            f"environment {environment.name!r} has no local Python",
+            hint=f"start it as a container, or add your own: lossi env add my-{environment.name} --python /path/to/venv",
+        )
+    found = interpreter.describe(interpreter.locate(environment.local.python), environment.variables)
+    if architecture != found.machine:
+        raise NotSupported(
+            f"the local Python of {environment.name!r} runs on {found.machine}, not on {architecture}",
+            hint=f"choose a machine with {found.machine}, or an environment with an image for {architecture}",
+        )
+    return ResolvedEnvironment(
+        name=environment.name,
+        kind="local",
+        python=found.python,
+        variant="local",
+        mlflow_version=found.packages.get("mlflow"),
+        packages_sha256=found.packages_sha256,
+        variables=dict(environment.variables),
+    )
+
+
+def _container(environment: Environment, architecture: str, accelerator: str) -> ResolvedEnvironment:
+    variant = environment.variant(architecture, accelerator)
+    if variant is None:
+        raise _no_variant(environment, architecture, accelerator)
+    image = _image(environment, variant, architecture, accelerator)
+    return ResolvedEnvironment(
+        name=environment.name,
+        kind="apptainer",
+        python="python3",
+        prefix=container_prefix(image, accelerator=accelerator, mounts=environment.mounts, variables=environment.variables),
+        variant=f"{architecture}-{accelerator}",
+        image=variant.image,
+        digest=variant.digest,
+        sif=variant.sif,
+        mlflow_version={**environment.frameworks, **variant.frameworks}.get("mlflow"),
+        variables=dict(environment.variables),
+    )
+
+
+def _image(environment: Environment, variant: Variant, architecture: str, accelerator: str) -> str:
+    """Return the path of the SIF, or the pinned reference."""
+    if variant.sif:
+        found = images.check(variant.sif)
+        if found not in (None, architecture):
+            raise InvalidInput(
+                f"the image {variant.sif} is for {found}, not for {architecture}",
+                hint=f"correct the entry of {environment.name!r} in {environment.file}, line {environment.line}",
+            )
+        return variant.sif
+    if variant.image and variant.digest:
+        return reference(variant.image, variant.digest)
+    raise NotSupported(
+        f"environment {environment.name!r} has no image for {architecture}-{accelerator} on this machine",
+        why=f"its catalogue entry names {variant.image}, but neither a SIF nor the digest of a built image",
+        hint=_how_to_get(environment, variant),
+    )
+
+
+def _how_to_get(environment: Environment, variant: Variant) -> str:
+    own = f"use a Python of your own: lossi env add my-{environment.name} --title … --python /path/to/venv"
+    if variant.recipe:
+        return f"build it by {variant.recipe} (see the README beside it) and name the SIF in the site's catalogue, or {own}"
+    return f"build it with `apptainer build NAME.sif docker://{variant.image}` and name it under `sif`, or {own}"
+
+
+def _no_variant(environment: Environment, architecture: str, accelerator: str) -> LossiError:
+    known = environment.variant_names()
+    what = f"environment {environment.name!r} has no image for {architecture}-{accelerator}"
+    if known:
+        return NotSupported(what, hint=f"it has {', '.join(known)}; choose one of these, or another environment", known=known)
+    return NotSupported(what, why="it is a Python of this machine only", hint="choose target `local`, or another environment")
+
+
+def _check_word(what: str, word: str, known: tuple[str, ...]) -> None:
+    if word not in known:
+        raise InvalidInput(
+            f"{what} {word[:80]!r} is not known", hint=did_you_mean(word, known) or f"choose one of {', '.join(known)}"
+        )
+
+
+def _sif_is_there(variant: Variant) -> bool:
+    return bool(variant.sif) and Path(str(variant.sif)).exists()
+
+
+def _runtime_is_here() -> bool:
+    try:
+        return bool(runtime())
+    except Unavailable:
+        return False
+
+
+def ways(environment: Environment) -> tuple[Way, ...]:
+    """Return every way in which an environment can be started; looks whether files exist, starts nothing."""
+    found: list[Way] = []
+    if environment.local is not None:
+        try:
+            found.append(Way(target="local", variant="local", usable=True, detail=interpreter.locate(environment.local.python)))
+        except LossiError as error:
+            found.append(Way(target="local", variant="local", usable=False, detail=str(error)))
+    here, machine = _runtime_is_here(), platform.machine()
+    for architecture, by_accelerator in environment.variants.items():
+        for accelerator, variant in by_accelerator.items():
+            found.append(_way(environment, variant, architecture, accelerator, here=here and architecture == machine))
+    return tuple(found)
+
+
+def _way(environment: Environment, variant: Variant, architecture: str, accelerator: str, *, here: bool) -> Way:
+    name = f"{architecture}-{accelerator}"
+    try:
+        image = _image(environment, variant, architecture, accelerator)
+    except LossiError as error:
+        return Way(target="apptainer", variant=name, usable=False, detail=f"{error.why or error.what}")
+    if not here:
+        why = f"no {RUNTIME} on this machine" if architecture == platform.machine() else f"this machine is {platform.machine()}"
+        return Way(target="apptainer", variant=name, usable=False, detail=f"{image} ({why})")
+    return Way(target="apptainer", variant=name, usable=True, detail=image)
+
+
+def cache_key(resolved: ResolvedEnvironment) -> str:
+    """Return a file-name-safe key that is equal for equal software: template stores are kept by it."""
+    if resolved.kind == "local":
+        return images.short_hash("local", resolved.python, resolved.mlflow_version or "", resolved.packages_sha256 or "")
+    if resolved.digest:
+        return images.short_hash("digest", resolved.digest)
+    return images.short_hash("sif", images.identity(resolved.sif or ""))
+
+
+def facts(resolved: ResolvedEnvironment) -> dict[str, str]:
+    """Return what a run records of its environment, as MLflow tags."""
+    values = {
+        "lossi.environment": resolved.name,
+        "lossi.environment_variant": resolved.variant,
+        "lossi.image_digest": resolved.digest,
+        "lossi.packages_sha256": resolved.packages_sha256,
+    }
+    return {key: value for key, value in values.items() if value}
+
+
+def lacking(resolved: ResolvedEnvironment) -> tuple[str, ...]:
+    """Return which packages of the image contract a local Python lacks (cheap: reads folder names); none for an image."""
+    if resolved.kind != "local":
+        return ()
+    packages = interpreter.describe(resolved.python, resolved.variables).packages
+    return tuple(name for name in CONTRACT if name not in packages)
+
+
+CONTRACT = ("ipykernel", "mlflow", "papermill")
+"""Distributions that every environment must have, besides Python ≥ 3.9."""
