@@ -70,3 +70,16 @@ def make_folder(path: Path, *, like: Path) -> None:
 def file_mode(folder: Path) -> int:
     """Return the mode of new shared files in ``folder``: 0640, or 0660 where the group may write to it."""
     return 0o660 if is_shared(folder) else 0o640
+
+
+def is_trusted_marker(folder: Path, name: str) -> bool:
+    """Return whether ``folder`` has an entry of this name that no stranger can have put there.
+
+    In a folder that everybody may write to, such as ``/tmp``, only an entry of the user's own counts.
+    """
+    try:
+        owner = (folder / name).lstat().st_uid
+        open_to_all = bool(folder.stat().st_mode & stat.S_IWOTH)
+    except (OSError, ValueError):
+        return False
+    return not open_to_all or owner == os.geteuid()

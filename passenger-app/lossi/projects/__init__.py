@@ -4,8 +4,23 @@ Touches ``<project>/.lossi``, the user's registry of projects and the cache of e
 libgit2, which runs nothing that a repository's configuration names.
 """
 
-from lossi.projects import index, stores
+from lossi.projects import index, snapshot, stores
+from lossi.projects.description import GitInfo, ProjectInfo, describe
 from lossi.projects.project import Project
 from lossi.projects.registry import by_name_or_path, find, forget, init, register, registered
 
-__all__ = ["Project", "by_name_or_path", "find", "forget", "index", "init", "register", "registered", "stores"]
+__all__ = [
+    "GitInfo",
+    "Project",
+    "ProjectInfo",
+    "by_name_or_path",
+    "describe",
+    "find",
+    "forget",
+    "index",
+    "init",
+    "register",
+    "registered",
+    "snapshot",
+    "stores",
+]

@@ -139,20 +139,7 @@ def by_name_or_path(text: str) -> Project:
 
 
 def _is_project(folder: Path) -> bool:
-    try:
-        if Path(folder.anchor) == folder:
-            return False
-        open_to_all = bool(folder.stat().st_mode & stat.S_IWOTH)
-    except OSError:
-        return False
-    for marker in MARKERS:
-        try:
-            owner = (folder / marker).lstat().st_uid
-        except OSError:
-            continue
-        if not open_to_all or owner == os.geteuid():
-            return True
-    return False
+    return folder != Path(folder.anchor) and any(permissions.is_trusted_marker(folder, marker) for marker in MARKERS)
 
 
 def _is_usable(root: Path) -> bool:

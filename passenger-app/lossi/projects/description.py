@@ -1,0 +1,101 @@
+"""A project as users see it in a list: where it is, its commit, how much is in it. Reads only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lossi.errors import LossiError
+from lossi.projects import git, index, stores
+from lossi.projects.project import Project
+
+
+class GitInfo(BaseModel):
+    """The repository around a project."""
+
+    model_config = ConfigDict(frozen=True)
+
+    commit: str | None = Field(description="Full hash; none before the first commit.")
+    branch: str | None = Field(description="None when the head is detached.")
+    dirty: bool | None = Field(description="Whether files differ from the commit; none: not looked at.")
+
+
+class ProjectInfo(BaseModel):
+    """A directory that Lossi works in."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(description="The folder's name.")
+    path: str = Field(description="Absolute path, links resolved.")
+    git: GitInfo | None = Field(description="None where no repository is.")
+    jobs: int | None = Field(description="Jobs in the index; none when it cannot be read.")
+    runs: int | None = Field(description="Runs in the store that are not deleted; none when it cannot be read.")
+    writable: bool = Field(description="Whether this user can submit jobs there.")
+    store_revision: str | None = Field(description="Schema revision of the tracking store; none where there is no store yet.")
+
+
+def describe(project: Project, *, changes: bool = False) -> ProjectInfo:
+    """Return what a project is and holds. What cannot be read is None, never an error.
+
+    Parameters
+    ----------
+    project
+        One that exists.
+    changes
+        Whether to compare the working tree with the commit, which looks at every file.
+    """
+    revision = None
+    with contextlib.suppress(LossiError):
+        revision = stores.revision(project.store)
+    return ProjectInfo(
+        name=project.name,
+        path=os.fsencode(project.root).decode("utf-8", "replace"),
+        git=_git(project, changes),
+        jobs=_jobs(project),
+        runs=_runs(project),
+        writable=os.access(project.home if project.home.exists() else project.root, os.W_OK | os.X_OK),
+        store_revision=revision,
+    )
+
+
+def _git(project: Project, changes: bool) -> GitInfo | None:
+    try:
+        found = git.head(project.root)
+        if found is None:
+            return None
+        dirty = None
+        if changes:
+            tree = git.read(project.root)
+            if tree is None:
+                return None
+            dirty = bool(tree.changed or tree.untracked) or tree.commit is None
+    except git.Unreadable:
+        return None
+    return GitInfo(commit=found[0], branch=found[1], dirty=dirty)
+
+
+def _jobs(project: Project) -> int | None:
+    try:
+        if project.index.exists():
+            with index.reading(project) as connection:
+                return int(connection.execute("SELECT count(*) FROM jobs").fetchone()[0])
+        if not project.jobs.exists():
+            return 0
+        with os.scandir(project.jobs) as entries:
+            return sum(entry.is_dir(follow_symlinks=False) for entry in entries)
+    except (OSError, LossiError):
+        return None
+
+
+def _runs(project: Project) -> int | None:
+    try:
+        if not project.store.exists():
+            return 0
+        with contextlib.closing(stores.connect_readonly(project.store)) as connection:
+            row = connection.execute("SELECT count(*) FROM runs WHERE lifecycle_stage = 'active'").fetchone()
+            return int(row[0])
+    except (OSError, LossiError, sqlite3.Error):
+        return None

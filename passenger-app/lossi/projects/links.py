@@ -1,0 +1,149 @@
+"""What a job sees of the live project: data that a snapshot does not copy, and where symbolic links lead.
+
+Reads names, links and ``*.dvc`` files; opens nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Collection, Iterable
+from pathlib import Path, PurePosixPath
+
+from lossi.errors import LossiError
+from lossi.files import beneath
+from lossi.projects import walk
+from lossi.runner.records import DataLink
+
+MAX_LINKS = 2000
+DVC_FILE_LIMIT = 1 << 20
+
+
+def dvc_outs(root: Path, files: Iterable[str]) -> list[str]:
+    """Return the paths that ``*.dvc`` files among ``files`` track, relative to the project, where they exist.
+
+    The form is DVC's own: ``outs`` is a list of mappings with ``path``, relative to ``wdir``, which is relative to the file's folder
+    (https://dvc.org/doc/user-guide/project-structure/dvc-files). A file that is not of this form tracks nothing.
+    """
+    found = []
+    for file in files:
+        if not file.endswith(".dvc") or posixpath.basename(file) == ".dvc":
+            continue
+        for out in _outs(root, file):
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(file), out))
+            if not path.startswith(("../", "/")) and path not in ("..", ".") and os.path.lexists(root / path):
+                found.append(path)
+    return found
+
+
+def _outs(root: Path, file: str) -> list[str]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(beneath.read_bytes(root, file, DVC_FILE_LIMIT))
+    except (LossiError, yaml.YAMLError, UnicodeError, RecursionError, ValueError):
+        return []
+    if not isinstance(data, dict) or not isinstance(data.get("outs"), list):
+        return []
+    folder = data.get("wdir", ".")
+    if not isinstance(folder, str):
+        return []
+    paths = [out.get("path") for out in data["outs"] if isinstance(out, dict)]
+    return [posixpath.join(folder, path) for path in paths if isinstance(path, str) and "://" not in path and "\0" not in path]
+
+
+def collect(root: Path, wanted: Iterable[str], kept: Collection[str]) -> tuple[list[DataLink], list[str]]:
+    """Return links for paths of the live project, as few as possible, and notes on what has none.
+
+    A folder in which nothing is kept is linked as a whole instead of its files; a link never lies on or above a kept path.
+
+    Parameters
+    ----------
+    root
+        The project.
+    wanted
+        Files and folders relative to ``root``; caches among them are dropped.
+    kept
+        Paths that are in the snapshot.
+    """
+    folders = _folders(kept)
+    paths: set[str] = set()
+    for path in wanted:
+        if not walk.is_cache(path) and path not in kept:
+            paths.update(_around(root, _highest(path, folders), folders, kept))
+    links, notes = [], []
+    last = "\0"
+    for path in sorted(paths, key=lambda path: path.split("/")):
+        if path.startswith(f"{last}/"):
+            continue
+        last = path
+        target = Path(os.path.realpath(root / path)) if (root / path).is_symlink() else root / path
+        if target.exists():
+            links.append(DataLink(path, os.fspath(target)))
+    if len(links) > MAX_LINKS:
+        notes.append(
+            f"{len(links) - MAX_LINKS} more files that git ignores (too many to link; put them in a folder of their own)"
+        )
+    return links[:MAX_LINKS], notes
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    """Return every folder that lies above one of the paths."""
+    folders: set[str] = set()
+    for path in paths:
+        for parent in PurePosixPath(path).parents:
+            text = str(parent)
+            if text in folders:
+                break
+            folders.add(text)
+    return folders
+
+
+def _highest(path: str, folders: set[str]) -> str:
+    """Return the topmost folder around ``path`` in which nothing is kept, or the path itself."""
+    best = path
+    for parent in PurePosixPath(path).parents:
+        text = str(parent)
+        if text == "." or text in folders:
+            break
+        best = text
+    return best
+
+
+def _around(root: Path, path: str, folders: set[str], kept: Collection[str]) -> list[str]:
+    """Return the path, or what lies in it beside the kept files where some of them are in it."""
+    if path not in folders:
+        return [path]
+    result = []
+    try:
+        names = sorted(os.listdir(root / path))  # noqa: PTH208  (names only)
+    except OSError:
+        return []
+    for name in names:
+        inner = f"{path}/{name}"
+        if inner not in kept and not walk.is_cache(inner):
+            result += _around(root, inner, folders, kept)
+    return result
+
+
+def place(root: Path, path: str, target: str) -> tuple[str, str]:
+    """Say what becomes of a symbolic link in a snapshot.
+
+    Returns
+    -------
+    tuple
+        ``("keep", text)``: stays a link with this (relative) text, because it leads to something inside the project;
+        ``("link", path)``: leads out, and a job is given what it leads to; ``("drop", reason)``: leads nowhere.
+    """
+    here = posixpath.dirname(path)
+    lexical = posixpath.normpath(posixpath.join(here, target))
+    stays = not target.startswith("/") and lexical != ".." and not lexical.startswith("../")
+    resolved = os.path.realpath(root / path)
+    if not Path(resolved).exists():
+        return ("keep", target) if stays else ("drop", "leads nowhere")
+    top = os.path.realpath(root)
+    if resolved != top and not resolved.startswith(f"{top}/"):
+        return "link", resolved
+    if stays:
+        return "keep", target
+    return "keep", os.path.relpath(resolved, os.path.join(top, here))  # noqa: PTH118

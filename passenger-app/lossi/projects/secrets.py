@@ -1,0 +1,85 @@
+"""What looks like a secret: file names that are kept out of snapshots, and texts that are masked in a diff. Pure functions.
+
+A net with meshes: it finds the usual forms, not every secret. What it takes for one and is none is only left out or masked.
+"""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+
+NAMES = (
+    ".env", ".env.*", "*.env", ".envrc", ".netrc", "_netrc", ".pgpass", ".my.cnf", ".htpasswd", ".git-credentials", ".pypirc",
+    ".npmrc", ".dockercfg", ".renviron", "kubeconfig", "kaggle.json", "credentials", "credentials.*", "client_secret*.json",
+    "*service-account*.json", "*service_account*.json", "secret", "secrets", "secret.*", "secrets.*", "token", "*.token", "*_token",
+    "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.ppk",
+    "*.gpg",
+)  # fmt: skip
+"""Names of files, compared in lower case."""
+
+FOLDERS = (".ssh", ".aws", ".gnupg", ".kube", ".docker")
+
+HARMLESS = ("*.example", "*.sample", "*.template", "*.dist", "*.py", "*.r", "*.ipynb", "*.md", "*.pub")
+"""Endings that say the file is a model to copy, or code."""
+
+PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
+
+WORDS = rb"(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|auth[_-]?key|credentials?)"
+
+# A name that ends in such a word (not `tokenizer`, `max_tokens`), then a quoted text of four or more characters; the quotes may be
+# escaped, as they are in a notebook's JSON.
+QUOTED = re.compile(
+    rb"""((?<![A-Za-z])""" + WORDS + rb"""(?![A-Za-z])[\w-]*(?:\\?["'])?\]?\s*(?::\s*[\w.]+\s*)?(?:=>|<-|[:=])\s*[rbf]?(\\?["']))"""
+    rb"""((?:(?!\2)[^\r\n]){4,}?)(\2)""",
+    re.IGNORECASE,
+)  # fmt: skip
+
+# `PASSWORD=hunter2` of an environment file or shell line, and `password: hunter2` of YAML, to the end of the line.
+BARE = re.compile(
+    rb"""(?m)^([+\- ]?\s*(?:export\s+)?[\w.-]*?(?<![A-Za-z])""" + WORDS + rb"""(?:(?<=[A-Z_])=|\s*:\s+))([^\s"'()\[\]{},\\<>|&]{6,})[ \t]*$""",
+    re.IGNORECASE,
+)  # fmt: skip
+
+SHAPES = re.compile(
+    rb"""
+      (?:AKIA|ASIA)[0-9A-Z]{16}                                  # AWS
+    | gh[pousr]_[A-Za-z0-9]{20,} | github_pat_[A-Za-z0-9_]{20,}  # GitHub
+    | glpat-[A-Za-z0-9_-]{20,}                                   # GitLab
+    | hf_[A-Za-z0-9]{20,}                                        # Hugging Face
+    | sk-[A-Za-z0-9_-]{20,}                                      # OpenAI and others
+    | xox[abeoprs]-[A-Za-z0-9-]{10,}                             # Slack
+    | AIza[0-9A-Za-z_-]{35}                                      # Google
+    | npm_[A-Za-z0-9]{30,} | pypi-[A-Za-z0-9_-]{40,}
+    | AGE-SECRET-KEY-1[0-9A-Z]{40,}
+    | eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}   # JSON web token
+    """,
+    re.VERBOSE,
+)
+
+IN_URL = re.compile(rb"""([a-z][a-z0-9+.-]*://[^\s/:@"']*:)([^\s/@"']+)(@)""", re.IGNORECASE)
+
+KEY_BLOCK = re.compile(rb"(-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----)(.*?)(-----END |\Z)", re.DOTALL)
+
+MASK = b"***"
+
+
+def suspicious_name(path: str) -> bool:
+    """Return whether a file's path (with forward slashes) is one that usually holds secrets."""
+    *folders, name = path.lower().split("/")
+    if any(fnmatchcase(name, pattern) for pattern in HARMLESS):
+        return False
+    return any(folder in FOLDERS for folder in folders) or any(fnmatchcase(name, pattern) for pattern in NAMES)
+
+
+def holds_private_key(data: bytes) -> bool:
+    """Return whether a file's content has a private key in PEM form."""
+    return PRIVATE_KEY.search(data) is not None
+
+
+def masked(diff: bytes) -> bytes:
+    """Return a diff with everything that looks like a secret replaced by ``***``; the number of lines stays."""
+    diff = KEY_BLOCK.sub(lambda found: found[1] + re.sub(rb"(?m)^([+\- ]?)[^\n]+$", rb"\1***", found[2]) + found[3], diff)
+    diff = IN_URL.sub(rb"\1***\3", diff)
+    diff = SHAPES.sub(MASK, diff)
+    diff = QUOTED.sub(rb"\1***\4", diff)
+    return BARE.sub(rb"\1***", diff)

@@ -1,0 +1,149 @@
+"""The files of a project that git does not track: listed without git, sorted into what a snapshot takes and what it leaves.
+
+Reads names and sizes only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from lossi.projects import secrets
+
+CACHES = {".git", ".hg", ".svn", ".lossi", "__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+"""Folders that neither a snapshot nor a job needs."""
+
+CACHE_ENDINGS = (".pyc", ".pyo", ".swp", "~", ".DS_Store")
+
+HEAVY = {"node_modules", ".venv", "venv", ".tox", ".nox", ".conda", "renv", "mlruns", "wandb"}
+"""Folders that a snapshot never copies, even where no git says so; a job sees the live ones."""
+
+MAX_ENTRIES = 10_000
+"""A folder with more than these, in a project without git, is data."""
+
+CODE = {
+    ".c", ".cc", ".cfg", ".conf", ".cpp", ".cu", ".f90", ".h", ".hpp", ".in", ".ini", ".ipynb", ".j2", ".jl", ".json", ".lock",
+    ".md", ".mk", ".py", ".pyi", ".pyx", ".r", ".rmd", ".rs", ".rst", ".sh", ".slurm", ".sql", ".toml", ".txt", ".yaml", ".yml", "",
+}  # fmt: skip
+"""Endings of files that programs consist of: they are taken first."""
+
+
+@dataclass
+class Listing:
+    """What a walk found; paths relative to the project."""
+
+    files: list[str] = field(default_factory=list)
+    aside: list[str] = field(default_factory=list)
+    """Folders that are not copied but linked."""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Choice:
+    """What a snapshot takes of the files that git does not track."""
+
+    kept: list[str] = field(default_factory=list)
+    over: list[str] = field(default_factory=list)
+    """Over the limit: linked to the live files instead."""
+    notes: list[str] = field(default_factory=list)
+
+
+def is_cache(path: str) -> bool:
+    """Return whether a path is, or lies in, something that no job needs."""
+    parts = path.split("/")
+    return not CACHES.isdisjoint(parts) or parts[-1].endswith(CACHE_ENDINGS)
+
+
+def listing(root: Path) -> Listing:
+    """Return the files below a folder that no git describes. Links are listed, not followed."""
+    found = Listing()
+    todo = [""]
+    while todo:
+        folder = todo.pop()
+        try:
+            with os.scandir(root / folder) as scan:
+                entries = []
+                for entry in scan:
+                    entries.append(entry)
+                    if len(entries) > MAX_ENTRIES:
+                        break
+        except OSError as error:
+            found.notes.append(f"{folder or '.'} ({error.strerror})")
+            continue
+        if folder and (len(entries) > MAX_ENTRIES or any(entry.name == "pyvenv.cfg" for entry in entries)):
+            found.aside.append(folder)
+            continue
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if is_cache(path):
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                found.files.append(path)
+            elif entry.name in HEAVY or path.endswith(".dvc/cache"):
+                found.aside.append(path)
+            else:
+                todo.append(path)
+    return found
+
+
+def choose(root: Path, paths: Iterable[str], limit: int, *, always: Collection[str] = ()) -> Choice:
+    """Sort untracked files into those that a snapshot takes and those it leaves.
+
+    Code comes first, the smallest files first; then data, a folder's together or not at all, because half a data set is
+    worse than a link to the whole. What looks like a secret is left out.
+
+    Parameters
+    ----------
+    root
+        The project.
+    paths
+        Relative to ``root``.
+    limit
+        Bytes of all kept files together.
+    always
+        Paths that are taken whatever their size or name.
+    """
+    choice = Choice()
+    code: list[tuple[int, str]] = []
+    data: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    used = 0
+    for path in paths:
+        try:
+            found = (root / path).lstat()
+        except OSError:  # removed meanwhile
+            continue
+        size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+        name = PurePosixPath(path)
+        if path in always:
+            choice.kept.append(path)
+            used += size
+        elif is_cache(path):
+            continue
+        elif secrets.suspicious_name(path):
+            choice.notes.append(f"{path} (looks like a secret; a file that git ignores is not copied but linked)")
+        elif not size or name.suffix.lower() in CODE:
+            code.append((size, path))
+        else:
+            data[str(name.parent)].append((size, path))
+    groups = [[item] for item in sorted(code)]
+    groups += sorted(data.values(), key=lambda group: (sum(size for size, _ in group), group[0][1]))
+    for group in groups:
+        size = sum(size for size, _ in group)
+        if used + size <= limit:
+            used += size
+            choice.kept += [path for _, path in group]
+        else:
+            choice.over += [path for _, path in group]
+            choice.notes.append(_over(group, size, limit))
+    return choice
+
+
+def _over(group: list[tuple[int, str]], size: int, limit: int) -> str:
+    what = group[0][1]
+    if len(group) > 1:
+        what = f"{PurePosixPath(what).parent}: {len(group)} files"
+    return f"{what} ({size / 2**20:.1f} MiB: over the limit of {limit / 2**20:.0f} MiB for untracked files; linked instead)"
