@@ -49,7 +49,7 @@ def check(key: str) -> None:
     InvalidInput
         When it is empty, too long or not printable ASCII.
     """
-    if not re.fullmatch(r"[\x20-\x7e]{1,%d}" % LONGEST, key):
+    if not re.fullmatch(r"[\x20-\x7e]+", key) or len(key) > LONGEST:
         raise InvalidInput(
             "this cannot be an idempotency key", hint=f"use 1 to {LONGEST} printable ASCII characters, such as a random UUID"
         )

@@ -89,7 +89,6 @@ class Job(BaseModel):
     ended: str | None = None
     sweep: bool = False
     resubmitted_from: str | None = None
-    refreshed: float = Field(default=0.0, description="When the scheduler was last asked, in seconds since the epoch.")
     progress: float | None = Field(
         default=None, description="Share of the work that is done, 0 to 1; running tasks count by their cells."
     )

@@ -86,6 +86,8 @@ def task_state(seen: Seen, job_view: JobView | None, submitted: float | None) ->
 
     Parameters
     ----------
+    seen
+        What is known of the task.
     job_view
         The scheduler's word on the job; None when it could not be asked.
     submitted
@@ -101,8 +103,9 @@ def task_state(seen: Seen, job_view: JobView | None, submitted: float | None) ->
         if submitted is not None and seen.now - submitted < LAG_S:
             return None
         return State(UNKNOWN, FORGOTTEN)
-    if job_view is None and seen.started_folder is not None:
-        # Nobody to ask (somebody else's job, or no answer): what has a folder and no account is running as far as one can see.
+    nobody_knows = job_view is None or job_view.state == UNKNOWN
+    if nobody_knows and seen.started_folder is not None:
+        # Somebody else's job, another host's, or no answer: what has a folder and no account is running as far as one can see.
         started = seen.progress.started if seen.progress else ""
         return State(RUNNING, facts={"started": started or None})
     return None

@@ -10,7 +10,7 @@ import os
 import pwd
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,8 +26,8 @@ from lossi.jobs.spec import JobSpec
 from lossi.projects import Project
 from lossi.runner.records import PreparedJob, ResolvedEnvironment, Resources, TrackingTarget
 
-LANGUAGES = {".py": "python", ".r": "r"}
-"""Script languages by suffix."""
+LANGUAGES = {".py": "python", ".ipy": "python", ".r": "r", ".sh": "shell"}
+"""Languages of scripts by suffix."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FREE_NAME = re.compile(r"[^\x00-\x1f\x7f=]{1,200}")
@@ -99,7 +99,7 @@ def make(
         resources=resources,
         tracking=TrackingTarget(experiment, server_uri=_server(), publish_interval_s=publish_interval(parallel)),
         tags=dict(spec.tags),
-        request={**spec.model_dump(), "sweep": None},
+        request={**spec.model_dump(), "sweep": None, "scheduler": scheduler.name},
         idempotency_key=idempotency_key,
         resubmitted_from=resubmitted_from,
         output_limit_mb=settings.load().output_limit_mb,
@@ -193,18 +193,18 @@ def _rows(spec: JobSpec, facts: _Facts) -> Iterator[Parameters]:
     as_text = isinstance(spec.sweep, sweep.Csv)
     for number, combination in enumerate(spec.sweep.combinations()):
         try:
-            swept = _typed(combination, facts) if as_text else combination
-            yield check({**spec.parameters, **swept}, facts)
+            values = {**spec.parameters, **combination}
+            yield check(_typed(values, set(combination), facts) if as_text else values, facts)
         except LossiError as error:
             error.what = f"task {number} of the sweep: {error.what}"
             raise
 
 
-def _typed(texts: Mapping[str, Any], facts: _Facts) -> Parameters:
-    """Turn the texts of a CSV table into values."""
+def _typed(values: Parameters, texts: Collection[str], facts: _Facts) -> Parameters:
+    """Turn the values called ``texts``, which come from a CSV table, into what they mean."""
     if facts.declared is not None:
-        return notebooks.check_values(facts.declared, texts, from_text=True)
-    return {name: sweep.guessed(str(text)) for name, text in texts.items()}
+        return notebooks.check_values(facts.declared, values, from_text=True)
+    return {name: sweep.guessed(value) if name in texts else value for name, value in values.items()}
 
 
 def _check_declared(values: Parameters, facts: _Facts) -> Parameters:
@@ -249,10 +249,13 @@ def _environment(project: Project, spec: JobSpec, resources: Resources, warnings
     catalog = environments.load(project.root)
     accelerator = _accelerator(resources)
     if spec.environment is not None:
-        return environments.resolve(catalog.get(spec.environment), accelerator=accelerator)
+        found = environments.resolve(catalog.get(spec.environment), accelerator=accelerator)
+        _check_packages(found, spec.kind)
+        return found
     for candidate in catalog.environments:
         try:
             found = environments.resolve(candidate, accelerator=accelerator)
+            _check_packages(found, spec.kind)
         except LossiError:
             continue
         warnings.append(f"no environment was named: {found.name} is used")
@@ -260,6 +263,18 @@ def _environment(project: Project, spec: JobSpec, resources: Resources, warnings
     raise Unavailable(
         "none of the environments can be used here", hint="`lossi env list` shows why; `lossi env add` adds one of your own"
     )
+
+
+def _check_packages(environment: ResolvedEnvironment, kind: str) -> None:
+    """Refuse a local Python in which the job could not even start."""
+    lacking = environments.lacking(environment)
+    needed = lacking if kind == "notebook" else [name for name in lacking if name == "mlflow"]
+    if needed:
+        raise Unavailable(
+            f"environment {environment.name!r} cannot run a {kind}",
+            why=f"{environment.python} has no {' and no '.join(needed)}",
+            hint=f"install it there: {environment.python} -m pip install {' '.join(needed)}; `lossi env check` tells what else is missing",
+        )
 
 
 def _accelerator(resources: Resources) -> str:

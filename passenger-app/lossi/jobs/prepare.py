@@ -143,17 +143,16 @@ def _fill(project: Project, plan: Plan, code: Code, part: Path, final: Path, tra
 def _header(job: PreparedJob, directory: Path, directives: Sequence[str]) -> script.Header:
     environment = job.environment
     runner = [environment.python, os.fspath(directory / records.RUNNER), "run", "--job", os.fspath(directory)]
-    argv = environments.command(environment, runner, binds=_binds(job, directory))
+    binds = [] if environment.kind == "local" else _binds(job, directory)
+    argv = environments.command(environment, runner, binds=binds)
     return script.Header(job.id, directory, job.tasks, argv, environment.variables, directives)
 
 
-def _binds(job: PreparedJob, directory: Path) -> list[str]:
-    """Return what a container must see, as ``source:target[:ro]``: the job directory, the artifacts, and the linked data."""
-    writable = [
-        os.fspath(directory),
-        *([job.tracking.artifact_location] if job.tracking.artifact_location.startswith("/") else ()),
-    ]
-    return [f"{path}:{path}" for path in writable] + [f"{link.target}:{link.target}:ro" for link in job.code.links]
+def _binds(job: PreparedJob, directory: Path) -> list[Path | environments.Mount]:
+    """Return what a container must see: the job directory, the artifacts, and the linked data without being able to write."""
+    artifacts = stores.local_path(job.tracking.artifact_location) if job.tracking.artifact_location else None
+    data = [environments.Mount(source=link.target, target=None, read_only=True) for link in job.code.links]
+    return [directory, *([artifacts] if artifacts else ()), *data]
 
 
 def _check_contains(job: PreparedJob, taken: CodeSnapshot, snapshot_file: Path) -> None:

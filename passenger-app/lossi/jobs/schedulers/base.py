@@ -156,7 +156,7 @@ class Scheduler(Protocol):
         ...
 
     def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
-        """Stop the given tasks, or with None the whole job. Returns once the stop is durably asked for, not when all has ended.
+        """Stop the given tasks, or with None the whole job, and say so in ``cancel.json`` (`CancelRequest`). Returns once the stop is durably asked for, not when all has ended.
 
         Tasks that have ended already are no error. A task that had not started is ``cancelled`` and never starts.
 
