@@ -33,7 +33,7 @@ class Catalog:
     Attributes
     ----------
     environments
-        Sorted by name.
+        In the order of the files: shipped, site, user, project.
     problems
         Entries and files that are left out, each with file, line and key.
     """
@@ -216,7 +216,7 @@ class _Merged:
         site = tuple(self.mounts)
         environments = [
             environment.model_copy(update={"mounts": (*site, *environment.mounts)}) if site else environment
-            for _, environment in sorted(self.environments.items())
+            for environment in self.environments.values()
         ]
         return Catalog(tuple(environments), tuple(self.problems))
 

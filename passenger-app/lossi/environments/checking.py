@@ -71,7 +71,8 @@ def check(
         except Unavailable as error:
             return [Check(name="container runtime", ok=False, detail=error.why, remedy=error.hint)]
     with tempfile.TemporaryDirectory(prefix="lossi-check-") as folder:
-        return _run(resolved, dict(frameworks or {}), folder, time_limit_s)
+        promised = {name: version for name, version in (frameworks or {}).items() if name not in _PACKAGES}
+        return _run(resolved, promised, folder, time_limit_s)
 
 
 def _run(resolved: ResolvedEnvironment, frameworks: dict[str, str], folder: str, time_limit_s: float) -> list[Check]:
