@@ -43,8 +43,8 @@ class Code(Protocol):
         """Return the content of a located file."""
         ...
 
-    def take(self, archive: Path, diff: Path, *, untracked_limit_bytes: int) -> CodeSnapshot:
-        """Write the tree to ``archive`` and its dirty diff to ``diff``."""
+    def take(self, archive: Path, diff: Path, *, untracked_limit_bytes: int, source: str | None) -> CodeSnapshot:
+        """Write the tree to ``archive`` and its dirty diff to ``diff``; ``source`` is part of it whatever git says."""
         ...
 
 
@@ -76,9 +76,10 @@ class LiveCode:
         """See `Code.read`."""
         return beneath.read_bytes(self._root, relative, READ_LIMIT_BYTES)
 
-    def take(self, archive: Path, diff: Path, *, untracked_limit_bytes: int) -> CodeSnapshot:
+    def take(self, archive: Path, diff: Path, *, untracked_limit_bytes: int, source: str | None) -> CodeSnapshot:
         """See `Code.take`."""
-        return snapshot.take(Project(self._root), archive, diff, untracked_limit_bytes=untracked_limit_bytes)
+        include = () if source is None else (source,)
+        return snapshot.take(Project(self._root), archive, diff, untracked_limit_bytes=untracked_limit_bytes, include=include)
 
     def _inside(self, text: str) -> Path:
         try:
@@ -129,7 +130,7 @@ class EarlierCode:
             stream = archive.extractfile(archive.getmember(relative))
             return b"" if stream is None else stream.read(READ_LIMIT_BYTES)
 
-    def take(self, archive: Path, diff: Path, *, untracked_limit_bytes: int) -> CodeSnapshot:
+    def take(self, archive: Path, diff: Path, *, untracked_limit_bytes: int, source: str | None) -> CodeSnapshot:
         """See `Code.take`: a copy, because a hard link would share the fate of a file that somebody damages."""
         shutil.copyfile(self._directory / CODE, archive)
         with suppress(FileNotFoundError):

@@ -124,7 +124,7 @@ def _template(environment: ResolvedEnvironment) -> Path:
 
 def _fill(project: Project, plan: Plan, code: Code, part: Path, final: Path, tracking: TrackingTarget) -> PreparedJob:
     limit = settings.load().untracked_limit_mb * 2**20
-    taken = code.take(part / records.CODE, part / records.DIFF, untracked_limit_bytes=limit)
+    taken = code.take(part / records.CODE, part / records.DIFF, untracked_limit_bytes=limit, source=plan.job.source)
     _check_contains(plan.job, taken, part / records.CODE)
     digests = {
         records.RUNNER: archive.build(part / records.RUNNER),
@@ -161,8 +161,8 @@ def _check_contains(job: PreparedJob, taken: CodeSnapshot, snapshot_file: Path) 
     left_out = next((entry for entry in taken.left_out if entry.startswith(f"{job.source} (")), "")
     raise InvalidInput(
         f"{job.source} would not be part of the job's code",
-        why=f"it was left out: {left_out}" if left_out else "git ignores it, or it lies in a folder that is not copied",
-        hint="commit it with git add, take it out of .gitignore, or move it to another folder of the project",
+        why=f"it was left out: {left_out}" if left_out else "it lies in a folder that is not copied",
+        hint="move it to another folder of the project",
     )
 
 

@@ -18,7 +18,7 @@ FILE = "preparer.json"
 """In a job directory until the scheduler has accepted the job."""
 
 LONGEST_S = 600.0
-"""Preparing takes seconds: a process on another host, which cannot be looked at, is taken for dead after this time."""
+"""Preparing takes seconds: after this time nobody is at it any more, even a process on another host, which cannot be looked at."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Preparer:
 
     def is_gone(self) -> bool:
         """Return whether that process cannot be at work any more."""
-        if self.host != socket.gethostname():
-            return time.time() - self.since > LONGEST_S
-        return self.boot != _boot() or self.started != _start_of(self.pid)
+        if time.time() - self.since > LONGEST_S:
+            return True
+        return self.host == socket.gethostname() and (self.boot != _boot() or self.started != _start_of(self.pid))
 
 
 def myself() -> Preparer:
