@@ -1,0 +1,54 @@
+"""Packs the runner into ``runner.pyz``. Runs in the web process; reads this package's sources and writes one file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from pathlib import Path
+from typing import Dict
+
+from .writing import write
+
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip file can hold: no file says when it was made."""
+LEFT_OUT = frozenset(("archive.py", "__main__.py"))
+
+PACKAGE = '"""The part of Lossi that runs on the compute node."""\n'
+
+
+def build(destination: Path) -> str:
+    """Write the runner as a zip application and return its SHA-256 in hex.
+
+    The same sources give the same bytes: fixed order, times and permissions, nothing compressed (zlib's output differs
+    between versions, and one file of this size reads faster as it is).
+
+    Raises
+    ------
+    OSError
+        When it cannot be written; a file that was there before stays.
+    """
+    data = packed()
+    write(destination, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def packed() -> bytes:
+    """Return the bytes of the archive."""
+    folder = Path(__file__).parent
+    files: Dict[str, bytes] = {
+        "__main__.py": (folder / "__main__.py").read_bytes(),
+        "lossi/__init__.py": PACKAGE.encode(),
+    }
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".py") and name not in LEFT_OUT:
+            files[f"lossi/runner/{name}"] = (folder / name).read_bytes()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in sorted(files.items()):
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.create_system = 3  # Unix, wherever it is made
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, data)
+    return buffer.getvalue()

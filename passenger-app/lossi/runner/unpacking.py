@@ -1,0 +1,187 @@
+"""Bringing a prepared job to the node: digests, one line of parameters, the code, links to data.
+
+Reads the job directory and writes only below the task's node-local folder. ``code.tar`` is unpacked by hand, because the
+extraction filters of `tarfile` are missing in many releases of Python 3.9 to 3.11.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+from pathlib import Path
+from typing import IO, List, Optional, Sequence
+
+from .records import DataLink
+from .writing import BLOCK, TaskFailure, sha256
+
+
+def check_digest(path: Path, expected: Optional[str]) -> None:
+    """Refuse a prepared file that is not what was submitted; ``expected`` None = not recorded, not checked.
+
+    Raises
+    ------
+    TaskFailure
+        When the content differs.
+    OSError
+        When the file cannot be read.
+    """
+    if expected and sha256(path) != expected:
+        raise TaskFailure(_changed(path))
+
+
+def parameters_line(path: Path, number: int, expected: Optional[str]) -> bytes:
+    """Return line ``number`` (0-based) of ``tasks.jsonl``; the other lines are hashed but never parsed.
+
+    Raises
+    ------
+    TaskFailure
+        When the file changed since submission or has no such line.
+    OSError
+        When it cannot be read.
+    """
+    digest = hashlib.sha256()
+    found: Optional[bytes] = None
+    with open(path, "rb") as stream:
+        for index, line in enumerate(stream):  # bytes: only \n ends a line, whatever the values hold
+            if expected:
+                digest.update(line)
+            if index == number:
+                found = line
+                if not expected:
+                    break
+    if expected and digest.hexdigest() != expected:
+        raise TaskFailure(_changed(path))
+    if found is None:
+        raise TaskFailure(f"{path} has no line for task {number}")
+    return found
+
+
+def unpack(archive: Path, destination: Path, expected: Optional[str]) -> List[str]:
+    """Unpack ``code.tar`` into an empty folder and return notes about members that were left out.
+
+    Files are created exclusively and links only after all files, so that nothing is ever written through a link. A link
+    that leads out of the folder is left out with a note; a name that does, a device or a second member of the same name
+    is refused. Permissions are reduced to those of the owner's class, without set-id bits.
+
+    Raises
+    ------
+    TaskFailure
+        When the archive changed since submission, or could not have been made by Lossi.
+    OSError
+        When something cannot be read or written.
+    """
+    links: List[tarfile.TarInfo] = []
+    with open(archive, "rb") as stream:
+        if expected:
+            _check_stream(archive, stream, expected)
+        try:
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                for member in tar:
+                    path = destination / _inside(member.name)
+                    if member.isdir():
+                        path.mkdir(parents=True, exist_ok=True)
+                    elif member.issym():
+                        links.append(member)
+                    elif member.isreg():
+                        _write_member(tar, member, path)
+                    else:
+                        raise TaskFailure(f"{archive}: member {member.name!r} is neither file, folder nor symbolic link")
+        except tarfile.TarError as error:
+            raise TaskFailure(f"{archive} is damaged: {error}") from error
+        except FileExistsError as error:
+            raise TaskFailure(f"{archive}: two members are called {error.filename}") from error
+    return _make_links(destination, links)
+
+
+def link_data(destination: Path, links: Sequence[DataLink]) -> List[str]:
+    """Link folders of the live project that are not in the archive; return notes about those that could not be linked.
+
+    Raises
+    ------
+    OSError
+        When a link cannot be made.
+    """
+    notes = []
+    root = os.path.realpath(destination)
+    for link in links:
+        path = destination / _inside(link.path)
+        parent = os.path.realpath(path.parent)
+        if not os.path.isabs(link.target) or not _below(parent, root):
+            notes.append(f"data {link.path}: not linked, its place is not inside the project")
+            continue
+        if not os.path.exists(link.target):
+            notes.append(f"data {link.path}: not linked, {link.target} does not exist here")
+            continue
+        if os.path.lexists(path):
+            continue
+        os.makedirs(parent, exist_ok=True)
+        os.symlink(link.target, path)
+    return notes
+
+
+def _check_stream(path: Path, stream: IO[bytes], expected: str) -> None:
+    """Hash the very descriptor that is unpacked afterwards."""
+    digest = hashlib.sha256()
+    while True:
+        block = stream.read(BLOCK)
+        if not block:
+            break
+        digest.update(block)
+    if digest.hexdigest() != expected:
+        raise TaskFailure(_changed(path))
+    stream.seek(0)
+
+
+def _changed(path: Path) -> str:
+    return f"{path} is not what was submitted (its SHA-256 differs): submit the job again"
+
+
+def _inside(name: str) -> str:
+    """Return a member's name if it stays below the folder it is unpacked into."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts or "\0" in name:
+        raise TaskFailure(f"code.tar: the name {name!r} leads out of the project")
+    return "/".join(parts)
+
+
+def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    source = tar.extractfile(member)
+    if source is None:
+        raise TaskFailure(f"code.tar: {member.name!r} has no content")
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True)
+    mode = (member.mode & 0o777) | 0o600
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "wb") as target:
+        shutil.copyfileobj(source, target, BLOCK)
+        target.flush()
+        os.utime(target.fileno(), (member.mtime, member.mtime))
+
+
+def _make_links(destination: Path, members: Sequence[tarfile.TarInfo]) -> List[str]:
+    """Create the links, then remove those that lead out: judged by where they really lead, links on the way included."""
+    made = {}
+    root = os.path.realpath(destination)
+    for member in members:
+        name = _inside(member.name)
+        path = destination / name
+        if os.path.realpath(path.parent) != os.path.dirname(os.path.join(root, name)) or os.path.lexists(path):
+            raise TaskFailure(f"code.tar: {member.name!r} is below a link or there twice")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(member.linkname, path)
+        made[path] = member
+    notes = []
+    offending = list(made)
+    while offending:
+        offending = [path for path in made if os.path.isabs(made[path].linkname) or not _below(os.path.realpath(path), root)]
+        for path in offending:
+            path.unlink()
+            member = made.pop(path)
+            notes.append(f"the link {member.name} was left out: {member.linkname} is outside the project")
+    return notes
+
+
+def _below(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip("/") + "/")

@@ -1,0 +1,116 @@
+"""Writing into the job directory: beside, fsync, rename; and what a failed write means to the user.
+
+The runner's own small version of `lossi.files.atomic`, which does not travel to the compute node.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+BLOCK = 1 << 20
+
+
+class TaskFailure(Exception):
+    """The task cannot go on; the message is the reason that the user reads, one sentence."""
+
+
+def write(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Replace ``path`` by ``data`` so that a reader sees the old or the new content, never a part.
+
+    ``durable`` waits until it is on disk: not needed for what is soon written again, such as progress.
+
+    Raises
+    ------
+    OSError
+        When it cannot be written; nothing is left beside.
+    """
+    part = beside(path)
+    try:
+        with open(part, "xb") as stream:
+            stream.write(data)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(part, path)
+    except BaseException:
+        _discard(part)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file beside its target, make it durable and rename it.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read or written; nothing is left beside.
+    """
+    part = beside(target)
+    try:
+        with open(source, "rb") as reader, open(part, "xb") as writer:
+            shutil.copyfileobj(reader, writer, BLOCK)
+            writer.flush()
+            os.fsync(writer.fileno())
+        os.replace(part, target)
+    except BaseException:
+        _discard(part)
+        raise
+    sync_folder(target.parent)
+
+
+def beside(path: Path) -> Path:
+    """Return an unused hidden name in the folder of ``path``."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.part")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network filesystems have no fsync of folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while True:
+            block = stream.read(BLOCK)
+            if not block:
+                return digest.hexdigest()
+            digest.update(block)
+
+
+def explained(error: OSError, what: str = "") -> str:
+    """Return one sentence for the user about a failed access."""
+    place = str(error.filename2 or error.filename or what or "a file of the task")
+    if error.errno == errno.ENOSPC:
+        return f"the filesystem of {place} is full"
+    if error.errno == errno.EDQUOT:
+        return f"your quota on the filesystem of {place} is used up"
+    if error.errno == errno.EROFS:
+        return f"the filesystem of {place} is read-only"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"no permission for {place}"
+    if error.errno == errno.ENOENT:
+        return f"{place} does not exist (any more)"
+    return f"{place}: {error.strerror or error}"
+
+
+def _discard(part: Path) -> None:
+    try:
+        os.unlink(part)
+    except OSError:
+        pass
