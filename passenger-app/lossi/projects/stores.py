@@ -177,11 +177,8 @@ def task_template(project: Project, template: Path, experiment: Experiment, dest
             source.execute("BEGIN")  # one state of the store, whatever is written meanwhile
             with _changing(beside) as target:
                 target.execute("DELETE FROM experiments")
-                _copy_rows(source, target, "experiments", "")
-                for table in REGISTRY_TABLES:
-                    _copy_rows(source, target, table, "")
-                # Models logged as `models:/m-…` (MLflow 3) are looked up by their row; only those that are registered.
-                _copy_rows(source, target, "logged_models", REGISTERED)
+                for table in ("experiments", *REGISTRY_TABLES):
+                    _copy_rows(source, target, table)
                 if not target.execute("SELECT 1 FROM experiments WHERE experiment_id = ?", (int(experiment.id),)).fetchone():
                     raise Conflict(f"experiment {experiment.name!r} is no longer in {project.store}", hint="submit the job again")
         _sync(beside)
@@ -190,16 +187,6 @@ def task_template(project: Project, template: Path, experiment: Experiment, dest
             atomic.sync_folder(destination.parent)
         except OSError as error:
             raise atomic.explained(error, destination) from error
-
-
-REGISTERED = """
-WHERE model_id IN (
-    SELECT substr(place, 9) FROM (
-        SELECT source AS place FROM model_versions UNION SELECT storage_location FROM model_versions
-    ) WHERE place LIKE 'models:/m-%'
-)
-OR artifact_location IN (SELECT source FROM model_versions UNION SELECT storage_location FROM model_versions)
-"""
 
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
@@ -274,13 +261,13 @@ def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
     return [row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')]
 
 
-def _copy_rows(source: sqlite3.Connection, target: sqlite3.Connection, table: str, where: str) -> None:
+def _copy_rows(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> None:
     there = set(_columns(source, table))
     columns = [column for column in _columns(target, table) if column in there]
     if not columns:  # a revision without this table
         return
     names = ", ".join(f'"{column}"' for column in columns)
-    rows = source.execute(f'SELECT {names} FROM "{table}" {where}')  # noqa: S608
+    rows = source.execute(f'SELECT {names} FROM "{table}"')  # noqa: S608
     marks = ", ".join("?" * len(columns))
     target.executemany(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', (tuple(row) for row in rows))  # noqa: S608
 
