@@ -71,6 +71,7 @@ CREATE TABLE IF NOT EXISTS tasks (
     final INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (job_id, task)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS tasks_open ON tasks (job_id) WHERE final = 0;
 -- Which MLflow runs belong to which task; position 0 is the task's own run.
 CREATE TABLE IF NOT EXISTS task_runs (
     run_id TEXT PRIMARY KEY,
