@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from flask import jsonify
-from flask.typing import ResponseReturnValue
+from flask import Response, jsonify
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
 
@@ -40,7 +39,7 @@ class EnvironmentList(BaseModel):
 
 
 @api.get("/environments", summary="List environments", responses={200: EnvironmentList})
-def list_environments(query: context.ProjectQuery) -> ResponseReturnValue:
+def list_environments(query: context.ProjectQuery) -> Response:
     """List what can be chosen: shipped, of the site, of the user, and of the project that is meant."""
     catalog = _catalog(query)
     return jsonify(
@@ -49,7 +48,7 @@ def list_environments(query: context.ProjectQuery) -> ResponseReturnValue:
 
 
 @api.get("/environments/<string:name>", summary="Show an environment", responses={200: EnvironmentAnswer})
-def show_environment(path: EnvironmentPath, query: context.ProjectQuery) -> ResponseReturnValue:
+def show_environment(path: EnvironmentPath, query: context.ProjectQuery) -> Response:
     """Show one environment with its images and its local Python."""
     return jsonify(_answer(_catalog(query).get(path.name)))
 

@@ -8,7 +8,7 @@ It writes the user's own catalogue (`add`) and a cache.
 
 from lossi.environments.catalog import Catalog, load, project_file, shipped_file, user_file
 from lossi.environments.checking import MLFLOW_VERSION, Check, check
-from lossi.environments.command import bind_options, clean_environment, command, runtime
+from lossi.environments.command import bind, bind_options, clean_environment, command, runtime
 from lossi.environments.models import ACCELERATORS, ARCHITECTURES, Environment, Mount, Problem, Variant, Way, schema
 from lossi.environments.own import add
 from lossi.environments.resolution import TARGETS, cache_key, facts, lacking, resolve, ways
@@ -26,6 +26,7 @@ __all__ = [
     "Variant",
     "Way",
     "add",
+    "bind",
     "bind_options",
     "cache_key",
     "check",

@@ -144,7 +144,7 @@ def command(
     if resolved.kind == "local":
         return [resolved.python, *words[1:]] if words[0] in ("python", "python3") else words
     at = image_position(resolved)
-    options = [option for bind in binds for option in bind_options(bind)]
+    options = [option for shown in binds for option in bind_options(shown)]
     if cwd is not None:
         options += ["--pwd", checked_path(os.fspath(cwd))]
     return [*resolved.prefix[:at], *options, *resolved.prefix[at:], *words]
@@ -180,7 +180,12 @@ def reference(image: str, digest: str) -> str:
     return f"docker://{re.sub(r':[A-Za-z0-9_][A-Za-z0-9._-]*$', '', image)}@{digest}"
 
 
-def bind_options(bind: str | Path | Mount) -> list[str]:
+def bind(source: str | Path, *, target: str | None = None, read_only: bool = False) -> Mount:
+    """Return a bind for `command`; the path is checked there, so that a wrong one is a clear error."""
+    return Mount.model_construct(source=os.fspath(source), target=target, read_only=read_only)
+
+
+def bind_options(shown: str | Path | Mount) -> list[str]:
     """Return the options that show one folder in a container.
 
     Raises
@@ -188,7 +193,7 @@ def bind_options(bind: str | Path | Mount) -> list[str]:
     InvalidInput
         When the path is not absolute or holds a control character.
     """
-    mount = bind if isinstance(bind, Mount) else Mount.model_construct(source=os.fspath(bind), target=None, read_only=False)
+    mount = shown if isinstance(shown, Mount) else bind(shown)
     source = checked_path(_home(mount.source))
     target = checked_path(_home(mount.target or mount.source))
     if _SAFE_PATH.fullmatch(source) and _SAFE_PATH.fullmatch(target):

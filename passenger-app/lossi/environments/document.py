@@ -65,13 +65,15 @@ def read(path: Path) -> Document | None:
         return None
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror}", hint="check its permissions") from None
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Unreadable("is not a regular file", hint="a catalogue is a YAML file")
-        try:
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
             content = stream.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise Unreadable(f"cannot be read: {error.strerror}", hint="check its permissions") from None
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}", hint="check its permissions") from None
+    finally:
+        os.close(descriptor)
     return parse(content)
 
 
@@ -175,7 +177,7 @@ class _Builder:
                 raise Unreadable("a key is not plain text", line)
             # The key as it was written: `1.0:` or `no:` would otherwise become a number or a truth value.
             key = key_node.value
-            if key == "<<" and key_node.style is None:
+            if key_node.tag == "tag:yaml.org,2002:merge":
                 raise Unreadable("merge keys (<<) are not supported", line, hint="write the keys out; aliases as values are fine")
             if key in result:
                 dotted = ".".join(str(part) for part in (*path, key))
