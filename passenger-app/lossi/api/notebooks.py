@@ -1,0 +1,141 @@
+"""Notebooks of a project: their parameters, and the notebook as an HTML page that can do nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from flask import Response, jsonify, make_response, send_file
+from flask.typing import ResponseReturnValue
+from flask_openapi3 import APIBlueprint, Tag
+from pydantic import BaseModel, Field
+
+from lossi.api import context
+from lossi.errors import InvalidInput
+from lossi.files import beneath
+
+api = APIBlueprint("notebooks", __name__, abp_tags=[Tag(name="notebooks", description="Notebooks of a project.")])
+
+WAIT_S = 0.8
+"""The web process serves one request at a time: a page that takes longer is made while others are served."""
+
+_WAITING_PAGE = """\
+<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="1"><title>Rendering…</title></head>
+<body><p>The notebook is being rendered. This page asks again by itself.</p></body></html>
+"""
+
+
+class NotebookQuery(context.ProjectQuery):
+    """Which notebook."""
+
+    path: str = Field(min_length=1, max_length=4096, description="Path of the notebook, relative to the project.")
+
+
+class NotebookParameter(BaseModel):
+    """One thing that the notebook can be given."""
+
+    name: str
+    type: Literal["int", "float", "str", "bool", "list", "dict", "none", "any"] = Field(
+        description="`none`: the default says nothing; `any`: the default is an expression."
+    )
+    default: Any = Field(
+        None, description="The default if it is a literal; NaN and infinities as `NaN`, `Infinity`, `-Infinity`."
+    )
+    source: str = Field(description="The default as it stands in the notebook.")
+    comment: str
+    required: bool = Field(description="Declared without a default.")
+    optional: bool = Field(description="`null` is a value too.")
+
+
+class NotebookParameters(BaseModel):
+    """What a notebook can be given."""
+
+    path: str
+    title: str
+    language: str = Field(description="In lower case: `python`, `r`, …; `unknown` if nothing tells.")
+    kernel: str | None = Field(description="The kernelspec it asks for.")
+    cell_index: int | None = Field(description="Place of the cell tagged `parameters` among all cells, from 0; null without one.")
+    parameters: list[NotebookParameter]
+    notes: list[str] = Field(description="What could not be understood, and why.")
+
+
+@api.get("/notebooks/parameters", summary="Show the parameters of a notebook", responses={200: NotebookParameters})
+def parameters(query: NotebookQuery) -> ResponseReturnValue:
+    """Show names, types, defaults and comments from the cell tagged `parameters`."""
+    from lossi import notebooks
+
+    with _opened(query) as stream:
+        notebook = notebooks.read(stream)
+    found = notebooks.parameters(notebook)
+    items = [
+        NotebookParameter(
+            name=item.name,
+            type=item.type,  # type: ignore[arg-type]
+            default=notebooks.json_safe(item.default),
+            source=item.source,
+            comment=item.comment,
+            required=item.required,
+            optional=item.optional,
+        )
+        for item in found.parameters
+    ]
+    answer = NotebookParameters(
+        path=query.path,
+        title=notebook.title,
+        language=found.language,
+        kernel=notebook.kernel,
+        cell_index=found.cell_index,
+        parameters=items,
+        notes=list(found.notes),
+    )
+    return jsonify(answer.model_dump())
+
+
+@api.get(
+    "/notebooks/render",
+    summary="Show a notebook as HTML",
+    responses={
+        200: {"content": {"text/html": {"schema": {"type": "string"}}}},
+        202: {"description": "Still rendering: ask again", "content": {"text/html": {"schema": {"type": "string"}}}},
+    },
+)
+def render(query: NotebookQuery) -> ResponseReturnValue:
+    """Show a notebook with its outputs as one page that has an origin of its own, runs no script and loads nothing."""
+    with _opened(query) as stream:
+        return rendered(stream)
+
+
+def rendered(source: Path | BinaryIO) -> Response:
+    """Answer with a notebook as HTML, or with 202 and a page that asks again when that takes longer than `WAIT_S`."""
+    from lossi import notebooks
+
+    try:
+        return html_answer(notebooks.render(source, wait_s=WAIT_S))
+    except notebooks.StillRendering:
+        response = make_response(_WAITING_PAGE, 202)
+        response.headers.update(
+            {"Content-Type": "text/html; charset=utf-8", "Retry-After": "1", "Cache-Control": "no-store", **_HARMLESS}
+        )
+        # Without `sandbox`, in which a page may not ask again by itself; there is nothing of the user in it.
+        response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'self'"
+        return response
+
+
+def html_answer(page: Path) -> Response:
+    """Answer with a page that came from a notebook: in an origin of its own, without scripts."""
+    response = send_file(page, mimetype="text/html", etag=page.stem, conditional=True, max_age=0)
+    response.headers.update(_HARMLESS)
+    response.headers["Cache-Control"] = "private, no-cache"
+    return response
+
+
+_HARMLESS = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+
+def _opened(query: NotebookQuery) -> BinaryIO:
+    if not query.path.endswith(".ipynb"):
+        raise InvalidInput(f"{query.path} is not a notebook", why="its name does not end in .ipynb", hint="name a file *.ipynb")
+    root = context.project(query.project).root
+    return os.fdopen(beneath.open_beneath(root, query.path), "rb")

@@ -1,0 +1,88 @@
+"""An R notebook as a script for Rscript, whose flags are read with base R alone. Text in, text out; no code is run."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+
+from lossi.notebooks.document import INJECTED_TAG, Notebook
+from lossi.notebooks.parameter import Parameter
+from lossi.notebooks.tagged_cell import Parameters
+
+SKIPPED_TAG = "skip-execution"
+MAY_FAIL_TAG = "raises-exception"
+FLAGS_FILE = "given_flags.R"
+"""The reader of flags, copied as it stands into every script."""
+
+
+def convert(notebook: Notebook, parameters: Parameters) -> tuple[str, tuple[str, ...]]:
+    """Return the script's text, and notes."""
+    body: list[str] = []
+    injected = notebook.tagged(INJECTED_TAG)
+    last = injected[0].index if injected else parameters.cell_index
+    for cell in notebook.cells:
+        if cell.kind == "markdown":
+            body.append("# %% [markdown]\n" + _commented(cell.source))
+        elif cell.kind == "code" and SKIPPED_TAG in cell.tags:
+            body.append("# %%\n" + _commented(cell.source))
+        elif cell.kind == "code" and MAY_FAIL_TAG in cell.tags:
+            body.append(f'# %%\ntryCatch({{\n{cell.source}\n}}, error = function(e) message("Error: ", conditionMessage(e)))')
+        elif cell.kind == "code":
+            body.append(f"# %%\n{cell.source}")
+        if cell.index == last and parameters.parameters:
+            body.append(_assignments(parameters))
+    parts = [_header(notebook), _flags(parameters), *body]
+    return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n", ()
+
+
+def _header(notebook: Notebook) -> str:
+    title = f"# {notebook.title}\n#\n" if notebook.title else ""
+    return (
+        "#!/usr/bin/env Rscript\n"
+        f"{title}# Made from a Jupyter notebook by `lossi notebook script`; --help lists the notebook's parameters.\n"
+    )
+
+
+def _flags(parameters: Parameters) -> str:
+    """Return the reader of flags and its call."""
+    reader = importlib.resources.files("lossi.notebooks").joinpath(FLAGS_FILE).read_text("utf-8")
+    rows = ",\n".join(f"  {_row(item)}" for item in parameters.parameters)
+    return (
+        f"{reader.rstrip()}\n\n.given <- .given_flags(list(\n{rows}\n))"
+        if rows
+        else f"{reader.rstrip()}\n\n.given <- .given_flags(list())"
+    )
+
+
+def _row(item: Parameter) -> str:
+    source = " ".join(item.source.split())
+    text = f"{item.comment} (default: {source if len(source) <= 70 else source[:69] + '…'})".strip()
+    kind = "any" if item.type == "none" else item.type
+    return f"list(name = {quoted(item.name)}, type = {quoted(kind)}, help = {quoted(text)})"
+
+
+def _assignments(parameters: Parameters) -> str:
+    lines = ["# %% values given as flags"]
+    for item in parameters.parameters:
+        name = quoted(item.name)
+        lines.append(f"if ({name} %in% names(.given)) {item.name} <- .given[[{name}]]")
+    return "\n".join(lines)
+
+
+def quoted(text: str) -> str:
+    """Return an R string literal; whatever is not printable ASCII is an escape, so nothing can end the string."""
+    pieces = []
+    for character in text:
+        if character in '"\\':
+            pieces.append("\\" + character)
+        elif " " <= character <= "~":
+            pieces.append(character)
+        elif character == "\0" or "\ud800" <= character <= "\udfff":
+            pieces.append("?")
+        else:
+            pieces.append(f"\\U{{{ord(character):x}}}" if ord(character) > 0xFFFF else f"\\u{{{ord(character):x}}}")
+    return '"' + "".join(pieces) + '"'
+
+
+def _commented(text: str) -> str:
+    return "\n".join(f"# {line}".rstrip() for line in re.split(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text))

@@ -1,0 +1,160 @@
+"""The child process of `rendering`: one notebook on standard input, one page (or one report of a problem) as files.
+
+The only module of this room that imports nbconvert. It is run as a file by the interpreter of Lossi, never imported by the
+web process: ``python -I rendering_child.py PAGE LOCK_DESCRIPTOR PARENT_PID MEMORY_MIB SECONDS``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import re
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+CACHE_BYTES = 512 * 2**20
+"""The pages used longest ago are removed beyond this."""
+_LOCK_LIFETIME_S = 7 * 86400
+_PR_SET_PDEATHSIG = 1
+_CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; media-src data:; font-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
+_TEMPLATE = f"""\
+{{%- extends 'lab/index.html.j2' -%}}
+{{%- block html_head_js -%}}<meta http-equiv="Content-Security-Policy" content="{_CONTENT_SECURITY_POLICY}" />{{%- endblock -%}}
+{{%- block jupyter_widgets -%}}{{%- endblock -%}}
+{{%- block html_head_js_mathjax -%}}{{%- endblock -%}}
+{{%- block html_head_js_mermaidjs -%}}{{%- endblock -%}}
+{{%- block footer -%}}</html>{{%- endblock -%}}
+"""
+_DISPLAYED = ("text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg", "text/plain")
+_ACTIVE = re.compile(
+    r"<script\b[^>]*>.*?</script\s*>|</?(?:script|meta|base|iframe|frame|object|embed|link)\b[^>]*>", re.I | re.S
+)
+
+
+def main() -> int:
+    """Make the page that the arguments name; return the exit status."""
+    page, lock = Path(sys.argv[1]), int(sys.argv[2])
+    parent, memory_mb, seconds = (int(argument) for argument in sys.argv[3:6])
+    _confine(parent, memory_mb, seconds)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
+
+    try:
+        _make(page)
+    except LossiError as error:
+        problem = error
+    except MemoryError:
+        problem = NotSupported(
+            "the notebook could not be rendered",
+            why=f"that needs more than {memory_mb} MiB of memory",
+            hint="clear large outputs of the notebook, or raise render_limit_mb in the settings",
+        )
+    except ImportError as error:
+        problem = Unavailable("notebooks cannot be rendered here", why=str(error), hint="install nbconvert beside Lossi")
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        problem = InvalidInput("the notebook could not be rendered", why=why, hint="open it in Jupyter and save it again")
+    else:
+        os.ftruncate(lock, 0)
+        _trim(page.parent)
+        return 0
+    from lossi.files import atomic
+
+    report = {"kind": type(problem).__name__, "what": problem.what, "why": problem.why, "hint": problem.hint}
+    atomic.write(page.with_suffix(".problem"), json.dumps(report).encode(), mode=0o600)
+    os.ftruncate(lock, 0)
+    return 1
+
+
+def _confine(parent: int, memory_mb: int, seconds: int) -> None:
+    """Take the limits, the lowest priority and the parent's fate."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it was gone before the line above
+        os._exit(1)
+    os.nice(19)
+    size = memory_mb * 2**20
+    for limit, value in (
+        (resource.RLIMIT_AS, size),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, size),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _make(page: Path) -> None:
+    from lossi.errors import Unavailable
+    from lossi.files import atomic
+    from lossi.notebooks import document
+
+    content = sys.stdin.buffer.read()
+    if hashlib.sha256(content).hexdigest() != page.stem:
+        raise Unavailable("the notebook changed while it was read", hint="try again")
+    notebook = document.parse(content)
+    del content
+    atomic.write(page, html(notebook.data, notebook.title or "Notebook").encode("utf-8", "replace"), mode=0o600)
+
+
+def html(data: dict[str, Any], title: str) -> str:
+    """Return a notebook's document as one page: no scripts, nothing loaded from elsewhere."""
+    import jinja2
+    from nbconvert.exporters import HTMLExporter
+    from nbformat.v4.nbjson import JSONReader
+    from traitlets.config import Config
+
+    data.setdefault("nbformat_minor", 4)
+    for cell in data["cells"]:
+        cell.setdefault("metadata", {})
+        if cell["cell_type"] == "code":
+            cell.setdefault("outputs", [])
+            cell.setdefault("execution_count", None)
+    data.setdefault("metadata", {}).pop("widgets", None)
+    notebook = JSONReader().to_notebook(data)
+    notebook.metadata.title = title
+    exporter = HTMLExporter(
+        config=Config({"NbConvertBase": {"display_data_priority": list(_DISPLAYED)}}),
+        extra_loaders=[jinja2.DictLoader({"lossi.html.j2": _TEMPLATE})],
+        template_file="lossi.html.j2",
+    )
+    text, _ = exporter.from_notebook_node(notebook)
+    head, mark, body = text.partition("<body")
+    return str(head + mark + _inert(body))
+
+
+def _inert(text: str) -> str:
+    """Remove elements that load or run something. The page's own policy forbids them anyway; a redirection it cannot forbid."""
+    while True:
+        text, removed = _ACTIVE.subn("", text)
+        if not removed:
+            return text
+
+
+def _trim(folder: Path) -> None:
+    """Remove the pages used longest ago from a cache that has grown too large, and locks that nobody can hold any more."""
+    entries = []
+    for path in folder.iterdir():
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        if path.suffix == ".lock" and time.time() - status.st_mtime > _LOCK_LIFETIME_S:
+            path.unlink(missing_ok=True)
+        entries.append((status.st_mtime, status.st_size, path))
+    kept = 0
+    for _, size, path in sorted(entries, reverse=True):
+        kept += size
+        if kept > CACHE_BYTES and path.suffix == ".html":
+            path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
