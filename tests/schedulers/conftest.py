@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scheduler_contract import JobFactory, eventually
+from local_support import GRACE_S, SLOTS, end_everything, marked_processes
+from scheduler_contract import JobFactory
 
-from lossi.jobs.schedulers.local import LocalScheduler, processes, queue
-
-SLOTS = 2
-GRACE_S = 0.5
+from lossi.jobs.schedulers.local import LocalScheduler, queue
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def boot_id_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def scheduler(surroundings: Path, boot_id_file: Path) -> Iterator[LocalScheduler]:
-    local = LocalScheduler(boot_id_file=boot_id_file, ingest_command=(), linger_s=0.2)
+    local = LocalScheduler(boot_id_file=boot_id_file, ingest_command=(), linger_s=0.05)
     local.places.make()
     yield local
     end_everything(local)
@@ -54,46 +52,3 @@ def job_factory(tmp_path: Path, scheduler: LocalScheduler) -> Iterator[JobFactor
     end_everything(scheduler)
     ids = {made.job.id for made in factory.made}
     assert {job_id: pids for job_id, pids in marked_processes().items() if job_id in ids} == {}
-
-
-def end_everything(local: LocalScheduler) -> None:
-    """Wait until the queue is empty and its supervisor has ended."""
-
-    def empty() -> bool:
-        local.poll([])  # restarts a supervisor that a test has killed
-        return not queue.waiting(local.places)
-
-    eventually(empty, 20, "the queue is empty")
-    eventually(lambda: not supervisors(local), 20, "the supervisor has ended")
-
-
-def supervisors(local: LocalScheduler) -> list[int]:
-    """Return the living supervisors of a scheduler."""
-    return [pid for pid in _pids() if str(local.places.root).encode() in _read(pid, "cmdline").split(b"\0")]
-
-
-def supervisor(local: LocalScheduler) -> int:
-    """Return the one supervisor that has taken stock."""
-    holder = eventually(lambda: queue.holder(local.places), 20, "a supervisor is ready")
-    return holder.pid
-
-
-def marked_processes() -> dict[str, list[int]]:
-    """Return the processes of all jobs on this machine by job id."""
-    found: dict[str, list[int]] = {}
-    for pid in _pids():
-        for item in _read(pid, "environ").split(b"\0"):
-            if item.startswith(b"LOSSI_JOB_ID=") and (one := processes.inspect(pid)) and one.state not in processes.GONE_STATES:
-                found.setdefault(item.partition(b"=")[2].decode(), []).append(pid)
-    return found
-
-
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
-def _read(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""

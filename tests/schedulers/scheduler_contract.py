@@ -294,7 +294,7 @@ class SchedulerContract:
         pids = self.until_written(made, "pids", 2)
         self.cancel(scheduler, made)
         self.until_over(scheduler, made)
-        eventually(lambda: not any(map(_lives, pids)), self.patience_s, f"none of {pids} lives")
+        eventually(lambda: not any(map(lives, pids)), self.patience_s, f"none of {pids} lives")
 
     def test_nothing_outlives_a_task_that_ended_by_itself(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
         made = job_factory(
@@ -303,7 +303,7 @@ class SchedulerContract:
         self.submit(scheduler, made)
         view = self.until_over(scheduler, made)
         assert view.tasks[0].state == SUCCEEDED
-        eventually(lambda: not any(map(_lives, made.read("pids").split())), self.patience_s)
+        eventually(lambda: not any(map(lives, made.read("pids").split())), self.patience_s)
 
     # -- limits ------------------------------------------------------------------------------------------------------
 
@@ -398,7 +398,7 @@ class SchedulerContract:
         assert not list(job_factory.root.rglob("wrong"))
 
 
-def _lives(pid: str) -> bool:
+def lives(pid: str) -> bool:
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -6,6 +6,7 @@ nothing but the supervisor.
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import sys
@@ -70,7 +71,6 @@ class LocalScheduler:
         self._boot_id_file = boot_id_file
         self._ingest_command = list(ingest_command)
         self._linger_s = linger_s
-        self._histories: dict[Path, History] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -220,8 +220,7 @@ class LocalScheduler:
     # -- asking ------------------------------------------------------------------------------------------------------
 
     def _read(self, handle: Handle) -> History | None:
-        path = handle.directory / NAME
-        history = self._histories.setdefault(path, History(path))
+        history = _history(handle.directory / NAME)
         return history if history.update() else None
 
     def _elsewhere(self, job_id: str) -> Entry | None:
@@ -313,6 +312,12 @@ def check_allowed(chosen: settings.Settings, environment: Mapping[str, str]) -> 
                 f"set `allow_local_scheduler: true` in {settings.site_file()} or {settings.config_dir() / 'settings.yml'}"
             ),
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _history(path: Path) -> History:
+    """Return the journal as far as this process has read it; one that is asked about again costs only its new lines."""
+    return History(path)
 
 
 def _all_ended(history: History, tasks: Sequence[int]) -> bool:

@@ -120,7 +120,7 @@ class Places:
         Unavailable, Forbidden
             When the state folder cannot be written.
         """
-        for folder in (self.queue, self.done):
+        for folder in (self.root, self.queue, self.done):
             try:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             except OSError as error:

@@ -72,7 +72,7 @@ def corrected(
     exit_file: TaskExit | None, verdict: Verdict, *, task: int, host: str, started: str, ended: str, elapsed_s: float
 ) -> TaskExit | None:
     """Return the exit.json that says what the verdict says, None when the one that is there does."""
-    if exit_file is None:
+    if exit_file is None or exit_file.state not in records.FINAL_STATES:
         return TaskExit(
             task=task,
             state=verdict.state,
