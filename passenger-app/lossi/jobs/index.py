@@ -46,7 +46,7 @@ JOB_COLUMNS = (
 """What is written of a job besides what follows from its tasks (counts, started, ended)."""
 
 _FINAL = ", ".join(repr(state) for state in sorted(FINAL_STATES))
-OF_OPEN_JOBS = f"job_id IN (SELECT id FROM jobs WHERE state NOT IN ({_FINAL}))"  # noqa: S608 fixed words only
+OF_OPEN_JOBS = f"job_id IN (SELECT id FROM jobs WHERE state NOT IN ({_FINAL}) UNION SELECT job_id FROM tasks WHERE final = 0)"  # noqa: S608 fixed words
 
 
 @dataclass(frozen=True)

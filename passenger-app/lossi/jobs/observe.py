@@ -1,7 +1,8 @@
 """How a task and a job stand, from what the scheduler says and what the job directory holds. Pure.
 
 Whoever knows best is believed: ``exit.json`` on how the program ended, the scheduler on why it stopped something and on what
-never ran. A task whose row is ``final`` is settled for good and never looked at again.
+never ran. A task whose row is ``final`` is settled for good and never looked at again; one that has ended may wait a moment for
+that, until the scheduler has noticed.
 """
 
 from __future__ import annotations
@@ -116,17 +117,18 @@ def _by_exit(seen: Seen, left: TaskExit) -> State:
     word = view.scheduler_state if view else ""
     state = left.state if left.state in FINAL_STATES else UNKNOWN
     reason = left.reason
+    noticed = view is None or view.state in FINAL_STATES or seen.now - (seconds(left.ended) or 0.0) >= GRACE_S
     if state in (CANCELLED, FAILED) and (state == CANCELLED or left.signal is not None or left.written_by != "runner"):
         # Stopped from outside: the scheduler knows why.
+        if not noticed:
+            return State(RUNNING, "it is being stopped", False, word, {"started": left.started, "host": left.host})
         if view and view.state in _STOPPED:
             state, reason = view.state, view.reason or reason
         elif left.written_by != "runner" and seen.ending is not None and seen.ending.state in FINAL_STATES:
             state, reason = seen.ending.state, seen.ending.reason or reason
         elif left.written_by != "runner" and view and view.state == CANCELLED:
             state, reason = CANCELLED, view.reason or reason
-        elif view and view.state in (QUEUED, RUNNING) and seen.now - (seconds(left.ended) or 0.0) < GRACE_S:
-            return State(RUNNING, "it is being stopped", False, word, {"started": left.started, "host": left.host})
-    return State(state, reason, True, word)
+    return State(state, reason, noticed, word)
 
 
 def _by_view(seen: Seen, view: TaskView) -> State:
@@ -153,10 +155,10 @@ def task_row(job: PreparedJob, submitted: str | None, seen: Seen, state: State) 
     """
     left = seen.exit or TaskExit(seen.task, state.state)
     view = seen.view
-    settled = state.final
+    ended_now = state.state in FINAL_STATES
     started = left.started or state.facts.get("started") or (view.started if view else None)
-    ended = (left.ended or state.facts.get("ended")) if settled else None
-    elapsed = _elapsed(left, started, ended) if settled else None
+    ended = (left.ended or state.facts.get("ended")) if ended_now else None
+    elapsed = _elapsed(left, started, ended) if ended_now else None
     asked = job.resources
     exit_code = left.exit_code if seen.exit else state.facts.get("exit_code")
     signal = left.signal if seen.exit else state.facts.get("signal")
@@ -166,8 +168,8 @@ def task_row(job: PreparedJob, submitted: str | None, seen: Seen, state: State) 
         "state": state.state,
         "scheduler_state": state.scheduler_state,
         "reason": state.reason,
-        "exit_code": exit_code if settled else None,
-        "signal": signal if settled else None,
+        "exit_code": exit_code if ended_now else None,
+        "signal": signal if ended_now else None,
         "attempt": left.attempt,
         "host": left.host or state.facts.get("host") or (view.host if view else None),
         "submitted": submitted,
@@ -187,7 +189,7 @@ def task_row(job: PreparedJob, submitted: str | None, seen: Seen, state: State) 
         "error": None if left.error is None else json.dumps(dataclasses.asdict(left.error)),
         "notes": json.dumps(left.notes),
         "tracking_error": left.tracking_error,
-        "final": int(settled),
+        "final": int(state.final),
     }
 
 

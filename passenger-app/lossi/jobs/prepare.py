@@ -21,14 +21,13 @@ from typing import Any
 from lossi import environments, settings
 from lossi.errors import InvalidInput
 from lossi.files import atomic
-from lossi.jobs import code as codes
 from lossi.jobs import preparer, script
 from lossi.jobs.code import Code
 from lossi.jobs.models import Preview, shown
 from lossi.jobs.plan import Plan
 from lossi.projects import Project, stores
 from lossi.runner import archive, records
-from lossi.runner.records import CodeSnapshot, PreparedJob, ResolvedEnvironment, TrackingTarget
+from lossi.runner.records import PreparedJob, ResolvedEnvironment, TrackingTarget
 
 PREVIEWED_TASKS = 20
 LARGEST_PARAMETERS_BYTES = 512 * 2**20
@@ -83,6 +82,17 @@ def prepare(project: Project, plan: Plan, code: Code) -> tuple[PreparedJob, Path
         raise
 
 
+def warm(plan: Plan) -> None:
+    """Make what is made once per environment and kept: the empty MLflow store, which takes seconds.
+
+    Raises
+    ------
+    NotSupported, Unavailable
+        When the environment cannot make one.
+    """
+    _template(plan.job.environment)
+
+
 def discard(directory: Path) -> None:
     """Remove a job directory that nobody will use, as far as possible."""
     with contextlib.suppress(OSError):
@@ -125,7 +135,6 @@ def _template(environment: ResolvedEnvironment) -> Path:
 def _fill(project: Project, plan: Plan, code: Code, part: Path, final: Path, tracking: TrackingTarget) -> PreparedJob:
     limit = settings.load().untracked_limit_mb * 2**20
     taken = code.take(part / records.CODE, part / records.DIFF, untracked_limit_bytes=limit, source=plan.job.source)
-    _check_contains(plan.job, taken, part / records.CODE)
     digests = {
         records.RUNNER: archive.build(part / records.RUNNER),
         records.TASKS: _write_rows(part / records.TASKS, plan.rows),
@@ -134,7 +143,7 @@ def _fill(project: Project, plan: Plan, code: Code, part: Path, final: Path, tra
     }
     job = dataclasses.replace(plan.job, code=taken, tracking=tracking, digests=digests)
     header = _header(job, final, plan.scheduler.directives(job, final))
-    _write(part / records.SCRIPT, script.encoded(script.render(header)), mode=0o750)
+    _write(part / records.SCRIPT, script.encoded(script.render(header)))
     _write(part / records.SPEC, records.dump(job))
     (part / records.TASK_FOLDER).mkdir(mode=0o750)
     return job
@@ -155,17 +164,6 @@ def _binds(job: PreparedJob, directory: Path) -> list[Path | environments.Mount]
     return [directory, *([artifacts] if artifacts else ()), *data]
 
 
-def _check_contains(job: PreparedJob, taken: CodeSnapshot, snapshot_file: Path) -> None:
-    if job.source is None or codes.has(snapshot_file, job.source):
-        return
-    left_out = next((entry for entry in taken.left_out if entry.startswith(f"{job.source} (")), "")
-    raise InvalidInput(
-        f"{job.source} would not be part of the job's code",
-        why=f"it was left out: {left_out}" if left_out else "it lies in a folder that is not copied",
-        hint="move it to another folder of the project",
-    )
-
-
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     """Write one line per task and return the digest. ASCII only: no code point of a value can be taken for the end of a line."""
     digest = hashlib.sha256()
@@ -184,16 +182,14 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-def _write(path: Path, data: bytes, *, mode: int = 0o640) -> None:
-    with _creating(path, mode) as stream:
+def _write(path: Path, data: bytes) -> None:
+    with _creating(path) as stream:
         stream.write(data)
 
 
 @contextlib.contextmanager
-def _creating(path: Path, mode: int = 0o640) -> Iterator[Any]:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        os.fchmod(descriptor, mode)  # whatever the umask: the group of the project may read
+def _creating(path: Path) -> Iterator[Any]:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), "wb") as stream:
         yield stream
 
 
@@ -207,6 +203,8 @@ def _make_durable(part: Path) -> None:
         if entry.is_file(follow_symlinks=False):
             descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
+                # Whatever the umask, and whoever wrote it: the group of the project may read.
+                os.fchmod(descriptor, 0o750 if entry.name == records.SCRIPT else 0o640)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

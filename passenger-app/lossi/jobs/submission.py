@@ -12,7 +12,7 @@ from lossi.jobs.code import Code, LiveCode
 from lossi.jobs.keys import Claim
 from lossi.jobs.models import Job, Preview
 from lossi.jobs.plan import Plan
-from lossi.jobs.prepare import discard, prepare
+from lossi.jobs.prepare import discard, prepare, warm
 from lossi.jobs.prepare import preview as preview_plan
 from lossi.jobs.spec import JobSpec
 from lossi.projects import Project
@@ -79,6 +79,7 @@ def submit(
                 return job
         if found is None or (found.is_free and not (project.jobs / found.job_id).is_dir()) or not found.job_id:
             made = plan.make(project, spec, source, resubmitted_from=resubmitted_from, idempotency_key=idempotency_key)
+            warm(made)  # before the claim, so that nobody waits longer for another's than for their own
             mine = keys.claim(project, idempotency_key, made.job.id, digest, after=found)
             if mine is not None:
                 return _submit_claimed(project, made, source, idempotency_key, mine)

@@ -154,7 +154,8 @@ def look(project: Project, connection: sqlite3.Connection, *, again: Sequence[st
     """Return what has changed since the index was written; writes nothing but ``submission.json`` of jobs found at a scheduler."""
     present, left_behind = _directories(project)
     known: dict[str, str] = dict(connection.execute("SELECT id, state FROM jobs").fetchall())
-    wanted = [job for job in present if known.get(job) not in records.FINAL_STATES or job in again]
+    unsettled = {row[0] for row in connection.execute("SELECT DISTINCT job_id FROM tasks WHERE final = 0")}
+    wanted = [job for job in present if known.get(job) not in records.FINAL_STATES or job in unsettled or job in again]
     changes: list[Change] = []
     opened: list[_Open] = []
     stale: list[str] = []
