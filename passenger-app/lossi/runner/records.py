@@ -19,6 +19,7 @@ Layout of ``<project>/.lossi/jobs/<id>/``::
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import typing
 from dataclasses import dataclass, field
@@ -323,7 +324,7 @@ def from_dict(kind: Type[R], data: Dict[str, Any]) -> R:
         raise ValueError(f"{kind.__name__}: expected an object")
     if int(data.get("format", FORMAT)) > FORMAT:
         raise ValueError(f"{kind.__name__}: written by a newer Lossi (format {data['format']})")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     values: Dict[str, Any] = {}
     for item in dataclasses.fields(kind):  # type: ignore[arg-type]
         if item.name in data:
@@ -331,6 +332,12 @@ def from_dict(kind: Type[R], data: Dict[str, Any]) -> R:
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise ValueError(f"{kind.__name__}: {item.name!r} is missing")
     return kind(**values)
+
+
+@functools.lru_cache(maxsize=None)
+def _hints(kind: Type[Any]) -> Dict[str, Any]:
+    """Return the types of a record's fields; working them out takes milliseconds, and a sweep has thousands of records."""
+    return typing.get_type_hints(kind)
 
 
 def _revive(hint: Any, value: Any) -> Any:
