@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from lossi.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lossi.projects import Project
 
 
@@ -51,7 +53,7 @@ def project(text: str | None) -> Project:
             raise NotFound(f"no project {text!r}", hint="GET /api/v1/projects lists the known ones")
         found = projects.by_name_or_path(text)
         known = {item.root for item in projects.registered()}
-        if found.root not in known and not roots.default(default_project()).allows(found.root):
+        if found.root not in known and not roots.default(default_root()).allows(found.root):
             raise NotFound(f"no project {text!r}", hint="GET /api/v1/projects lists the known ones")
         return found
     default = default_project()
@@ -63,6 +65,12 @@ def project(text: str | None) -> Project:
     if not known_projects:
         raise NotFound("you have no project yet", hint="make one with `lossi project init` in its folder")
     raise InvalidInput("which project?", hint="send `project` with a name or path from GET /api/v1/projects")
+
+
+def default_root() -> Path | None:
+    """Return the folder of the project that the server was started for, if any."""
+    found = default_project()
+    return found.root if found else None
 
 
 def default_project() -> Project | None:

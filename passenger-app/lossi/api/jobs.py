@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from flask import Response, jsonify, url_for
-from flask.typing import ResponseReturnValue
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,7 +14,9 @@ from lossi.jsonable import plain
 
 api = APIBlueprint("jobs", __name__, abp_tags=[Tag(name="jobs", description="Submissions to the batch system, and their tasks.")])
 
-State = Literal["queued", "running", "succeeded", "failed", "cancelled", "timed_out", "out_of_memory", "node_failed", "preempted", "unknown"]
+State = Literal[
+    "queued", "running", "succeeded", "failed", "cancelled", "timed_out", "out_of_memory", "node_failed", "preempted", "unknown"
+]
 
 
 class JobPath(BaseModel):
@@ -39,7 +40,9 @@ class JobsQuery(context.PageQuery):
 class LogQuery(context.ProjectQuery):
     """Which part of a log."""
 
-    offset: int = Field(0, ge=0, lt=2**62, description="First byte; a negative distance from the end is not possible, ask once for `size`.")
+    offset: int = Field(
+        0, ge=0, lt=2**62, description="First byte; a negative distance from the end is not possible, ask once for `size`."
+    )
     limit: int = Field(65536, ge=0, le=1_048_576, description="At most so many bytes.")
 
 
@@ -81,7 +84,9 @@ class ResubmitRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     tasks: Literal["failed"] | list[int] | None = Field(None, description="`failed`, numbers of tasks, or none = all.")
-    changes: dict[str, Any] = Field(default_factory=dict, description="Members of the job's form to replace: parameters, resources, environment, name.")
+    changes: dict[str, Any] = Field(
+        default_factory=dict, description="Members of the job's form to replace: parameters, resources, environment, name."
+    )
     same_code: bool = Field(False, description="With the code as it was then, not as it is now.")
 
 
@@ -89,12 +94,15 @@ class SubmitHeader(BaseModel):
     """Headers of a submission."""
 
     idempotency_key: str | None = Field(
-        None, alias="Idempotency-Key", max_length=256, description="The same key submits once: a repeated request answers with the same job."
+        None,
+        alias="Idempotency-Key",
+        max_length=256,
+        description="The same key submits once: a repeated request answers with the same job.",
     )
 
 
 @api.post("/jobs/preview", summary="Preview a job", responses={200: Preview})
-def preview(query: context.ProjectQuery, body: JobSpec) -> ResponseReturnValue:
+def preview(query: context.ProjectQuery, body: JobSpec) -> Response:
     """Show script, command line and first tasks of a job; nothing is submitted or kept."""
     from lossi import jobs
 
@@ -102,7 +110,7 @@ def preview(query: context.ProjectQuery, body: JobSpec) -> ResponseReturnValue:
 
 
 @api.post("/jobs", summary="Submit a job", responses={201: Job})
-def submit(query: context.ProjectQuery, body: JobSpec, header: SubmitHeader) -> ResponseReturnValue:
+def submit(query: context.ProjectQuery, body: JobSpec, header: SubmitHeader) -> tuple[Response, int, dict[str, str]]:
     """Submit a notebook, script or command, once or as a sweep."""
     from lossi import jobs
 
@@ -111,15 +119,17 @@ def submit(query: context.ProjectQuery, body: JobSpec, header: SubmitHeader) -> 
 
 
 @api.get("/jobs", summary="List jobs", responses={200: JobPage})
-def list_jobs(query: JobsQuery) -> ResponseReturnValue:
+def list_jobs(query: JobsQuery) -> Response:
     """List jobs, newest first."""
     from lossi import jobs
 
-    return jsonify(plain(jobs.list_jobs(context.project(query.project), state=query.state, limit=query.limit, cursor=query.cursor)))
+    return jsonify(
+        plain(jobs.list_jobs(context.project(query.project), state=query.state, limit=query.limit, cursor=query.cursor))
+    )
 
 
 @api.get("/jobs/<job_id>", summary="Show a job", responses={200: Job})
-def show_job(path: JobPath, query: context.ProjectQuery) -> ResponseReturnValue:
+def show_job(path: JobPath, query: context.ProjectQuery) -> Response:
     """Show one job with the number of its tasks in each state."""
     from lossi import jobs
 
@@ -127,7 +137,7 @@ def show_job(path: JobPath, query: context.ProjectQuery) -> ResponseReturnValue:
 
 
 @api.get("/jobs/<job_id>/tasks", summary="List the tasks of a job", responses={200: TaskPage})
-def list_tasks(path: JobPath, query: JobsQuery) -> ResponseReturnValue:
+def list_tasks(path: JobPath, query: JobsQuery) -> Response:
     """List the tasks of a job with parameters, state, progress and facts."""
     from lossi import jobs
 
@@ -136,7 +146,7 @@ def list_tasks(path: JobPath, query: JobsQuery) -> ResponseReturnValue:
 
 
 @api.get("/jobs/<job_id>/tasks/<int:task>", summary="Show a task", responses={200: Task})
-def show_task(path: TaskPath, query: context.ProjectQuery) -> ResponseReturnValue:
+def show_task(path: TaskPath, query: context.ProjectQuery) -> Response:
     """Show one task."""
     from lossi import jobs
 
@@ -144,7 +154,7 @@ def show_task(path: TaskPath, query: context.ProjectQuery) -> ResponseReturnValu
 
 
 @api.get("/jobs/<job_id>/tasks/<int:task>/log", summary="Read the log of a task", responses={200: LogChunk})
-def read_log(path: TaskPath, query: LogQuery) -> ResponseReturnValue:
+def read_log(path: TaskPath, query: LogQuery) -> Response:
     """Read a part of a task's log by byte offset."""
     from lossi import jobs
     from lossi.files.text import neutralised
@@ -163,17 +173,17 @@ def read_log(path: TaskPath, query: LogQuery) -> ResponseReturnValue:
     summary="Show the output notebook of a task",
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
-def output_notebook(path: TaskPath, query: context.ProjectQuery) -> ResponseReturnValue:
+def output_notebook(path: TaskPath, query: context.ProjectQuery) -> Response:
     """Render the executed notebook, as far as it has come, to HTML that can run no script in this origin."""
-    from lossi import jobs, notebooks
-    from lossi.api.notebooks import html_answer
+    from lossi import jobs
+    from lossi.api.notebooks import rendered
 
     source = jobs.output_notebook(context.project(query.project), path.job_id, path.task)
-    return html_answer(notebooks.render(source))
+    return rendered(source)
 
 
 @api.post("/jobs/<job_id>/cancel", summary="Cancel a job", responses={202: Job})
-def cancel(path: JobPath, query: context.ProjectQuery, body: CancelRequest) -> ResponseReturnValue:
+def cancel(path: JobPath, query: context.ProjectQuery, body: CancelRequest) -> tuple[Response, int]:
     """Stop a job or some of its tasks; what they have done so far is kept."""
     from lossi import jobs
 
@@ -181,11 +191,13 @@ def cancel(path: JobPath, query: context.ProjectQuery, body: CancelRequest) -> R
 
 
 @api.post("/jobs/<job_id>/resubmit", summary="Submit a job again", responses={201: Job})
-def resubmit(path: JobPath, query: context.ProjectQuery, body: ResubmitRequest) -> ResponseReturnValue:
+def resubmit(path: JobPath, query: context.ProjectQuery, body: ResubmitRequest) -> tuple[Response, int, dict[str, str]]:
     """Submit a job again, all of it or some tasks, with changes."""
     from lossi import jobs
 
-    job = jobs.resubmit(context.project(query.project), path.job_id, tasks=body.tasks, changes=body.changes, same_code=body.same_code)
+    job = jobs.resubmit(
+        context.project(query.project), path.job_id, tasks=body.tasks, changes=body.changes, same_code=body.same_code
+    )
     return _created(job)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from flask import Response, jsonify, make_response, send_file
-from flask.typing import ResponseReturnValue
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
 
@@ -62,7 +61,7 @@ class NotebookParameters(BaseModel):
 
 
 @api.get("/notebooks/parameters", summary="Show the parameters of a notebook", responses={200: NotebookParameters})
-def parameters(query: NotebookQuery) -> ResponseReturnValue:
+def parameters(query: NotebookQuery) -> Response:
     """Show names, types, defaults and comments from the cell tagged `parameters`."""
     from lossi import notebooks
 
@@ -101,7 +100,7 @@ def parameters(query: NotebookQuery) -> ResponseReturnValue:
         202: {"description": "Still rendering: ask again", "content": {"text/html": {"schema": {"type": "string"}}}},
     },
 )
-def render(query: NotebookQuery) -> ResponseReturnValue:
+def render(query: NotebookQuery) -> Response:
     """Show a notebook with its outputs as one page that has an origin of its own, runs no script and loads nothing."""
     with _opened(query) as stream:
         return rendered(stream)

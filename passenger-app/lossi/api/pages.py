@@ -34,7 +34,9 @@ def start() -> str | Response | tuple[str, int]:
         project = context.project(request.args.get("project"))
     except LossiError as error:
         status = error.status if request.args.get("project") else 200
-        return render_template("start.html", projects=known, project=None, problem=error, jobs=[], sweep=None, active=False), status
+        return render_template(
+            "start.html", projects=known, project=None, problem=error, jobs=[], sweep=None, active=False
+        ), status
     problem: LossiError | None = None
     jobs: list[Any] = []
     sweep: dict[str, Any] | None = None
@@ -45,7 +47,13 @@ def start() -> str | Response | tuple[str, int]:
         problem = error
     active = any(job.state not in FINAL_STATES and job.state != "unknown" for job in jobs)
     return render_template(
-        "start.html", projects=known, project=project, problem=problem, jobs=[_job_row(job) for job in jobs], sweep=sweep, active=active
+        "start.html",
+        projects=known,
+        project=project,
+        problem=problem,
+        jobs=[_job_row(job) for job in jobs],
+        sweep=sweep,
+        active=active,
     )
 
 
@@ -101,7 +109,9 @@ def _latest_sweep(project: Any, jobs: list[Any]) -> dict[str, Any] | None:
     if chosen is None:
         return None
     tracking.ingest(project, budget_s=settings.load().ingest_budget_s)
-    table = tracking.search(project, filter=f"tags.`lossi.job_id` = '{chosen.id}'", order_by=["attributes.start_time ASC"], limit=MOST_RUNS)
+    table = tracking.search(
+        project, filter=f"tags.`lossi.job_id` = '{chosen.id}'", order_by=["attributes.start_time ASC"], limit=MOST_RUNS
+    )
     columns: dict[str, list[Any]] = table.columns
     number = len(columns.get("run_id", []))
     params = [name for name in columns if name.startswith("params.") and len({repr(value) for value in columns[name]}) > 1]

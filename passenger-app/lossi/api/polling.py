@@ -10,7 +10,12 @@ def register(app: Flask) -> None:
 
     @app.after_request
     def conditional(response: Response) -> Response:
-        if request.method == "GET" and response.status_code == 200 and response.mimetype == "application/json" and not response.is_streamed:
+        if (
+            request.method == "GET"
+            and response.status_code == 200
+            and response.mimetype == "application/json"
+            and not response.is_streamed
+        ):
             response.add_etag(weak=True)
             response.make_conditional(request)
         return response

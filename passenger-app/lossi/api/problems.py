@@ -33,7 +33,15 @@ class Problem(BaseModel):
 
 def answer(status: int, slug: str, title: str, detail: str, *, why: str = "", hint: str = "", **members: Any) -> Response:
     """Return one problem document as a response."""
-    document = {**members, "type": f"/problems/{slug}", "title": title, "status": status, "detail": detail, "why": why, "hint": hint}
+    document = {
+        **members,
+        "type": f"/problems/{slug}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "why": why,
+        "hint": hint,
+    }
     return Response(json.dumps(plain(document), ensure_ascii=True), status=status, mimetype=MEDIA_TYPE)
 
 

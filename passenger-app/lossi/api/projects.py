@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from flask import jsonify
-from flask.typing import ResponseReturnValue
+from flask import Response, jsonify
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,7 +10,9 @@ from lossi.api import context
 from lossi.jsonable import plain
 from lossi.projects import ProjectInfo
 
-api = APIBlueprint("projects", __name__, abp_tags=[Tag(name="projects", description="The directories that hold code, jobs and runs.")])
+api = APIBlueprint(
+    "projects", __name__, abp_tags=[Tag(name="projects", description="The directories that hold code, jobs and runs.")]
+)
 
 
 class ProjectList(BaseModel):
@@ -29,7 +30,7 @@ class NewProject(BaseModel):
 
 
 @api.get("/projects", summary="List projects", responses={200: ProjectList})
-def list_projects() -> ResponseReturnValue:
+def list_projects() -> Response:
     """List the known projects."""
     from lossi import projects
 
@@ -41,7 +42,7 @@ def list_projects() -> ResponseReturnValue:
 
 
 @api.get("/projects/current", summary="Show a project", responses={200: ProjectInfo})
-def show_project(query: context.ProjectQuery) -> ResponseReturnValue:
+def show_project(query: context.ProjectQuery) -> Response:
     """Show the project that the request means."""
     from lossi import projects
 
@@ -49,7 +50,7 @@ def show_project(query: context.ProjectQuery) -> ResponseReturnValue:
 
 
 @api.post("/projects", summary="Make a folder a project", responses={201: ProjectInfo})
-def create_project(body: NewProject) -> ResponseReturnValue:
+def create_project(body: NewProject) -> tuple[Response, int]:
     """Make an existing folder a project and remember it."""
     from lossi import projects
     from lossi.errors import InvalidInput
@@ -57,5 +58,5 @@ def create_project(body: NewProject) -> ResponseReturnValue:
 
     if not body.path.startswith("/") or "\0" in body.path:
         raise InvalidInput("the path of a project must be absolute", hint="send the whole path, from /")
-    folder = roots.default(context.default_project()).resolve(body.path)
+    folder = roots.default(context.default_root()).resolve(body.path)
     return jsonify(plain(projects.describe(projects.init(folder)))), 201

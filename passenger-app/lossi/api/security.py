@@ -165,7 +165,9 @@ def _through_token_door(app: Flask, token: str) -> Response | None:
         hint = "a link works once and for ten minutes; print a new one with `lossi serve --link`"
     else:
         hint = f"browsers: open the link that `lossi serve --link` prints; programs: send `Authorization: Bearer …` with the token from {token_file()}"
-    response = problems.answer(401, "not-authenticated", "Please prove who you are", "this server answers its owner only", hint=hint)
+    response = problems.answer(
+        401, "not-authenticated", "Please prove who you are", "this server answers its owner only", hint=hint
+    )
     response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
@@ -181,7 +183,11 @@ def _cross_site(door: Door) -> Response | None:
         return problems.answer(403, "forbidden", "Not allowed", "writes from pages of other sites are refused")
     if request.mimetype != "application/json" and (request.content_length or request.method != "DELETE"):
         return problems.answer(
-            415, "http-error", "Unsupported Media Type", "writes need Content-Type: application/json", hint="send the body as JSON"
+            415,
+            "http-error",
+            "Unsupported Media Type",
+            "writes need Content-Type: application/json",
+            hint="send the body as JSON",
         )
     if door.token is not None and _bearer(request, door.token):
         return None

@@ -6,8 +6,7 @@ import os
 import pwd
 from typing import Any
 
-from flask import current_app, jsonify
-from flask.typing import ResponseReturnValue
+from flask import Response, current_app, jsonify
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
 
@@ -35,7 +34,7 @@ class SessionInfo(BaseModel):
 
 
 @api.get("/health", summary="Health", responses={200: Health})
-def health() -> ResponseReturnValue:
+def health() -> Response:
     """Say whether the state folder can be written and the catalogue is valid."""
     from lossi import environments, settings
     from lossi.errors import LossiError
@@ -58,7 +57,7 @@ def health() -> ResponseReturnValue:
 
 
 @api.get("/session", summary="Session", responses={200: SessionInfo})
-def session() -> ResponseReturnValue:
+def session() -> Response:
     """Return the user, the version and the CSRF token of this browser session."""
     project = current_app.config.get("LOSSI_PROJECT")
     info = SessionInfo(
@@ -71,7 +70,7 @@ def session() -> ResponseReturnValue:
 
 
 @api.get("/openapi.json", doc_ui=False)
-def document() -> ResponseReturnValue:
+def document() -> Response:
     """Return the OpenAPI 3.1 document of this API."""
     return jsonify(openapi(current_app))
 

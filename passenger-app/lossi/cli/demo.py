@@ -11,10 +11,11 @@ import typer
 from lossi.cli import output
 
 if TYPE_CHECKING:
+    from lossi.jobs import Job
     from lossi.projects import Project
 
 NOTEBOOK = "train_digits.ipynb"
-GRID = {"classifier": ["logistic", "svc", "forest"], "complexity": [0.3, 3.0], "scaled": [True, False]}
+GRID: dict[str, list[object]] = {"classifier": ["logistic", "svc", "forest"], "complexity": [0.3, 3.0], "scaled": [True, False]}
 
 
 def demo(
@@ -71,7 +72,7 @@ def create_project(directory: Path) -> Project:
     return projects.init(directory)
 
 
-def _sweep(project: Project):  # type: ignore[no-untyped-def]
+def _sweep(project: Project) -> Job:
     from lossi import jobs
 
     spec = jobs.validated({"notebook": NOTEBOOK, "sweep": {"grid": GRID}, "environment": "sklearn"})

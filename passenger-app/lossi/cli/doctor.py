@@ -17,6 +17,7 @@ import typer
 
 from lossi.cli import options, output
 from lossi.errors import LossiError
+from lossi.runner.records import PreparedJob
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,9 @@ def _scheduler() -> Iterator[Finding]:
     from lossi.jobs import schedulers
 
     scheduler = schedulers.get(None)
+    job = PreparedJob(id="0" * 26, name="doctor", kind="command", project=str(Path.cwd()), user="", created="")
     try:
-        scheduler.check_allowed()
+        scheduler.preview(job, Path.cwd())
         yield Finding("scheduler", "ok", scheduler.name)
     except LossiError as error:
         yield Finding("scheduler", "error", f"{error.what}{': ' + error.why if error.why else ''}", error.hint)

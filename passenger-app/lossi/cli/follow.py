@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lossi.cli import output
@@ -38,7 +38,7 @@ def until_ended(project: Project, job_id: str) -> Job:
         raise
 
 
-def _looks(project: Project, job_id: str) -> Any:
+def _looks(project: Project, job_id: str) -> Iterator[Job]:
     """Yield the job again and again, soon at first and then less often, until it has ended."""
     from lossi import jobs
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lossi.cli import options, output
+from lossi.jsonable import plain
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -34,7 +35,14 @@ def list_projects(as_json: options.Json = False) -> None:
 
     def render() -> None:
         rows = [
-            [info.name, info.path, info.jobs, info.runs, (info.commit or "")[:10], "yes" if info.writable else "no"]
+            [
+                info.name,
+                info.path,
+                info.jobs,
+                info.runs,
+                ((info.git and info.git.commit) or "")[:10],
+                "yes" if info.writable else "no",
+            ]
             for info in infos
         ]
         output.show_table(
@@ -55,7 +63,7 @@ def show(project: options.Project = None, as_json: options.Json = False) -> None
     info = projects.describe(options.project(project))
 
     def render() -> None:
-        for name, value in output.plain(info).items():
+        for name, value in plain(info).items():
             output.say(f"{name:16} {'' if value is None else value}")
 
     output.emit(info, as_json, render)
