@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -24,48 +22,43 @@ from lossi.runner.records import SubmissionRecord
 
 Spec = Callable[..., Any]
 
-CHILD = """
-import os, sys
-sys.path[:0] = [{tests!r}]
-from pathlib import Path
-from direct_scheduler import DirectScheduler
-from lossi import jobs
-from lossi.jobs import prepare, schedulers, submission, watching
-from lossi.projects import Project
-scheduler = DirectScheduler(Path({folder!r}), hold=True)
-schedulers.register("direct", lambda: scheduler)
-{before}
-spec = jobs.validated({spec!r})
-print(jobs.submit(Project(Path({root!r})), spec, idempotency_key={key!r}).id)
-"""
+
+def die(*_: Any) -> Any:
+    os._exit(9)
+
 
 DIE = {
-    "before the directory is there": "import pathlib; pathlib.Path.rename = lambda *_: os._exit(9)",
-    "after preparing": "DirectScheduler.submit = lambda *_: os._exit(9)",
-    "after submitting": "watching.write_submission = lambda *_: os._exit(9)",
+    "before the directory is there": (Path, "rename"),
+    "after preparing": (DirectScheduler, "submit"),
+    "after submitting": (watching, "write_submission"),
 }
+"""Where a submitting process dies: what is called there, and does not return."""
 
 
-def child(
-    project: Project, direct: DirectScheduler, spec: Any, *, key: str | None = None, before: str = ""
-) -> subprocess.Popen[str]:
-    """Submit in a process of its own, which may be told to die at some point."""
-    values = {
-        "tests": str(Path(__file__).parent),
-        "folder": str(direct.folder),
-        "spec": spec.model_dump(),
-        "root": str(project.root),
-    }
-    code = CHILD.format(**values, key=key, before=before)
-    environment = {**os.environ, "PYTHONPATH": str(Path(jobs.__file__).parents[2])}
-    return subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def child(project: Project, spec: Any, *, key: str | None = None, dies: tuple[Any, str] | None = None) -> tuple[int, int]:
+    """Submit in a process of its own; return its pid and a pipe with its answer."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if dies:
+                setattr(*dies, die)
+            os.write(writer, jobs.submit(project, spec, idempotency_key=key).id.encode())
+            os._exit(0)
+        except BaseException as error:
+            os.write(writer, repr(error).encode()[:4000])
+        finally:
+            os._exit(1)
+    os.close(writer)
+    return pid, reader
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out.strip(), err
+def ended(process: tuple[int, int]) -> tuple[int, str]:
+    """Return exit code and answer of a child."""
+    pid, reader = process
+    with os.fdopen(reader) as stream:
+        said = stream.read()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said
 
 
 def directories(project: Project) -> list[str]:
@@ -115,10 +108,10 @@ def test_a_refused_request_gives_its_key_back(project: Project, spec: Spec, dire
 
 def test_many_at_once_with_one_key_are_one_job(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     jobs.submit(project, spec(parameters={"depth": 1}))  # the store is made once
-    processes = [child(project, direct, spec(), key="double click") for _ in range(6)]
+    processes = [child(project, spec(), key="double click") for _ in range(6)]
     answers = [ended(process) for process in processes]
-    assert {code for code, _, _ in answers} == {0}, answers
-    assert len({out for _, out, _ in answers}) == 1
+    assert {code for code, _ in answers} == {0}, answers
+    assert len({said for _, said in answers}) == 1
     assert len(direct.submissions()) == len(directories(project)) == 2
 
 
@@ -126,8 +119,7 @@ def test_many_at_once_with_one_key_are_one_job(project: Project, spec: Spec, dir
 def test_a_repeated_request_goes_on_where_a_dead_process_stopped(
     project: Project, spec: Spec, direct: DirectScheduler, point: str
 ) -> None:
-    code, _, err = ended(child(project, direct, spec(), key="k", before=DIE[point]))
-    assert code == 9, err
+    assert ended(child(project, spec(), key="k", dies=DIE[point])) == (9, "")
     before = [*directories(project), *direct.submissions()]
     job = jobs.submit(project, spec(), idempotency_key="k")
     assert job.state == "queued"
@@ -141,16 +133,16 @@ def test_a_repeated_request_goes_on_where_a_dead_process_stopped(
 def test_many_at_once_take_over_from_a_dead_process_once(
     project: Project, spec: Spec, direct: DirectScheduler, point: str
 ) -> None:
-    ended(child(project, direct, spec(), key="k", before=DIE[point]))
-    answers = [ended(process) for process in [child(project, direct, spec(), key="k") for _ in range(4)]]
-    assert {code for code, _, _ in answers} == {0}, answers
+    assert ended(child(project, spec(), key="k", dies=DIE[point])) == (9, "")
+    answers = [ended(process) for process in [child(project, spec(), key="k") for _ in range(4)]]
+    assert {code for code, _ in answers} == {0}, answers
     assert directories(project) == direct.submissions() == [answers[0][1]]
-    assert len({out for _, out, _ in answers}) == 1
+    assert len({said for _, said in answers}) == 1
 
 
 def test_a_chain_of_deaths_is_survived(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     for point in DIE.values():
-        ended(child(project, direct, spec(), key="k", before=point))
+        assert ended(child(project, spec(), key="k", dies=point)) == (9, "")
     assert jobs.submit(project, spec(), idempotency_key="k").state == "queued"
     assert len(directories(project)) == len(direct.submissions()) == 1
 
@@ -185,7 +177,7 @@ def test_submissions_at_once_without_keys_are_different_jobs(project: Project, s
 
 
 def test_a_job_that_was_accepted_before_its_submitter_died_goes_on(project: Project, spec: Spec, direct: DirectScheduler) -> None:
-    ended(child(project, direct, spec(), before=DIE["after submitting"]))
+    assert ended(child(project, spec(), dies=DIE["after submitting"])) == (9, "")
     [job_id] = direct.submissions()
     assert not (project.jobs / job_id / records.SUBMISSION).exists()
     assert jobs.reconcile(project) == [job_id]
@@ -195,7 +187,7 @@ def test_a_job_that_was_accepted_before_its_submitter_died_goes_on(project: Proj
 
 
 def test_a_job_that_was_never_submitted_says_so_and_what_to_do(project: Project, spec: Spec, direct: DirectScheduler) -> None:
-    ended(child(project, direct, spec(), before=DIE["after preparing"]))
+    assert ended(child(project, spec(), dies=DIE["after preparing"])) == (9, "")
     [job_id] = directories(project)
     job = jobs.list_jobs(project).items[0]
     assert (job.id, job.state, job.reason, job.counts) == (job_id, "failed", watching.NEVER_SUBMITTED, {"failed": 1})
