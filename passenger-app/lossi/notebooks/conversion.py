@@ -53,6 +53,5 @@ def script(notebook: Notebook) -> Script:
             why=" ".join(notebook.notes) or "only Python and R notebooks can",
             hint="choose a Python or R kernel in Jupyter and save the notebook",
         )
-    # JSON can hold half a character, which no file can: written as an escape it means the same in a Python string.
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return Script(text, notebook.language, suffix, (*notebook.notes, *notes))

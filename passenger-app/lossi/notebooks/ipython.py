@@ -67,7 +67,7 @@ class LogicalLine:
     def text(self) -> str:
         """The lines joined; backslashes at line ends are resolved in IPython's lines."""
         if self.special:
-            return " ".join(line.strip().removesuffix("\\").rstrip() for line in self.lines)
+            return " ".join(line.removesuffix("\\") for line in self.lines).strip()
         return "\n".join(self.lines)
 
 

@@ -80,7 +80,9 @@ class _Cells:
         """Return a cell as it stands in the script."""
         if SKIPPED_TAG in cell.tags:
             return _commented(cell.source)
-        translation = ipython.translated(cell.source.strip("\n"))
+        # JSON can hold half a character, which no file can: as an escape it means the same in a string.
+        source = cell.source.encode("utf-8", "backslashreplace").decode("utf-8")
+        translation = ipython.translated(source.strip("\n"))
         self.ipython = self.ipython or translation.needs_ipython
         code = self._without_futures(translation.code)
         may_fail = MAY_FAIL_TAG in cell.tags

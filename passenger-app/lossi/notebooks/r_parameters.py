@@ -124,9 +124,13 @@ def _raw_end(source: str, position: int) -> int | None:
     match = _RAW.match(source, position)
     if not match:
         return None
-    close = _CLOSING[match["open"]] + match["dashes"] + match["quote"]
+    close = _raw_close(match)
     end = source.find(close, match.end())
     return len(source) if end < 0 else end + len(close)
+
+
+def _raw_close(match: re.Match[str]) -> str:
+    return _CLOSING[match["open"]] + match["dashes"] + match["quote"]
 
 
 class _Reader:
@@ -228,7 +232,10 @@ def _unquoted(text: str) -> str:
     """Return what an R string literal means."""
     raw = _RAW.match(text)
     if raw:
-        return text[raw.end() : -(2 + len(raw["dashes"]))]
+        close = _raw_close(raw)
+        if len(text) < raw.end() + len(close) or not text.endswith(close):
+            raise NotPlain
+        return text[raw.end() : -len(close)]
     if len(text) < 2 or text[-1] != text[0]:
         raise NotPlain
     return _ESCAPE.sub(_unescaped, text[1:-1])

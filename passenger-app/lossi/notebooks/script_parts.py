@@ -1,7 +1,7 @@
 """Functions that are copied as they stand into the scripts made from Python notebooks.
 
 They run in the notebook's environment: Python 3.9 or later, standard library, IPython only where a cell needs it. Each must
-stand alone, because its source travels without this module.
+stand alone, because its source travels without this module; so annotations that need an import are in quotes.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ def _given_flags(about: str, parameters: "list[tuple[str, str, bool, bool, str]]
         def __init__(self, kind: str, optional: bool) -> None:
             self.kind, self.optional = kind, optional
 
-        def __call__(self, text: str) -> Any:
+        def __call__(self, text: str) -> "Any":
             word = text.strip().lower()
             if self.kind == "str":
                 return text
@@ -31,9 +31,8 @@ def _given_flags(about: str, parameters: "list[tuple[str, str, bool, bool, str]]
             try:
                 if self.kind in ("int", "float"):
                     return int(text) if self.kind == "int" else float(text)
-                value = json.loads(
-                    {"true": "true", "false": "false", "nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(word, text)
-                )
+                words = {"True": "true", "False": "false", "None": "null", "nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+                value = json.loads(words.get(text.strip(), text))
             except ValueError:
                 if self.kind == "any":
                     return text
@@ -49,7 +48,8 @@ def _given_flags(about: str, parameters: "list[tuple[str, str, bool, bool, str]]
             }
             raise argparse.ArgumentTypeError(f"expected {wanted[self.kind]}, not {text[:60]!r}")
 
-    parser = argparse.ArgumentParser(description=about.replace("%", "%%"), allow_abbrev=False, add_help=False)
+    about = about.replace("%", "%%") if "%(prog)" in about else about
+    parser = argparse.ArgumentParser(description=about, allow_abbrev=False, add_help=False)
     names = [item[0] for item in parameters]
     parser.add_argument("-h", *([] if "help" in names else ["--help"]), action="help", help="show this help")
     taken = {"--help", *("--" + name for name in names)}
@@ -64,7 +64,7 @@ def _given_flags(about: str, parameters: "list[tuple[str, str, bool, bool, str]]
         if kind == "bool":
             group = parser.add_mutually_exclusive_group(required=required)
             group.add_argument(*flags, nargs="?", const=True, type=Value(kind, optional), metavar="true|false", **common)
-            common["help"] = argparse.SUPPRESS if len(flags) == 1 else "the opposite"
+            common["help"] = "the opposite"
             group.add_argument(*dict.fromkeys(("--no-" + dashed, "--no-" + name)), action="store_false", **common)
         else:
             parser.add_argument(*flags, required=required, type=Value(kind, optional), metavar=kind.upper(), **common)
@@ -81,7 +81,7 @@ def _given_flags(about: str, parameters: "list[tuple[str, str, bool, bool, str]]
     return given
 
 
-def _start_ipython(names: "dict[str, Any]") -> Any:
+def _start_ipython(names: "dict[str, Any]") -> "Any":
     """Return `get_ipython` of an IPython that works on these names, for magics and shell lines."""
     import sys
 
