@@ -1,6 +1,6 @@
 """Idempotency keys: one request, one job, however often it is sent and whoever dies in between.
 
-Touches ``.lossi/jobs/.keys/``. A key's first claim is the file ``<sha256 of the key>``; whoever takes over from a claimant that
+Touches ``.lossi/jobs/.keys/``. A key's first claim is the file ``<sha256 of user and key>``; whoever takes over from a claimant that
 died makes the next one, ``<sha256>.1``, ``<sha256>.2``… Each is created exclusively by a link, so every takeover has one winner.
 """
 
@@ -104,7 +104,8 @@ def abandon(project: Project, key: str, mine: Claim) -> None:
 
 
 def _file(project: Project, key: str) -> Path:
-    return project.jobs / FOLDER / hashlib.sha256(os.fsencode(key)).hexdigest()
+    # Each user's keys are their own, also in a project that several work in.
+    return project.jobs / FOLDER / hashlib.sha256(f"{os.geteuid()}:{key}".encode()).hexdigest()
 
 
 def _of_generation(first: Path, generation: int) -> Path:

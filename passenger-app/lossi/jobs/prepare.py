@@ -154,7 +154,7 @@ def _header(job: PreparedJob, directory: Path, directives: Sequence[str]) -> scr
     runner = [environment.python, os.fspath(directory / records.RUNNER), "run", "--job", os.fspath(directory)]
     binds = [] if environment.kind == "local" else _binds(job, directory)
     argv = environments.command(environment, runner, binds=binds)
-    return script.Header(job.id, directory, job.tasks, argv, environment.variables, directives)
+    return script.Header(job.id, directory, job.tasks, argv, environment.kind, environment.variables, directives)
 
 
 def _binds(job: PreparedJob, directory: Path) -> list[Path | environments.Mount]:

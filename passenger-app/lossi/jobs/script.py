@@ -35,6 +35,8 @@ class Header:
         Number of tasks.
     argv
         What starts the runner; the script adds ``--task N --attempt K``.
+    kind
+        ``local`` or ``apptainer``: a container gets its own temporary folder and the variables that it may see.
     variables
         Environment variables that the catalogue sets.
     directives
@@ -45,6 +47,7 @@ class Header:
     directory: Path
     tasks: int
     argv: Sequence[str]
+    kind: str = "local"
     variables: Mapping[str, str] = field(default_factory=dict)
     directives: Sequence[str] = ()
 
@@ -62,6 +65,7 @@ def render(header: Header) -> str:
     lines.append(f"job_id={_job_id(header.job_id)}")
     lines.append(f"job_directory={_quoted(os.fspath(header.directory))}")
     lines.append(f"tasks={int(header.tasks)}")
+    lines.append(f"kind={_kind(header.kind)}")
     for name, value in sorted(header.variables.items()):
         if not _VARIABLE.fullmatch(name):
             raise InvalidInput(
@@ -86,6 +90,12 @@ def body() -> str:
 def _job_id(text: str) -> str:
     if not ulid.is_ulid(text):
         raise InvalidInput(f"{text!r} is not the id of a job")
+    return text
+
+
+def _kind(text: str) -> str:
+    if text not in ("local", "apptainer"):
+        raise InvalidInput(f"{text!r} is no way to start an environment")
     return text
 
 

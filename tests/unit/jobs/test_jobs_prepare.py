@@ -181,6 +181,25 @@ def test_a_table_of_texts_becomes_values_of_the_declared_types(project: Project,
     assert rows(project, free) == [{"n": 3, "w": "abc"}]
 
 
+def test_a_container_sees_the_job_the_artifacts_and_the_data_read_only(tmp_path: Path) -> None:
+    image = "/images/sklearn 1.sif"
+    environment = records.ResolvedEnvironment(
+        "sklearn", "apptainer", "python3", ["apptainer", "exec", "--contain", image], sif=image
+    )
+    job = PreparedJob(
+        "01aryz6s41tsv4rrffq69g5fav", "n", "notebook", "/p", "me", "", environment=environment,
+        code=records.CodeSnapshot(links=[records.DataLink("data", "/p/da ta,1")]),
+        tracking=records.TrackingTarget("x", "1", "/p/.lossi/artifacts/1"),
+    )  # fmt: skip
+    header = prepare._header(job, Path("/p/.lossi/jobs/x"), [])
+    assert header.kind == "apptainer"
+    assert header.argv == [
+        "apptainer", "exec", "--contain", "--bind", "/p/.lossi/jobs/x:/p/.lossi/jobs/x", "--bind", "/p/.lossi/artifacts/1:/p/.lossi/artifacts/1",
+        "--mount", 'type=bind,"source=/p/da ta,1","destination=/p/da ta,1",ro', image,
+        "python3", "/p/.lossi/jobs/x/runner.pyz", "run", "--job", "/p/.lossi/jobs/x",
+    ]  # fmt: skip
+
+
 def test_a_notebook_that_git_ignores_still_travels(project: Project, spec: Spec) -> None:
     subprocess.run(["git", "init", "-q", str(project.root)], check=True)
     (project.root / ".gitignore").write_text("train.ipynb\n")

@@ -58,9 +58,9 @@ def directory(tmp_path: Path) -> Path:
     return folder
 
 
-def make(directory: Path, program: str, *, tasks: int = 3, argv: list[str] | None = None) -> Path:
+def make(directory: Path, program: str, *, tasks: int = 3, argv: list[str] | None = None, kind: str = "local") -> Path:
     """Write a script whose runner is a Python program."""
-    text = script.render(Header(JOB_ID, directory, tasks, argv or [sys.executable, "-c", program]))
+    text = script.render(Header(JOB_ID, directory, tasks, argv or [sys.executable, "-c", program], kind))
     path = directory / records.SCRIPT
     path.write_bytes(script.encoded(text))
     return path
@@ -103,14 +103,22 @@ def test_the_script_of_a_job_with_directives_variables_and_odd_paths(golden: Sna
         str(place),
     ]
     header = Header(
-        JOB_ID, place, 10_000, argv, {"B": "two\nlines", "A": "$HOME; \"'"}, ["#SBATCH --time=60", "#SBATCH --array=0-9999%50"]
+        JOB_ID,
+        place,
+        10_000,
+        argv,
+        "apptainer",
+        {"B": "two\nlines", "A": "$HOME; \"'"},
+        ["#SBATCH --time=60", "#SBATCH --array=0-9999%50"],
     )
     assert script.render(header) == golden
 
 
 def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "script.sh"
-    path.write_text(script.render(Header(JOB_ID, Path("/a b"), 1, ["python3", "it's"], {"A": "b"}, ["#SBATCH -t 1"])))
+    path.write_text(
+        script.render(Header(JOB_ID, Path("/a b"), 1, ["python3", "it's"], "apptainer", {"A": "b"}, ["#SBATCH -t 1"]))
+    )
     done = subprocess.run([Path(sys.executable).with_name("shellcheck"), "--shell=sh", path], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
@@ -119,13 +127,14 @@ def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
     "header",
     [
         Header("x; rm -rf /", Path("/j"), 1, ["p"]),
+        Header(JOB_ID, Path("/j"), 1, ["p"], "x; rm -rf /"),
         Header(JOB_ID, Path("/j\0"), 1, ["p"]),
         Header(JOB_ID, Path("/j"), 1, ["p\0"]),
-        Header(JOB_ID, Path("/j"), 1, ["p"], {"A B": "x"}),
-        Header(JOB_ID, Path("/j"), 1, ["p"], {"A": "\0"}),
-        Header(JOB_ID, Path("/j"), 1, ["p"], {}, ["#SBATCH -t 1\nrm -rf /"]),
-        Header(JOB_ID, Path("/j"), 1, ["p"], {}, ["rm -rf /"]),
-        Header(JOB_ID, Path("/j"), 1, ["p"], {}, ["#!/bin/evil"]),
+        Header(JOB_ID, Path("/j"), 1, ["p"], "local", {"A B": "x"}),
+        Header(JOB_ID, Path("/j"), 1, ["p"], "local", {"A": "\0"}),
+        Header(JOB_ID, Path("/j"), 1, ["p"], "local", {}, ["#SBATCH -t 1\nrm -rf /"]),
+        Header(JOB_ID, Path("/j"), 1, ["p"], "local", {}, ["rm -rf /"]),
+        Header(JOB_ID, Path("/j"), 1, ["p"], "local", {}, ["#!/bin/evil"]),
     ],
 )
 def test_what_cannot_be_written_into_a_script_is_refused(header: Header) -> None:
@@ -192,6 +201,30 @@ def test_what_the_portal_carries_does_not_reach_the_runner(directory: Path, shel
     assert "PYTHONNOUSERSITE" in said
     for name in ("PYTHONPATH", "LD_PRELOAD", "SECRET_KEY_BASE", "RUBYOPT", "BUNDLE_GEMFILE"):
         assert name not in said
+
+
+def test_a_container_gets_a_folder_of_its_own_and_the_variables_it_may_see(directory: Path, shell: str, tmp_path: Path) -> None:
+    program = "import json, os; json.dump(dict(os.environ), open('seen', 'w')); os.stat(os.environ['APPTAINER_WORKDIR'])"
+    temporary = tmp_path / "tmp of mine"
+    temporary.mkdir()
+    value = "two\nlines=$(touch pwned) '\""
+    shown = {
+        "SLURM_JOB_ID": "7",
+        "CUDA_VISIBLE_DEVICES": "1,3",
+        "OMP_NUM_THREADS": "2",
+        "https_proxy": "http://p:1",
+        "LOSSI_X": value,
+    }
+    hidden = {"SLURM_JWT": "secret", "AWS_SECRET_ACCESS_KEY": "secret", "MYVAR": "x"}
+    run(shell, make(directory, program, kind="apptainer"), TMPDIR=str(temporary), **shown, **hidden)
+    seen = json.loads((directory / "seen").read_text())
+    for name, expected in {**shown, "LOSSI_JOB_ID": JOB_ID, "LOSSI_TASK": "0"}.items():
+        assert seen[f"APPTAINERENV_{name}"] == expected
+    for name in hidden:
+        assert f"APPTAINERENV_{name}" not in seen
+    assert seen["APPTAINER_WORKDIR"].startswith(f"{temporary}/lossi-0.")
+    assert names(temporary) == [], "it is removed when the task has ended"
+    assert not (directory / "pwned").exists()
 
 
 def test_an_array_element_of_slurm_knows_its_task_and_attempt(directory: Path, shell: str) -> None:

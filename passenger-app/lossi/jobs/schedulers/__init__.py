@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from pathlib import Path
 
+from lossi import settings
 from lossi.errors import InvalidInput, did_you_mean
 from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, Scheduler, TaskView
 
@@ -11,9 +14,15 @@ DEFAULT = "local"
 
 
 def _local() -> Scheduler:
+    return _local_of(settings.state_dir())
+
+
+@functools.lru_cache(maxsize=4)
+def _local_of(state: Path) -> Scheduler:
+    """Return one adapter per state folder: it remembers how far it has read each job's journal."""
     from lossi.jobs.schedulers.local import LocalScheduler
 
-    return LocalScheduler()
+    return LocalScheduler(state / "local")
 
 
 _FACTORIES: dict[str, Callable[[], Scheduler]] = {"local": _local}

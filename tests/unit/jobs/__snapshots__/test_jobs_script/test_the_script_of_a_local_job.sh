@@ -3,6 +3,7 @@
 job_id=01aryz6s41tsv4rrffq69g5fav
 job_directory=/work/p/.lossi/jobs/x
 tasks=12
+kind=local
 set -- /opt/venv/bin/python /work/p/.lossi/jobs/x/runner.pyz run --job /work/p/.lossi/jobs/x
 # ---- From here on all scripts are the same. "$@" starts the runner; this script adds task and attempt. ----
 set -u
@@ -45,6 +46,17 @@ rm -f "$folder/exit.json" # of an earlier attempt
 LOSSI_JOB_ID=$job_id
 LOSSI_TASK=$task
 export LOSSI_JOB_ID LOSSI_TASK
+workdir=
+if [ "$kind" = apptainer ]; then
+    # The container starts with a clean environment and a /tmp of its own, which without this would be a few MiB of memory.
+    workdir=$(mktemp -d "${TMPDIR:-/tmp}/lossi-$task.XXXXXXXX") || fail "cannot make a folder in ${TMPDIR:-/tmp}" 1
+    APPTAINER_WORKDIR=$workdir
+    export APPTAINER_WORKDIR
+    # Only names can be in this list, so there is nothing in it for `eval` to run.
+    for name in $(env | sed -nE 's/^((SLURM|LOSSI|MLFLOW|OMP|MKL|OPENBLAS|CUDA_VISIBLE|NVIDIA|ROCR|HIP|HSA)_[A-Z0-9_]*|GPU_DEVICE_ORDINAL|TZ|[A-Za-z]*_(PROXY|proxy))=.*/\1/p'); do
+        [ "$name" = SLURM_JWT ] || eval "export APPTAINERENV_$name=\"\${$name-}\""
+    done
+fi
 started=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 began=$(date +%s)
 
@@ -107,4 +119,5 @@ if [ ! -f "$folder/exit.json" ]; then
         printf 'lossi: cannot write %s/exit.json\n' "$folder" >&2
     fi
 fi
+[ -z "$workdir" ] || rm -rf "$workdir"
 exit "$status"
