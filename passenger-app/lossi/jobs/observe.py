@@ -156,8 +156,9 @@ def task_row(job: PreparedJob, submitted: str | None, seen: Seen, state: State) 
     left = seen.exit or TaskExit(seen.task, state.state)
     view = seen.view
     ended_now = state.state in FINAL_STATES
-    started = left.started or state.facts.get("started") or (view.started if view else None)
-    ended = (left.ended or state.facts.get("ended")) if ended_now else None
+    started = stamp(left.started or state.facts.get("started") or (view.started if view else None))
+    ended = stamp(left.ended or state.facts.get("ended")) if ended_now else None
+    submitted = stamp(submitted)
     elapsed = _elapsed(left, started, ended) if ended_now else None
     asked = job.resources
     exit_code = left.exit_code if seen.exit else state.facts.get("exit_code")
@@ -173,8 +174,8 @@ def task_row(job: PreparedJob, submitted: str | None, seen: Seen, state: State) 
         "attempt": left.attempt,
         "host": left.host or state.facts.get("host") or (view.host if view else None),
         "submitted": submitted,
-        "started": started or None,
-        "ended": ended or None,
+        "started": started,
+        "ended": ended,
         "wait_s": _difference(submitted, started),
         "elapsed_s": elapsed,
         "cpu_s": left.cpu_s,
@@ -214,6 +215,17 @@ def job_reason(state: str, tasks: int, counts: Mapping[str, int], only: str) -> 
         return only
     words = [f"{counts[name]:,} {name.replace('_', ' ')}" for name in WORST_FIRST if name != SUCCEEDED and counts.get(name)]
     return f"of {tasks:,} tasks {', '.join(words)}"
+
+
+def utc(moment: float) -> str:
+    """Return ISO 8601 in UTC, to the millisecond, for seconds since the epoch."""
+    return datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def stamp(text: str | None) -> str | None:
+    """Return a time in the one form of the index, whose order as text is the order in time; None for nothing or nonsense."""
+    moment = seconds(text)
+    return None if moment is None else utc(moment)
 
 
 def seconds(text: str | None) -> float | None:

@@ -5,7 +5,6 @@ Reads the notebook, the catalogue and the settings. Knows nothing of job directo
 
 from __future__ import annotations
 
-import datetime
 import os
 import pwd
 import re
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 import lossi
 from lossi import environments, notebooks, settings
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
-from lossi.jobs import schedulers, sweep, ulid
+from lossi.jobs import observe, schedulers, sweep, ulid
 from lossi.jobs.code import Code
 from lossi.jobs.resources import format_time
 from lossi.jobs.spec import JobSpec
@@ -85,7 +84,7 @@ def make(
         kind=spec.kind,
         project=str(project.root),
         user=user_name(),
-        created=utc(time.time()),
+        created=observe.utc(time.time()),
         source=facts.path,
         command=list(spec.command or spec.arguments),
         working_directory=facts.folder,
@@ -119,11 +118,6 @@ def user_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return str(os.geteuid())
-
-
-def utc(moment: float) -> str:
-    """Return ISO 8601 in UTC for seconds since the epoch."""
-    return datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from lossi.files import atomic, permissions
 from lossi.jobs import index, observe, preparer, schedulers, ulid
 from lossi.jobs.index import Change
 from lossi.jobs.observe import Row, Seen
-from lossi.jobs.plan import utc
 from lossi.jobs.prepare import remove_left_behind
 from lossi.projects import Project
 from lossi.projects import index as store
@@ -260,7 +259,7 @@ def _changed(connection: sqlite3.Connection, one: _Open, view: schedulers.JobVie
     for number in numbers:
         if number in settled or not 0 <= number < job.tasks:
             continue
-        seen = _seen(one.directory, number, now, folders.get(number), views.get(number))
+        seen = _seen(one.directory, number, now, number in folders, views.get(number))
         state = observe.task_state(seen, view, observe.seconds(one.submission.submitted))
         if state is None or (view is None and not state.final and number in before):
             continue  # nothing new, or nobody to ask who knows better than the index
@@ -282,27 +281,28 @@ def _row(one: _Open, view: schedulers.JobView | None, now: float) -> Row:
     return index.job_row(one.job, one.submission, state, word, reason)
 
 
-def _folders(directory: Path) -> dict[int, float]:
-    """Return the tasks that have a folder, and when it was last changed."""
+def _folders(directory: Path) -> set[int]:
+    """Return the tasks that have a folder: those that have started."""
     try:
-        entries = [entry for entry in os.scandir(directory / records.TASK_FOLDER) if entry.name.isdecimal()]
+        return {int(name) for name in os.listdir(directory / records.TASK_FOLDER) if name.isdecimal()}  # noqa: PTH208 only names
     except OSError:
-        return {}
-    found: dict[int, float] = {}
-    for entry in entries:
-        with contextlib.suppress(OSError):
-            found[int(entry.name)] = entry.stat(follow_symlinks=False).st_mtime
-    return found
+        return set()
 
 
-def _seen(directory: Path, number: int, now: float, folder: float | None, view: schedulers.TaskView | None) -> Seen:
-    if folder is None:
+def _seen(directory: Path, number: int, now: float, has_folder: bool, view: schedulers.TaskView | None) -> Seen:
+    if not has_folder:
         return Seen(number, now, view=view)
     place = directory / records.TASK_FOLDER / str(number)
     left = records.load_optional(records.TaskExit, place / records.EXIT)
-    ending = records.load_optional(records.Ending, place / records.ENDING) if left and left.written_by != "runner" else None
-    progress = records.load_optional(records.Progress, place / records.PROGRESS) if left is None and view is None else None
-    return Seen(number, now, left, ending, progress, folder, view)
+    if left is not None:
+        ending = records.load_optional(records.Ending, place / records.ENDING) if left.written_by != "runner" else None
+        return Seen(number, now, left, ending, started_folder=now, view=view)
+    progress = records.load_optional(records.Progress, place / records.PROGRESS) if view is None else None
+    try:
+        changed = place.stat().st_mtime
+    except OSError:
+        changed = now
+    return Seen(number, now, progress=progress, started_folder=changed, view=view)
 
 
 def _gone(connection: sqlite3.Connection, job_id: str) -> Change:
@@ -328,7 +328,7 @@ def _unreadable(directory: Path, reason: str) -> Row:
     owner = ""
     with contextlib.suppress(OSError, KeyError):
         owner = pwd.getpwuid(directory.stat().st_uid).pw_name
-    return index.unreadable_row(directory.name, utc(ulid.moment(directory.name)), owner, reason)
+    return index.unreadable_row(directory.name, observe.utc(ulid.moment(directory.name)), owner, reason)
 
 
 def handle(job: PreparedJob, directory: Path, submission: SubmissionRecord) -> schedulers.Handle:

@@ -61,7 +61,7 @@ def test_a_sweep_from_queued_to_its_end(project: Project, sweep: Any, direct: Di
         direct.say(job.id, task, TaskView("failed", "FAILED", started=now(), ended=now()))
     job = jobs.get(project, job.id)
     assert (job.state, job.counts, job.reason) == ("failed", {"failed": 1, "succeeded": 2}, "of 3 tasks 1 failed")
-    assert (job.ended, job.progress) == ("2024-01-01T00:01:00Z", 1.0)
+    assert (job.ended, job.progress) == ("2024-01-01T00:01:00.000Z", 1.0)
 
 
 def test_the_reason_of_the_only_task_is_the_jobs(project: Project, spec: Spec, ends: Ends) -> None:
