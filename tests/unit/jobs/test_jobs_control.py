@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import notebook
 from direct_scheduler import DirectScheduler
+from job_notebooks import notebook
 
 from lossi import jobs
 from lossi.errors import Conflict, InvalidInput, NotFound, Unavailable

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import notebook
 from direct_scheduler import DirectScheduler
+from job_notebooks import notebook
 
 from lossi import jobs
 from lossi.errors import Forbidden, InvalidInput, LossiError, NotFound, NotSupported, Unavailable
