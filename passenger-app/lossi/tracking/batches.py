@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from sqlite3 import connect
 
 from lossi.errors import LossiError
 from lossi.projects import Project, stores
@@ -97,9 +98,7 @@ class Session:
         self._rate = 0.0
         self._began = 0.0
         patience = PATIENCE_S if tally.budget_s is None else max(0.1, min(tally.budget_s, 1.0))
-        self.connection = sqlite3.connect(
-            _uri(project.store), uri=True, timeout=patience, isolation_level=None, cached_statements=256
-        )
+        self.connection = connect(_uri(project.store), uri=True, timeout=patience, isolation_level=None, cached_statements=256)
         try:
             self.connection.execute("PRAGMA trusted_schema=OFF")
             self.connection.execute("ATTACH ? AS lossi", (_uri(project.index),))

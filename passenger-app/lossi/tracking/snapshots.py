@@ -98,8 +98,10 @@ class Contents:
 class _Layout:
     """A schema and what follows from it."""
 
-    schema: list[Row]
+    schema: str
     columns: dict[str, tuple[str, ...]]
+    selections: dict[str, str]
+    """SQL of all rows, by table."""
     occupied: str
     """SQL that names the tables which have rows."""
 
@@ -146,7 +148,9 @@ class Reader:
         with os.fdopen(descriptor, "rb", buffering=0) as stream:
             size = os.fstat(stream.fileno()).st_size
             in_memory = size <= LARGE_BYTES and hasattr(sqlite3.Connection, "deserialize")
-            data = bytearray(stream.readall()) if in_memory else None
+            data = bytearray(size) if in_memory else None
+            if data is not None and stream.readinto(data) != size:
+                raise Refused("it is shorter than it was a moment ago")
             seen = hashlib.sha256(data) if data is not None else hashlib.file_digest(stream, "sha256")
             head = bytes(data[:100]) if data is not None else os.pread(stream.fileno(), 100, 0)
         if digest is not None and seen.hexdigest()[: len(digest)] != digest:
@@ -208,14 +212,13 @@ class Reader:
         )
         contents = Contents(revisions[0][0] if len(revisions) == 1 else None, {}, tuple(sorted(occupied - self._tables)))
         for name in sorted(occupied & self._tables):
-            columns = layout.columns[name]
-            sql = f"SELECT {', '.join(map(quoted, columns))} FROM {quoted(name)}"  # noqa: S608 - names from the schema, quoted
+            sql = layout.selections[name]
             if name == "metrics":
                 contents.mark = _mark(connection)
                 if after is not None and _still_there(connection, after):
                     sql += f" WHERE rowid > {after.rowid:d}"
             rows: Iterable[Row] = _Stream(connection, sql) if stream else connection.execute(sql).fetchall()
-            contents.tables[name] = Table(columns, rows)
+            contents.tables[name] = Table(layout.columns[name], rows)
         return contents
 
 
@@ -238,22 +241,27 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _schema(connection: sqlite3.Connection) -> list[Row]:
-    """Return the schema table itself: its root page is always 1, so this is right for any file that was loaded."""
-    return connection.execute("SELECT type, name, rootpage, sql FROM sqlite_master").fetchall()
+def _schema(connection: sqlite3.Connection) -> str:
+    """Return the whole schema table as one text: its root page is always 1, so this is right for any file that was loaded."""
+    sql = "SELECT group_concat(quote(type) || quote(name) || quote(rootpage) || quote(sql)) FROM sqlite_master"
+    return str(connection.execute(sql).fetchone()[0])
 
 
 def _layout(connection: sqlite3.Connection) -> _Layout:
-    schema = _schema(connection)
-    tables = [name for kind, name, root, _ in schema if kind == "table" and root and not name.startswith("sqlite_")]
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0 AND name NOT GLOB 'sqlite_*'")
+    tables = [name for (name,) in rows]
     columns = {
         name: tuple(
             column for (column,) in connection.execute("SELECT name FROM pragma_table_xinfo(?) WHERE hidden = 0", (name,))
         )
         for name in tables
     }
+    selections = {
+        name: f"SELECT {', '.join(map(quoted, columns[name]))} FROM {quoted(name)}"  # noqa: S608
+        for name in tables
+    }
     parts = (f"SELECT {_text(name)} WHERE EXISTS (SELECT 1 FROM {quoted(name)})" for name in tables)  # noqa: S608
-    return _Layout(schema, columns, " UNION ALL ".join(parts) or "SELECT 1 WHERE 0")
+    return _Layout(_schema(connection), columns, selections, " UNION ALL ".join(parts) or "SELECT 1 WHERE 0")
 
 
 def _text(value: str) -> str:

@@ -39,7 +39,9 @@ class Log:
 
     def add(self, table: str, **values: Any) -> int:
         names = ", ".join(f'"{name}"' for name in values)
-        cursor = self.sql.execute(f'INSERT INTO "{table}" ({names}) VALUES ({", ".join("?" * len(values))})', list(values.values()))
+        cursor = self.sql.execute(
+            f'INSERT INTO "{table}" ({names}) VALUES ({", ".join("?" * len(values))})', list(values.values())
+        )
         return int(cursor.lastrowid or 0)
 
     def one(self, sql: str, *values: object) -> Any:
@@ -88,7 +90,9 @@ class Log:
             self.add("tags", run_uuid=run_id, key=key, value=value)
 
     def param(self, run_id: str, key: str, value: str) -> None:
-        self.sql.execute("INSERT INTO params (run_uuid, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (run_id, key, value))
+        self.sql.execute(
+            "INSERT INTO params (run_uuid, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (run_id, key, value)
+        )
 
     def metric(self, run_id: str, key: str, value: float, step: int = 0, time: int = 1) -> None:
         is_nan = value != value
@@ -104,7 +108,9 @@ class Log:
 
     def dataset(self, run_id: str, name: str, digest: str, context: str = "training") -> None:
         experiment = self.one("SELECT experiment_id FROM runs WHERE run_uuid = ?", run_id)
-        own = self.one("SELECT dataset_uuid FROM datasets WHERE experiment_id = ? AND name = ? AND digest = ?", experiment, name, digest)
+        own = self.one(
+            "SELECT dataset_uuid FROM datasets WHERE experiment_id = ? AND name = ? AND digest = ?", experiment, name, digest
+        )
         if own is None:
             own = number_of(f"{self.path.parent.name}/{name}{digest}"[-16:])
             self.add(
@@ -119,7 +125,9 @@ class Log:
         where = (own, run_id)
         if self.one("SELECT 1 FROM inputs WHERE source_id = ? AND destination_id = ?", *where) is None:
             edge = number_of(f"{own[:6]}{run_id[:10]}{name}")
-            self.add("inputs", input_uuid=edge, source_type="DATASET", source_id=own, destination_type="RUN", destination_id=run_id)
+            self.add(
+                "inputs", input_uuid=edge, source_type="DATASET", source_id=own, destination_type="RUN", destination_id=run_id
+            )
             self.add("input_tags", input_uuid=edge, name="mlflow.data.context", value=context)
 
     def model(self, name: str, run_id: str, time: int) -> str:
@@ -139,7 +147,14 @@ class Log:
             source_run_id=run_id,
         )
         self.add("logged_model_params", model_id=model, experiment_id=experiment, param_key="depth", param_value="3")
-        self.add("inputs", input_uuid=f"o{model[2:]}", source_type="RUN_OUTPUT", source_id=run_id, destination_type="MODEL_OUTPUT", destination_id=model)
+        self.add(
+            "inputs",
+            input_uuid=f"o{model[2:]}",
+            source_type="RUN_OUTPUT",
+            source_id=run_id,
+            destination_type="MODEL_OUTPUT",
+            destination_id=model,
+        )
         self.add(
             "logged_model_metrics",
             model_id=model,
@@ -260,7 +275,13 @@ class World:
         folder = self.project.jobs / job_id(number)
         (folder / records.TASK_FOLDER).mkdir(parents=True, exist_ok=True)
         spec = records.PreparedJob(
-            id=job_id(number), name="job", kind="command", project=str(self.project.root), user="ada", created="2024-01-01T00:00:00Z", tasks=tasks
+            id=job_id(number),
+            name="job",
+            kind="command",
+            project=str(self.project.root),
+            user="ada",
+            created="2024-01-01T00:00:00Z",
+            tasks=tasks,
         )
         (folder / records.SPEC).write_bytes(records.dump(spec))
         if seeded:

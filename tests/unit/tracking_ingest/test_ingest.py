@@ -41,7 +41,9 @@ def test_a_finished_task_is_taken_in_whole_and_its_file_removed(world: World) ->
     assert world.ledger("ingested_jobs") == [(job_id(1), 1)]
 
 
-def test_repeating_changes_nothing_and_a_complete_job_is_not_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeating_changes_nothing_and_a_complete_job_is_not_looked_at_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task = world.task()
     run = task.log.run("one")
     task.finish(run)
@@ -349,7 +351,9 @@ def test_as_a_command_it_prints_one_line_of_json(world: World) -> None:
 
 
 def test_nothing_heavy_is_imported(world: World) -> None:
-    code = "import lossi.tracking.ingest, sys; print(*(m for m in ('mlflow', 'numpy', 'pandas', 'sqlalchemy') if m in sys.modules))"
+    code = (
+        "import lossi.tracking.ingest, sys; print(*(m for m in ('mlflow', 'numpy', 'pandas', 'sqlalchemy') if m in sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

@@ -1,0 +1,278 @@
+"""Damaged, foreign and unreadable snapshots, stores and disks: a clear problem, and nothing else lost."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from ingest_support import Task, World, dump, job_id
+
+from lossi.projects import stores
+from lossi.runner import records
+from lossi.tracking import lease as leases
+from lossi.tracking.ingest import ingest
+
+
+def named(folder: Path, data: bytes, seq: int = 1) -> Path:
+    """Publish any bytes under a name whose checksum is right."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / records.SNAPSHOT_PATTERN.format(seq=seq, digest=hashlib.sha256(data).hexdigest()[:16])
+    path.write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def good(world: World) -> Task:
+    """A task that has ended well, beside one that has not."""
+    world.job(1, tasks=2)
+    task = world.task(1)
+    task.log.run("good")
+    task.finish()
+    return task
+
+
+def damaged(task: Task) -> bytes:
+    data = bytearray(task.log.path.read_bytes())
+    data[1024:9000] = bytes(7976)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("checksum", "checksum is not the one in its name"),
+        ("truncated", "checksum is not the one in its name"),
+        ("text", "not an SQLite database"),
+        ("empty", "not an SQLite database"),
+        ("pages", "cannot be read"),
+        ("no mlflow", "schema revision is not known: None"),
+        ("revision", "schema revision is not known: 0123456789ab"),
+        ("constraint", "cannot be merged"),
+        ("types", "cannot be merged"),
+    ],
+)
+def test_a_snapshot_that_is_no_good_is_reported_and_left_where_it_is(world: World, good: Task, what: str, why: str) -> None:
+    bad = world.task(0)
+    run = bad.log.run("bad")
+    bad.exit(run)
+    whole = bad.log.path.read_bytes()
+    if what == "checksum":
+        path = named(bad.folder, whole)
+        path.write_bytes(whole[:-1] + b"x")
+    elif what == "truncated":
+        path = named(bad.folder, whole)
+        path.write_bytes(whole[: len(whole) // 2])
+    elif what in ("text", "empty"):
+        path = named(bad.folder, b"hello\n" * 100 if what == "text" else b"")
+    elif what == "pages":
+        path = named(bad.folder, damaged(bad))
+    elif what == "no mlflow":
+        with contextlib.closing(sqlite3.connect(bad.folder / "x.db")) as connection:
+            connection.execute("CREATE TABLE t (x)")
+            connection.commit()
+        path = named(bad.folder, (bad.folder / "x.db").read_bytes())
+    else:
+        if what == "revision":
+            bad.log.sql.execute("UPDATE alembic_version SET version_num = '0123456789ab'")
+        elif what == "constraint":
+            bad.log.sql.execute("PRAGMA ignore_check_constraints=ON")
+            bad.log.sql.execute("UPDATE runs SET status = 'PERHAPS'")
+        else:
+            bad.log.sql.execute("PRAGMA foreign_keys=OFF")
+            bad.log.sql.execute("UPDATE runs SET run_uuid = x'00ff', start_time = 'noon'")
+            bad.log.run("two")
+        path = named(bad.folder, bad.log.path.read_bytes())
+    for _ in range(2):  # found and, the second time, remembered
+        report = ingest(world.project)
+        (problem,) = report.problems
+        assert why in problem.why
+        assert problem.job_id == job_id(1)
+        assert problem.hint
+        assert report.remaining == 0
+    assert path.exists()
+    assert world.rows("runs", "name") == [("good",)]
+    assert world.ledger("ingested_jobs") == []
+    dump(world.project)
+
+
+def test_a_refused_snapshot_is_not_read_again_until_it_changes(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = world.task(0)
+    run = bad.log.run("was bad")
+    bad.finish(run)
+    (path,) = bad.folder.glob("tracking-*.db")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"x")
+    ingest(world.project)
+    with monkeypatch.context() as patch:
+        patch.setattr("lossi.tracking.snapshots.Reader.read", lambda *_, **__: pytest.fail("read again"))
+        assert len(ingest(world.project).problems) == 1
+    path.write_bytes(whole)
+    os.utime(path, ns=(1, 1))
+    report = ingest(world.project)
+    assert (report.taken, report.problems) == (1, ())
+    assert world.rows("runs", "name") == [("good",), ("was bad",)]
+    assert world.ledger("ingested_jobs") == [(job_id(1), 1)]
+
+
+def test_an_older_good_snapshot_is_better_than_none(world: World) -> None:
+    task = world.task()
+    run = task.log.run("one")
+    first = task.publish()
+    kept = first.read_bytes()
+    task.log.metric(run, "loss", 1.0)
+    task.finish(run)
+    first.write_bytes(kept)
+    (newest,) = task.folder.glob("tracking-00000002-*.db")
+    newest.write_bytes(b"damaged")
+    report = ingest(world.project)
+    assert (report.taken, len(report.problems)) == (1, 1)
+    assert world.rows("runs", "name") == [("one",)]
+    assert newest.exists()
+
+
+def test_one_bad_snapshot_among_many_spoils_nothing(world: World) -> None:
+    world.job(1, tasks=20)
+    for number in range(20):
+        task = world.task(number)
+        task.log.run(f"run {number}")
+        if number == 7:
+            task.log.sql.execute("PRAGMA ignore_check_constraints=ON")
+            task.log.sql.execute("UPDATE runs SET lifecycle_stage = 'nowhere'")
+        task.finish()
+    report = ingest(world.project)
+    assert (report.taken, len(report.problems)) == (19, 1)
+    assert len(world.rows("runs")) == 19
+    assert len(world.files()) == 1
+
+
+def test_a_store_of_an_unknown_revision_is_never_written(world: World, good: Task) -> None:
+    with world.store() as store:
+        store.sql.execute("UPDATE alembic_version SET version_num = 'feedfeedfeed'")
+    before = world.project.store.read_bytes()
+    report = ingest(world.project)
+    (problem,) = report.problems
+    assert "feedfeedfeed" in problem.what
+    assert stores.KNOWN_REVISIONS["dc11669786a5"] in problem.hint
+    assert world.project.store.read_bytes() == before
+    assert len(world.files()) == 1
+
+
+def test_a_damaged_store_is_reported(world: World, good: Task) -> None:
+    world.project.store.write_bytes(b"not a database at all" * 1000)
+    (problem,) = ingest(world.project).problems
+    assert "damaged" in problem.what
+    assert len(world.files()) == 1
+
+
+def test_no_store_and_no_template_is_a_problem(world: World, good: Task) -> None:
+    world.project.store.unlink()
+    (world.project.jobs / job_id(1) / records.TEMPLATE).unlink()
+    (problem,) = ingest(world.project).problems
+    assert "there is no store" in problem.what
+    assert len(world.files()) == 1
+
+
+def test_a_job_directory_without_a_spec_does_not_hinder(world: World, good: Task) -> None:
+    for text in ("", "{", '{"id": 3}', "[]"):
+        (world.project.jobs / job_id(1) / records.SPEC).write_text(text)
+        assert ingest(world.project).problems == ()
+    assert world.rows("runs", "name") == [("good",)]
+
+
+def test_an_exit_record_that_is_no_record_ends_the_task_all_the_same(world: World) -> None:
+    for job, text in enumerate(("", "[]", '{"run_ids": 3}', '{"run_ids": [1, null]}'), start=1):
+        task = world.task(0, job)
+        task.log.run(f"run {job}")
+        task.publish()
+        (task.folder / records.EXIT).write_text(text)
+    assert ingest(world.project).taken == 4
+    assert world.files() == []
+
+
+def test_a_store_held_by_somebody_else_is_busy(world: World, good: Task) -> None:
+    with world.store() as store:
+        store.sql.execute("BEGIN IMMEDIATE")
+        report = ingest(world.project, budget_s=0.1)
+        store.sql.execute("ROLLBACK")
+    assert (report.busy, report.taken) == (True, 0)
+    assert ingest(world.project).taken == 1
+
+
+def test_a_reader_that_holds_the_store_only_delays(world: World, good: Task) -> None:
+    with contextlib.closing(stores.connect_readonly(world.project.store)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM runs").fetchall()
+        assert ingest(world.project, budget_s=0.1).busy
+    assert ingest(world.project).taken == 1
+    assert world.rows("runs", "name") == [("good",)]
+
+
+def test_a_full_disk_is_a_problem_and_loses_nothing(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lossi.tracking import batches
+
+    def full(*arguments: object, **more: object) -> sqlite3.Connection:
+        connection = sqlite3.connect(*arguments, **more)  # type: ignore[arg-type]
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count={pages}")
+        return connection
+
+    good.log.sql.execute("BEGIN")
+    for step in range(2000):
+        good.log.metric(good.log.one("SELECT run_uuid FROM runs"), "loss", 1.0, step)
+    good.log.sql.execute("COMMIT")
+    good.finish()
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "connect", full)
+        (problem,) = ingest(world.project).problems
+    assert problem.why == "the filesystem is full"
+    assert world.rows("runs") == []
+    assert ingest(world.project).taken == 1
+    assert len(world.rows("metrics")) == 2000
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_project_is_no_error(world: World, good: Task) -> None:
+    world.project.home.chmod(0o550)
+    try:
+        report = ingest(world.project)
+    finally:
+        world.project.home.chmod(0o750)
+    assert (report.read_only, report.taken, report.problems) == (True, 0, ())
+
+
+def test_who_may_not_write_gets_a_report_and_no_error(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
+    report = ingest(world.project)
+    assert (report.read_only, report.taken, report.problems) == (True, 0, ())
+    assert not (world.project.home / leases.LEASE).exists()
+
+
+def test_somebody_elses_lease_is_busy(world: World, good: Task) -> None:
+    with (world.project.home / leases.LOCK).open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        report = ingest(world.project)
+    assert (report.busy, report.taken) == (True, 0)
+    assert ingest(world.project).taken == 1
+
+
+def test_a_lease_that_is_lost_while_merging_commits_nothing(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lossi.tracking.merge import Merger
+
+    real = Merger.merge
+
+    def slow(self: Merger, deliveries: object) -> None:
+        real(self, deliveries)  # type: ignore[arg-type]
+        (world.project.home / leases.LEASE).unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Merger, "merge", slow)
+        report = ingest(world.project)
+    assert (report.busy, report.taken) == (True, 0)
+    assert world.rows("runs") == []
+    assert ingest(world.project).taken == 1
