@@ -1,0 +1,97 @@
+"""The last committed state of databases that are locked: a private copy in which SQLite undoes what was not committed.
+
+A copy of a database together with its journal is what a crash at that moment would have left, and SQLite recovers from
+that. So a lock that nobody gives back (a node that died, locks that are not shared between nodes) does not hide the runs.
+Reads next to the project, writes only below the machine's own temporary folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lossi import settings
+from lossi.errors import Unavailable
+from lossi.files import atomic
+
+MAX_BYTES = 2**30
+TRIES = 5
+COMPANIONS = ("-journal", "-wal")
+
+
+@contextlib.contextmanager
+def copied(databases: Sequence[Path]) -> Iterator[list[Path]]:
+    """Copy databases with their journals into a private folder that is removed at the end.
+
+    Must not run while this process has one of them open: closing a file gives up all of a process's locks on it.
+
+    Raises
+    ------
+    Unavailable
+        When one is too large, changes faster than it can be copied, or there is no space.
+    """
+    size = sum(path.stat().st_size for path in databases if path.exists())
+    if size > MAX_BYTES:
+        raise Unavailable(
+            f"{databases[0]} is locked by a writer",
+            why=f"with {size / 2**30:.1f} GiB it is too large to read a copy of it",
+            hint="try again in a few seconds",
+        )
+    try:
+        with tempfile.TemporaryDirectory(prefix="lossi-state-", dir=settings.temporary_dir()) as folder:
+            copies = [Path(folder) / path.name for path in databases]
+            for source, target in zip(databases, copies, strict=True):
+                _copy(source, target)
+                _recover(target)
+            yield copies
+    except OSError as error:
+        raise atomic.explained(error, settings.temporary_dir()) from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    for _ in range(TRIES):
+        before = _mark(source)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(source, target)
+            # After the database: what was overwritten in it meanwhile is in the journal by then.
+            for suffix in COMPANIONS:
+                companion = target.with_name(target.name + suffix)
+                companion.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(source.with_name(source.name + suffix), companion)
+        if _mark(source) == before:
+            return
+    raise Unavailable(f"{source} is locked and changes faster than it can be copied", hint="try again in a few seconds")
+
+
+def _recover(copy: Path) -> None:
+    """Let SQLite undo in the copy what was not committed, which a read-only connection may not."""
+    if copy.exists():
+        with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+            connection.execute("PRAGMA trusted_schema=OFF")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+
+def _mark(database: Path) -> tuple[object, ...]:
+    """Return what stays the same as long as one transaction is going on, or none.
+
+    Bytes 12 to 23 of a rollback journal hold its random nonce and the database's first size, of a write-ahead log its
+    checkpoint number and salts (https://www.sqlite.org/fileformat2.html). Without a journal nobody may have written.
+    """
+    marks: list[object] = []
+    for suffix in COMPANIONS:
+        try:
+            with database.with_name(database.name + suffix).open("rb") as stream:
+                identity = stream.read(24)[12:]
+            marks.append(identity if any(identity) else b"")  # a journal that is kept is zeroed at the end
+        except FileNotFoundError:
+            marks.append(b"")
+    if not any(marks):
+        with contextlib.suppress(FileNotFoundError):
+            status = database.stat()
+            marks += [status.st_mtime_ns, status.st_size, status.st_ino]
+    return tuple(marks)

@@ -1,0 +1,56 @@
+"""Projects with a store that MLflow itself made, filled by its client or, where there are many, row by row."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from lossi.projects import Project, stores
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store made by the MLflow of this environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        return stores.template([sys.executable], "tests", {})
+
+
+@pytest.fixture
+def project(home: Path, tmp_path: Path, template: Path) -> Project:
+    """A project with an empty store, in a folder whose name needs quoting nearly everywhere."""
+    return make_project(tmp_path / "a project", template)
+
+
+def make_project(folder: Path, template: Path) -> Project:
+    """Make a folder a project with an empty store."""
+    folder.mkdir(parents=True)
+    made = Project(folder)
+    made.home.mkdir()
+    stores.ensure(made, template)
+    return made
+
+
+@pytest.fixture
+def client(project: Project) -> MlflowClient:
+    """MLflow's own client on the project's store."""
+    return MlflowClient(f"sqlite:///{project.store}")
+
+
+@pytest.fixture
+def rows(project: Project) -> Iterator[Callable[..., None]]:
+    """Write rows into a table of the store: ``rows("params", key="lr", value="1", run_uuid=…)``."""
+    connection = sqlite3.connect(project.store)
+
+    def write(table: str, **values: object) -> None:
+        names = ", ".join(values)
+        connection.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", tuple(values.values()))
+        connection.commit()
+
+    yield write
+    connection.close()
