@@ -55,7 +55,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def test_history_is_what_was_written(journal: Journal) -> None:
     history = History(journal.path)
     assert history.update() is False
-    journal.queued(5)
+    journal.queued(5, Path("/state/here"))
     journal.started(0, BEGUN)
     journal.started(1, BEGUN)
     journal.started(2, BEGUN)
@@ -63,7 +63,7 @@ def test_history_is_what_was_written(journal: Journal) -> None:
     journal.requeued(2)
     assert journal.flush(durable=True)
     assert history.update()
-    assert history.host == "here"
+    assert (history.host, history.queue) == ("here", Path("/state/here"))
     assert history.started == {0: BEGUN, 1: BEGUN}
     assert history.views[0].reason == "cancelled by \u00e4, \u201cquoted\u201d\nand more"
     assert history.views[1] == TaskView(RUNNING, "RUNNING", host="here", started=BEGUN.time)
@@ -96,7 +96,7 @@ def test_history_reads_each_byte_once(journal: Journal, monkeypatch: pytest.Monk
 
 def test_history_waits_for_the_end_of_a_line(tmp_path: Path) -> None:
     path = tmp_path / "local.jsonl"
-    path.write_bytes(b'{"event":"queued","tasks":1,"host":"here","time":"t"}\n{"event":"ended","task":0,')
+    path.write_bytes(b'{"event":"queued","tasks":1,"host":"here","queue":"/q","time":"t"}\n{"event":"ended","task":0,')
     history = History(path)
     assert history.update() and not history.views
     with path.open("ab") as stream:
@@ -144,7 +144,7 @@ def test_journal_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("")
     (tmp_path / "local.jsonl").symlink_to(tmp_path / "precious")
     book = Journal(tmp_path / "local.jsonl", "here")
-    book.queued(1)
+    book.queued(1, Path("/state/here"))
     assert not book.flush()
     assert (tmp_path / "precious").read_text() == ""
 

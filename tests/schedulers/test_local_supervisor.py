@@ -195,7 +195,7 @@ def test_task_whose_start_was_on_record_but_that_never_ran_runs(scheduler: Local
     dead = subprocess.Popen(["true"])
     dead.wait()
     book = Journal(made.directory / journal.NAME, scheduler.host)
-    book.queued(1)
+    book.queued(1, scheduler.places.root)
     book.started(0, Started(dead.pid, 1, boot_id, 0.0, scheduler.host, journal.now()))
     assert book.flush(durable=True)
     book.close()
@@ -477,6 +477,22 @@ def test_deleted_state_folder_loses_no_truth(scheduler: LocalScheduler, job_fact
     until(lambda: made.job.id not in marked_processes())
     seen = view(scheduler, made)
     assert [seen.tasks[n].state for n in range(3)] == [SUCCEEDED, SUCCEEDED, FAILED]
+
+
+def test_job_is_known_and_stopped_from_an_environment_with_another_state_folder(
+    scheduler: LocalScheduler, job_factory: JobFactory, tmp_path: Path, boot_id_file: Path
+) -> None:
+    made = job_factory("echo up >> up; sleep 600", tasks=3)
+    submit(scheduler, made)
+    until(lambda: made.read("up").count("\n") == 2)
+    other = LocalScheduler(tmp_path / "other", boot_id_file=boot_id_file, ingest_command=(), linger_s=0.05)
+    seen = view(other, made)
+    assert seen.state == RUNNING and seen.tasks.keys() == {0, 1}
+    kill_supervisor(scheduler)
+    assert view(other, made).tasks.keys() == {0, 1}
+    other.cancel(made.handle, None)
+    assert until_over(other, made).state == CANCELLED
+    assert not supervisors(other)
 
 
 def test_supervisor_whose_state_folder_was_deleted_takes_no_new_jobs(scheduler: LocalScheduler, job_factory: JobFactory) -> None:

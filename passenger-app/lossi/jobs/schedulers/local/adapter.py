@@ -7,7 +7,6 @@ nothing but the supervisor.
 from __future__ import annotations
 
 import functools
-import getpass
 import os
 import sys
 import time
@@ -113,7 +112,7 @@ class LocalScheduler:
             if not queue.add(self.places, known):
                 known = queue.find(self.places, job.id) or known
         # From here on the job is accepted: what goes wrong now, the next poll puts right.
-        self._ensure_supervisor()
+        self._ensure_supervisor(self.places)
         queue.wake(self.places)
         return self._record(known)
 
@@ -124,19 +123,18 @@ class LocalScheduler:
 
     def poll(self, jobs: Sequence[Handle]) -> dict[str, JobView]:
         """Return what the journals say; starts a supervisor when jobs wait without one."""
-        waiting = queue.waiting(self.places)
-        problem, ready = "", True
-        if waiting:
-            try:
-                ready = launch.ensure(self.places, boot_id_file=self._boot_id_file, linger_s=self._linger_s)
-            except LossiError as error:
-                problem = str(error)
-        # In this order: a job's entry goes after its journal is complete.
-        read = {handle.job_id: self._read(handle) for handle in jobs}
-        if not ready and any(history and history.started for history in read.values()):
-            launch.until_ready(self.places, READY_TIMEOUT_S)
-            read = {handle.job_id: self._read(handle) for handle in jobs}
-        return {handle.job_id: self._view(handle, read[handle.job_id], handle.job_id in waiting, problem) for handle in jobs}
+        homes = {handle.job_id: self._home(self._read(handle)) for handle in jobs}
+        waiting = {places: queue.waiting(places) for places in {self.places, *homes.values()}}
+        problems = {places: self._ensure_supervisor(places) for places, ids in waiting.items() if ids}
+        for places in waiting:
+            if any(handle.job_id in waiting[places] and self._started(handle) for handle in jobs):
+                launch.until_ready(places, READY_TIMEOUT_S)
+        # The journal is read after the queue: an entry goes when its journal is complete.
+        views: dict[str, JobView] = {}
+        for handle in jobs:
+            home = homes[handle.job_id]
+            views[handle.job_id] = self._view(handle, handle.job_id in waiting[home], problems.get(home, ""))
+        return views
 
     def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
         """Ask for a stop; the supervisor acts on it within some hundredths of a second.
@@ -152,16 +150,17 @@ class LocalScheduler:
         if wrong:
             raise InvalidInput(f"job {handle.job_id} has no task {wrong[0]}", hint=f"its tasks are 0 to {handle.tasks - 1}")
         history = self._read(handle)
+        home = self._home(history)
         if history is not None and _all_ended(history, range(handle.tasks) if tasks is None else tasks):
             return
         path = handle.directory / records.CANCEL
-        with queue.cancelling(self.places):
+        with queue.cancelling(home):
             before = records.load_optional(CancelRequest, path)
-            request = CancelRequest(requested=now(), user=getpass.getuser(), tasks=None if tasks is None else sorted(set(tasks)))
+            request = CancelRequest(now(), launch.user_name(), None if tasks is None else sorted(set(tasks)))
             atomic.write(path, records.dump(merged(before, request)))
-        if handle.job_id in queue.waiting(self.places):
-            self._ensure_supervisor()
-            queue.wake(self.places, handle.job_id)
+        if handle.job_id in queue.waiting(home):
+            self._ensure_supervisor(home)
+            queue.wake(home, handle.job_id)
 
     # -- submitting --------------------------------------------------------------------------------------------------
 
@@ -214,14 +213,29 @@ class LocalScheduler:
         argv = ["/bin/sh", str(Path(entry.directory) / records.SCRIPT)]
         return SubmissionRecord(self.name, entry.job_id, entry.submitted, cluster=entry.host, argv=argv)
 
-    def _ensure_supervisor(self) -> None:
-        launch.ensure_quietly(self.places, boot_id_file=self._boot_id_file, linger_s=self._linger_s)
+    def _ensure_supervisor(self, places: Places) -> str:
+        """Start a supervisor unless one lives; return why that was not possible, or an empty text."""
+        try:
+            launch.ensure(places, boot_id_file=self._boot_id_file, linger_s=self._linger_s)
+        except LossiError as error:
+            return str(error)
+        return ""
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
     def _read(self, handle: Handle) -> History | None:
         history = _history(handle.directory / NAME)
         return history if history.update() else None
+
+    def _started(self, handle: Handle) -> bool:
+        history = self._read(handle)
+        return history is not None and bool(history.started)
+
+    def _home(self, history: History | None) -> Places:
+        """Return where a job's entry is: a submitter with another environment may have had another state folder."""
+        if history is None or history.queue is None or history.host != self.host:
+            return self.places
+        return Places(history.queue)
 
     def _elsewhere(self, job_id: str) -> Entry | None:
         """Return a job's entry in the queue of another host that shares the state folder."""
@@ -230,16 +244,19 @@ class LocalScheduler:
         others = (Places(folder) for folder in self._state.iterdir() if folder.name != self.host)
         return next((entry for places in others if (entry := queue.find(places, job_id)) is not None), None)
 
-    def _view(self, handle: Handle, history: History | None, waiting_here: bool, problem: str) -> JobView:
+    def _view(self, handle: Handle, waits: bool, problem: str) -> JobView:
+        history = self._read(handle)
         if history is None:
-            entry = None if waiting_here else self._elsewhere(handle.job_id)
-            if not waiting_here and entry is None:
+            entry = None if waits else self._elsewhere(handle.job_id)
+            if not waits and entry is None:
                 return JobView(known=False)
             why = problem or (f"waits on {entry.host}" if entry else "waits for the local scheduler")
             return JobView(True, records.QUEUED, WAITING_WORD, why)
         views: Mapping[int, TaskView] = history.views
-        if history.ended < handle.tasks and history.host == self.host and (problem or not waiting_here):
-            views = self._unsupervised(handle, history, waiting=waiting_here)
+        if history.ended < handle.tasks and history.host == self.host and (problem or not waits) and _is_own(handle.directory):
+            if not views and not waits:
+                return JobView(known=False)
+            views = self._unsupervised(handle, history, waiting=waits)
         return summary(handle, views, problem)
 
     def _unsupervised(self, handle: Handle, history: History, *, waiting: bool) -> Mapping[int, TaskView]:
@@ -318,6 +335,13 @@ def check_allowed(chosen: settings.Settings, environment: Mapping[str, str]) -> 
 def _history(path: Path) -> History:
     """Return the journal as far as this process has read it; one that is asked about again costs only its new lines."""
     return History(path)
+
+
+def _is_own(directory: Path) -> bool:
+    try:
+        return directory.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def _all_ended(history: History, tasks: Sequence[int]) -> bool:

@@ -46,7 +46,7 @@ class Job:
         """Whether as many of its tasks run as may at once."""
         return self.entry.max_parallel is not None and len(self.running) >= self.entry.max_parallel
 
-    def load(self, boot_id: str) -> None:
+    def load(self, boot_id: str, queue: Path) -> None:
         """Read what the journal tells of an earlier supervisor's work, and adopt the tasks it left running.
 
         Raises
@@ -57,8 +57,8 @@ class Job:
         os.stat(self.folder)  # noqa: PTH116 - raises where exists() would be False
         history = History(self.journal.path)
         history.update()
-        if history.host is None:
-            self.journal.queued(self.entry.tasks)
+        if (history.host, history.queue) != (self.entry.host, queue):
+            self.journal.queued(self.entry.tasks, queue)
         self.waiting = deque(task for task in range(self.entry.tasks) if task not in history.views)
         for number, begun in sorted(history.started.items()):
             task = Task(self.entry, number, begun, child=False)

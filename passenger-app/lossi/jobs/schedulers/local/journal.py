@@ -3,7 +3,7 @@
 It lies in the job directory, so that a project that is moved or copied carries the truth with it. Lines (all with
 ``event`` and ``time``)::
 
-    queued    tasks, host                             the supervisor has seen the job
+    queued    tasks, host, queue                      the supervisor that keeps this queue has seen the job
     started   task, pid, start, boot, clock, host, gpus   durable before the task's first instruction
     requeued  task                                    it was about to start when the supervisor died; it never ran
     ending    task, state, reason                     told to stop
@@ -56,6 +56,8 @@ class History:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.host: str | None = None
+        self.queue: Path | None = None
+        """State folder of the supervisor; submitters with another environment may have another."""
         self.started: dict[int, Started] = {}
         """Tasks that run now or did when the last line was written."""
         self.views: dict[int, TaskView] = {}
@@ -93,6 +95,7 @@ class History:
         event = line["event"]
         if event == "queued":
             self.host = line["host"]
+            self.queue = Path(line["queue"])
         elif event == "started":
             gpus = tuple(line.get("gpus", ()))
             begun = Started(line["pid"], line["start"], line["boot"], line["clock"], line["host"], line["time"], gpus)
@@ -140,9 +143,9 @@ class Journal:
         self._pending: list[bytes] = []
         self._unsynced = False
 
-    def queued(self, tasks: int) -> None:
+    def queued(self, tasks: int, queue: Path) -> None:
         """Note that the job was seen."""
-        self._add({"event": "queued", "tasks": tasks, "host": self._host})
+        self._add({"event": "queued", "tasks": tasks, "host": self._host, "queue": str(queue)})
 
     def started(self, task: int, begun: Started) -> None:
         """Note a task's process; must be flushed durably before the task may run."""

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lossi.errors import LossiError, Unavailable
+from lossi.errors import Unavailable
 from lossi.files import atomic
 from lossi.jobs.schedulers.local import queue
 from lossi.jobs.schedulers.local.processes import BOOT_ID_FILE
@@ -79,25 +79,28 @@ def _start(places: Places, lock: int, boot_id_file: Path, linger_s: float) -> No
         raise Unavailable("cannot start the local scheduler", why=f"see {places.log}")
 
 
-def ensure_quietly(places: Places, *, boot_id_file: Path, linger_s: float) -> str:
-    """Do as `ensure`, but return why no supervisor could be started instead of raising; empty when one is there."""
-    try:
-        ensure(places, boot_id_file=boot_id_file, linger_s=linger_s)
-    except LossiError as error:
-        return str(error)
-    return ""
-
-
 def clean_environment() -> dict[str, str]:
     """Return the few variables that a task may rely upon, whatever the submitting process carries with it."""
-    me = pwd.getpwuid(os.geteuid())
-    environment = {
-        "HOME": os.environ.get("HOME") or me.pw_dir,
+    name, home, shell = _account()
+    return {
+        "HOME": os.environ.get("HOME") or home,
         "PATH": os.environ.get("PATH") or "/usr/local/bin:/usr/bin:/bin",
-        "USER": me.pw_name,
-        "LOGNAME": me.pw_name,
-        "SHELL": os.environ.get("SHELL") or me.pw_shell or "/bin/sh",
+        "USER": name,
+        "LOGNAME": name,
+        "SHELL": os.environ.get("SHELL") or shell or "/bin/sh",
         "LANG": os.environ.get("LANG") or "C.UTF-8",
         "TMPDIR": tempfile.gettempdir(),
     }
-    return environment
+
+
+def user_name() -> str:
+    """Return the name of the user that this process acts as; its number where it has none."""
+    return _account()[0]
+
+
+def _account() -> tuple[str, str, str]:
+    try:
+        me = pwd.getpwuid(os.geteuid())
+    except KeyError:  # a container without this user in its passwd
+        return str(os.geteuid()), "/", ""
+    return me.pw_name, me.pw_dir, me.pw_shell

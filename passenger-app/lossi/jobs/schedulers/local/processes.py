@@ -22,7 +22,7 @@ PR_SET_CHILD_SUBREAPER = 36
 DEFAULT_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 """The signals whose handling a new process must not inherit."""
 RESCANS = 5
-"""Times that /proc is read again when processes vanished while it was read."""
+"""Times that /proc is read while processes come and go under the reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,28 +127,41 @@ class Table:
     def __init__(self) -> None:
         self.processes: dict[int, Process] = {}
         self._marks: dict[tuple[int, int], tuple[str, str] | None] = {}
+        self._bare: set[tuple[int, int]] = set()
         self._children: dict[int, list[Process]] = {}
 
     def refresh(self, scans: int = RESCANS) -> None:
-        """Read /proc, up to ``scans`` times while processes vanish: each may have left a child that was not listed yet."""
+        """Read /proc, up to ``scans`` times while what was read is not certain; with one scan, trust what was read before."""
         for _ in range(scans):
-            listed = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - half the time of Path.iterdir
-            found = [inspect(pid) for pid in listed]
-            if None not in found:
+            if self._scan(trusting=scans == 1):
                 break
+
+    def _scan(self, *, trusting: bool) -> bool:
+        """Read /proc once; return False when a process vanished (it may have left a child behind that was not listed yet)
+        or was found without environment for the first time (it may be in the middle of its start).
+        """
+        listed = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - half the time of Path.iterdir
+        found = [inspect(pid) for pid in listed]
+        certain = None not in found
+        marks, self._marks = self._marks, {}
+        bare, self._bare = self._bare, set()
         self.processes = {}
         self._children = {}
         for process in found:
-            if process is None or process.state in GONE_STATES:
+            if process is None or process.state in GONE_STATES or KERNEL_THREADS in (process.pid, process.parent):
                 continue
-            if KERNEL_THREADS not in (process.pid, process.parent):
-                self.processes[process.pid] = process
-                self._children.setdefault(process.parent, []).append(process)
-        marks = self._marks
-        self._marks = {}
-        for process in self.processes.values():
+            self.processes[process.pid] = process
+            self._children.setdefault(process.parent, []).append(process)
             key = (process.pid, process.start)
-            self._marks[key] = marks[key] if key in marks else _mark(process.pid)
+            mark = marks.get(key)
+            if mark is None and not (trusting and key in marks):
+                environment = _environment(process.pid)
+                mark = _mark(environment)
+                if environment == b"":
+                    self._bare.add(key)
+                    certain = certain and key in bare
+            self._marks[key] = mark
+        return certain
 
     def members(self, member: Member) -> list[Process]:
         """Return the living processes of one task, without this process itself."""
@@ -184,15 +197,19 @@ class Table:
                     queue.append(child.pid)
 
 
-def _mark(pid: int) -> tuple[str, str] | None:
-    """Return ``(LOSSI_JOB_ID, LOSSI_TASK)`` of a process's environment; None when it has none or is not ours to read."""
+def _environment(pid: int) -> bytes | None:
+    """Return a process's environment at its start, None when it is not ours to read."""
     try:
-        data = Path(f"/proc/{pid}/environ").read_bytes()
+        return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return None
-    if b"LOSSI_JOB_ID=" not in data:
+
+
+def _mark(environment: bytes | None) -> tuple[str, str] | None:
+    """Return ``(LOSSI_JOB_ID, LOSSI_TASK)`` of an environment, None when it has not both."""
+    if environment is None or b"LOSSI_JOB_ID=" not in environment:
         return None
-    variables = dict(item.partition(b"=")[::2] for item in data.split(b"\0"))
+    variables = dict(item.partition(b"=")[::2] for item in environment.split(b"\0"))
     job_id, task = variables.get(b"LOSSI_JOB_ID"), variables.get(b"LOSSI_TASK")
     if job_id is None or task is None:
         return None

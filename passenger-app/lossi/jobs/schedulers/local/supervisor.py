@@ -218,7 +218,7 @@ class Supervisor:
             queue.set_aside(self.places, job_id)
             return
         try:
-            job.load(self.boot_id)
+            job.load(self.boot_id, self.places.root)
         except (FileNotFoundError, NotADirectoryError):
             say(f"job {job_id} is dropped: its directory is gone")
             queue.finish(self.places, job_id)
