@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Collection, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lossi.errors import LossiError
 from lossi.files import beneath
@@ -91,23 +91,19 @@ def _folders(paths: Iterable[str]) -> set[str]:
     """Return every folder that lies above one of the paths."""
     folders: set[str] = set()
     for path in paths:
-        for parent in PurePosixPath(path).parents:
-            text = str(parent)
-            if text in folders:
-                break
-            folders.add(text)
+        folder = posixpath.dirname(path)
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = posixpath.dirname(folder)
     return folders
 
 
 def _highest(path: str, folders: set[str]) -> str:
     """Return the topmost folder around ``path`` in which nothing is kept, or the path itself."""
-    best = path
-    for parent in PurePosixPath(path).parents:
-        text = str(parent)
-        if text == "." or text in folders:
-            break
-        best = text
-    return best
+    folder = posixpath.dirname(path)
+    while folder and folder not in folders:
+        path, folder = folder, posixpath.dirname(folder)
+    return path
 
 
 def _around(root: Path, path: str, folders: set[str], kept: Collection[str]) -> list[str]:

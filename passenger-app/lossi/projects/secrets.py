@@ -28,15 +28,17 @@ WORDS = rb"(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?ke
 
 # A name that ends in such a word (not `tokenizer`, `max_tokens`), then a quoted text of four or more characters; the quotes may be
 # escaped, as they are in a notebook's JSON.
+# Blanks are bounded and the text is taken possessively, so that no input takes more than linear time.
 QUOTED = re.compile(
-    rb"""((?<![A-Za-z])""" + WORDS + rb"""(?![A-Za-z])[\w-]*(?:\\?["'])?\]?\s*(?::\s*[\w.]+\s*)?(?:=>|<-|[:=])\s*[rbf]?(\\?["']))"""
-    rb"""((?:(?!\2)[^\r\n]){4,}?)(\2)""",
+    rb"""((?<![A-Za-z])""" + WORDS + rb"""(?![A-Za-z])[\w-]{0,60}(?:\\?["'])?\]?[ \t]{0,20}(?::[ \t]{0,20}[\w.]{1,60}[ \t]{0,20})?"""
+    rb"""(?:=>|<-|[:=])[ \t]{0,20}[rbf]?(\\?["']))(?:(?!\2)[^\r\n]){4,}+""",
     re.IGNORECASE,
 )  # fmt: skip
 
 # `PASSWORD=hunter2` of an environment file or shell line, and `password: hunter2` of YAML, to the end of the line.
 BARE = re.compile(
-    rb"""(?m)^([+\- ]?\s*(?:export\s+)?[\w.-]*?(?<![A-Za-z])""" + WORDS + rb"""(?:(?<=[A-Z_])=|\s*:\s+))([^\s"'()\[\]{},\\<>|&]{6,})[ \t]*$""",
+    rb"""(?m)^([+\- ]?[ \t]{0,200}(?:export[ \t]{1,20})?[\w.-]{0,100}?(?<![A-Za-z])""" + WORDS +
+    rb"""(?:(?<=[A-Z_])=|[ \t]{0,20}:[ \t]{1,20}))([^\s"'()\[\]{},\\<>|&]{6,}+)[ \t]{0,20}$""",
     re.IGNORECASE,
 )  # fmt: skip
 
@@ -51,12 +53,12 @@ SHAPES = re.compile(
     | AIza[0-9A-Za-z_-]{35}                                      # Google
     | npm_[A-Za-z0-9]{30,} | pypi-[A-Za-z0-9_-]{40,}
     | AGE-SECRET-KEY-1[0-9A-Z]{40,}
-    | eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}   # JSON web token
+    | (?<![A-Za-z0-9_])eyJ[A-Za-z0-9_-]{10,1000}+\.eyJ[A-Za-z0-9_-]{10,8000}+\.[A-Za-z0-9_-]{10,}+   # JSON web token
     """,
     re.VERBOSE,
 )
 
-IN_URL = re.compile(rb"""([a-z][a-z0-9+.-]*://[^\s/:@"']*:)([^\s/@"']+)(@)""", re.IGNORECASE)
+IN_URL = re.compile(rb"""(://[^\s/:@"']{0,200}:)([^\s/@"']{1,500})(@)""")
 
 KEY_BLOCK = re.compile(rb"(-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----)(.*?)(-----END |\Z)", re.DOTALL)
 
@@ -81,5 +83,5 @@ def masked(diff: bytes) -> bytes:
     diff = KEY_BLOCK.sub(lambda found: found[1] + re.sub(rb"(?m)^([+\- ]?)[^\n]+$", rb"\1***", found[2]) + found[3], diff)
     diff = IN_URL.sub(rb"\1***\3", diff)
     diff = SHAPES.sub(MASK, diff)
-    diff = QUOTED.sub(rb"\1***\4", diff)
+    diff = QUOTED.sub(rb"\1***", diff)
     return BARE.sub(rb"\1***", diff)

@@ -331,6 +331,7 @@ def test_vanished_experiment_is_a_conflict(stored: projects.Project, template: P
     assert list(tmp_path.glob("*.db*")) == [] and list(tmp_path.glob(".*")) == []
 
 
+@pytest.mark.slow
 def test_registered_model_is_found_by_its_alias_in_a_task(stored: projects.Project, template: Path, tmp_path: Path) -> None:
     """`models:/name@alias` of the project, as a notebook in a task would say it; both ways MLflow 3 registers."""
     code = """
