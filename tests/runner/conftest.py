@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner_jobs import Job, tar
+from runner_jobs import Job, processes_of, tar
 
 from lossi.runner import archive, records
 from lossi.runner.records import CodeSnapshot, PreparedJob, ResolvedEnvironment, Resources, TrackingTarget
@@ -65,7 +66,7 @@ def prepare(tmp_path: Path, template: Path, runner_archive: Path) -> Iterator[Ca
         number = len(made)
         project = tmp_path / "project"
         artifacts = project / ".lossi" / "artifacts"
-        directory = project / ".lossi" / "jobs" / f"01job{number}"
+        directory = project / ".lossi" / "jobs" / f"01job{number}{secrets.token_hex(4)}"
         directory.mkdir(parents=True)
         (artifacts / "1").mkdir(parents=True, exist_ok=True)
         (directory / records.RUNNER).write_bytes(runner_archive.read_bytes())
@@ -113,8 +114,10 @@ def prepare(tmp_path: Path, template: Path, runner_archive: Path) -> Iterator[Ca
     for job in made:
         for run in job.started:
             if run.process.poll() is None:
-                os.killpg(run.process.pid, signal.SIGKILL)
+                run.process.kill()
                 run.process.wait()
+        for pid in processes_of(job):
+            os.kill(pid, signal.SIGKILL)
         left = list((tmp_path / "tmp").iterdir()) if (tmp_path / "tmp").exists() else []
         killed = any(run.process.returncode == -signal.SIGKILL for run in job.started)
         assert killed or not left, f"node-local files are left: {left}"

@@ -16,6 +16,13 @@ from typing import Any
 from lossi.runner import publish, records
 from lossi.runner.records import PreparedJob, Progress, TaskExit
 
+WAIT = """
+import pathlib, time, os
+pathlib.Path(os.environ["LOSSI_OUTPUT_DIR"], "reached").touch()
+while not pathlib.Path(os.environ["LOSSI_OUTPUT_DIR"], "go").exists():
+    time.sleep(0.02)
+"""
+
 
 def code(source: str, *tags: str) -> dict[str, Any]:
     return {"cell_type": "code", "metadata": {"tags": list(tags)}, "source": source, "outputs": [], "execution_count": None}
@@ -135,3 +142,27 @@ class Job:
     def write_spec(self, **changes: Any) -> None:
         self.spec = replace(self.spec, **changes)
         (self.directory / records.SPEC).write_bytes(records.dump(self.spec))
+
+
+def reached(run: Run) -> bool:
+    return (run.folder / records.OUTPUT_FOLDER / "reached").exists()
+
+
+def artifacts(job: Job) -> Path:
+    return Path(job.spec.project) / ".lossi" / "artifacts"
+
+
+def processes_of(job: Job) -> list[int]:
+    """Living processes that carry the job's mark."""
+    found = []
+    mark = f"LOSSI_JOB_ID={job.spec.id}".encode()
+    project = f"LOSSI_PROJECT={job.spec.project}".encode()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                variables = (folder / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if mark in variables and project in variables:
+                found.append(int(folder.name))
+    return found

@@ -1,7 +1,7 @@
 """The child process that uses the environment's own MLflow client, for stores that sqlite3 cannot reach.
 
 ``python runner.pyz client`` reads one JSON order from standard input and answers with one JSON line:
-``{"run_ids": [...], "problem": ""}``. ``do`` is ``find``, ``finish`` or ``artifact``.
+``{"run_ids": [...], "problem": ""}``. ``do`` is ``resume``, ``finish`` or ``artifact``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any, Dict, List, Mapping
 
-from .store import FINISHED, PARENT_TAG, RUNNING
+from .store import FINISHED, KILLED, PARENT_TAG, RUNNING
 
 
 def main() -> int:
@@ -24,8 +24,8 @@ def main() -> int:
         from mlflow import MlflowClient
 
         client = MlflowClient()
-        if order["do"] == "find":
-            answer["run_ids"] = [run.info.run_id for run in task_runs(client, order)]
+        if order["do"] == "resume":
+            answer["run_ids"] = resume(client, order)
         elif order["do"] == "finish":
             answer["run_ids"] = finish(client, order)
         else:
@@ -47,6 +47,14 @@ def task_runs(client: Any, order: Mapping[str, Any]) -> List[Any]:
     return sorted(found, key=lambda run: (PARENT_TAG in run.data.tags, run.info.start_time))
 
 
+def resume(client: Any, order: Mapping[str, Any]) -> List[str]:
+    """Let the task's own run of an earlier attempt go on; return the ids of all its runs."""
+    found = [run.info.run_id for run in task_runs(client, order)]
+    if found:
+        client.update_run(found[0], status=RUNNING)
+    return found
+
+
 def finish(client: Any, order: Mapping[str, Any]) -> List[str]:
     """Tag and end the task's runs as `adoption.finalise` does; make one when there is none. Return their ids."""
     runs = task_runs(client, order)
@@ -59,14 +67,15 @@ def finish(client: Any, order: Mapping[str, Any]) -> List[str]:
         for key, value in order["tags"].items():
             if run.data.tags.get(key) != value:
                 client.set_tag(run_id, key, value)
-        if PARENT_TAG not in run.data.tags:
+        # A task that was stopped may run again, and its notebook log its own text; a server's params cannot be taken back.
+        if PARENT_TAG not in run.data.tags and order["status"] != KILLED:
             for key, value in order["params"].items():
                 if key not in run.data.params:
                     client.log_param(run_id, key, value)
         failed = order["failed_ms"]
         closed_late = run.info.status == FINISHED and failed is not None and (run.info.end_time or 0) >= failed
         if run.info.status == RUNNING or (closed_late and order["status"] != FINISHED):
-            client.set_terminated(run_id, order["status"], run.info.end_time or order["ended_ms"])
+            client.set_terminated(run_id, order["status"], run.info.end_time if closed_late else order["ended_ms"])
     if order["artifact"]:
         client.log_artifact(runs[0].info.run_id, order["artifact"])
     return [run.info.run_id for run in runs]

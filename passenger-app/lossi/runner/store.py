@@ -269,10 +269,8 @@ def _insert(connection: sqlite3.Connection, table: str, values: Dict[str, Any], 
         if required and default is None and name not in values and name not in automatic:
             raise StoreError(f"the MLflow store requires {table}.{name}, which is not known here")
     names = [row[1] for row in info if row[1] in values]
-    inserted = connection.execute(
-        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
-        [values[name] for name in names],  # noqa: S608 - names of the schema
-    )
+    statement = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608 - the schema's names
+    inserted = connection.execute(statement, [values[name] for name in names])
     return int(inserted.lastrowid or 0)
 
 

@@ -11,14 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
-from . import outputs, payload, places, records, tracking, unpacking, variables, verdict
+from . import outputs, payload, places, records, tracking, unpacking, variables, verdict, watching
+from .attempt import Attempt, say
 from .processes import Family, oom_kills
 from .progress import ProgressFile, now
-from .records import PreparedJob, TaskError, TaskExit
+from .records import PreparedJob, TaskExit
 from .sampling import Sampler
 from .signals import Signals
 from .writing import TaskFailure, explained, write
@@ -28,41 +29,6 @@ GRACE_S = 8.0
 KILL_PATIENCE_S = 0.5
 """Seconds that processes have which a task leaves behind."""
 LOG_TAIL = 64 * 1024
-
-
-@dataclass
-class Attempt:
-    """What is known while a task runs."""
-
-    job: PreparedJob
-    number: int
-    attempt: int
-    places: places.Places
-    signals: Signals
-    progress: ProgressFile
-    started: str
-    started_s: float
-    grace_s: float
-    parameters: Dict[str, Any] = field(default_factory=dict)
-    notes: List[str] = field(default_factory=list)
-    files: outputs.Manifest = field(default_factory=dict)
-    error: Optional[TaskError] = None
-    kernel_signal: Optional[int] = None
-    ran: bool = False
-    """Whether the payload was started."""
-    failed_s: Optional[float] = None
-    """When things went wrong, seconds since the epoch."""
-
-    @property
-    def working_directory(self) -> Path:
-        """Where the payload runs: its folder in the copy of the project."""
-        return Path(os.path.normpath(self.places.code / self.job.working_directory))
-
-    def note(self, text: str) -> None:
-        """Keep something that the user should know."""
-        self.notes.append(text)
-        self.progress.note(text)
-        say(text)
 
 
 def run(directory: Path, number: int, attempt: int, signals: Signals) -> int:
@@ -82,10 +48,12 @@ def run(directory: Path, number: int, attempt: int, signals: Signals) -> int:
         task = Attempt(job, number, attempt, where, signals, progress, started, started_s, grace_s)
         outcome, result = _attempt(task)
         record = replace(outcome, started=started, ended=now(), elapsed_s=round(time.monotonic() - began, 3))
-    except (TaskFailure, OSError, ValueError) as error:
-        reason = explained(error) if isinstance(error, OSError) else str(error)
+    except Exception as error:  # noqa: BLE001 - the task's end must be on record, whatever it was
+        reason = _reason(error)
         say(reason)
         result = verdict.of_failure(reason)
+        if where is not None:
+            Family(os.environ.get("LOSSI_JOB_ID", directory.name), number).end(0.0)
         record = TaskExit(
             task=number,
             state=result.state,
@@ -98,14 +66,42 @@ def run(directory: Path, number: int, attempt: int, signals: Signals) -> int:
             attempt=attempt,
         )
     try:
-        write(folder / records.EXIT, records.dump(record))
-    except OSError as error:
-        say(f"{records.EXIT} could not be written: {explained(error)}. The task's state is {record.state}: {record.reason}")
-        return result.status or 1
+        written = _record_end(folder, record)
     finally:
         if where is not None:
             where.remove()
-    return result.status
+    return result.status if written else result.status or 1
+
+
+def _reason(error: Exception) -> str:
+    """Return one sentence for the user; what nobody foresaw goes to the log in full."""
+    if isinstance(error, OSError):
+        return explained(error)
+    if isinstance(error, (TaskFailure, ValueError)):
+        return str(error)
+    import traceback
+
+    traceback.print_exc()
+    return f"the runner itself failed: {type(error).__name__}: {error}"
+
+
+def _record_end(folder: Path, record: TaskExit) -> bool:
+    """Write exit.json; on a full filesystem less important files make room for it. Return whether it is there."""
+    data = records.dump(record)
+    for last in (False, True):
+        try:
+            write(folder / records.EXIT, data)
+            return True
+        except OSError as error:
+            if last:
+                said = f"The task's state is {record.state}: {record.reason}"
+                say(f"{records.EXIT} could not be written: {explained(error)}. {said}")
+            for name in (records.PROGRESS, records.USE):
+                try:
+                    os.unlink(folder / name)
+                except OSError:
+                    pass
+    return False
 
 
 def _forget_earlier(folder: Path, attempt: int) -> None:
@@ -121,24 +117,23 @@ def _forget_earlier(folder: Path, attempt: int) -> None:
 def _attempt(task: Attempt) -> "tuple[TaskExit, verdict.Verdict]":
     """Prepare, run and finish; what fails on the way is the task's verdict."""
     task.progress.phase("starting")
-    store = tracking.open_for(task.job, task.number, task.places, task.attempt)
+    task.parameters = _parameters(task)
+    store = tracking.open_for(task.job, task.number, task.places, task.attempt, task.parameters)
     family = Family(task.job.id, task.number)
     sampler: Optional[Sampler] = None
     try:
-        task.parameters = _parameters(task)
-        store.parameters = task.parameters
         environment = store.environment(sys.executable)
         sampler = Sampler(family, task.places.task / records.USE, environment)
         kills = oom_kills() or 0
         log_start = _log_size(task)
         process, events = _start(task, environment, store)
         sampler.start()
-        returncode = _watch(task, process, events, family, store, sampler)
+        returncode = watching.watch(task, process, events, family, store, sampler)
         result = _judge(task, returncode, out_of_memory=(oom_kills() or 0) > kills, log_start=log_start)
     except (TaskFailure, OSError) as error:
         result = verdict.of_failure(explained(error) if isinstance(error, OSError) else str(error))
-        if task.signals.stopped:
-            told = _ending(task)
+        if task.signals.stopped and not task.ran:
+            told = task.ending()
             result = replace(result, state=told.state, exit_code=None, signal=signal.SIGTERM, reason=told.reason or result.reason)
     if result.state != records.SUCCEEDED:
         say(f"{result.state}: {result.reason}")
@@ -199,11 +194,11 @@ def _start(
         else:
             raise TaskFailure(f"jobs of kind {job.kind!r} are not known to this runner")
         _check_not_stopped(task)
-        return _popen(argv, environment, cwd=task.working_directory), None
+        return watching.start(argv, environment, cwd=task.working_directory), None
     reader, writer = os.pipe()
     child = [os.fsencode(part) for part in (*variables.own_command(), "notebook", str(writer))]
     try:
-        process = _popen(child, environment, stdin=subprocess.PIPE, pass_fds=(writer,))
+        process = watching.start(child, environment, stdin=subprocess.PIPE, pass_fds=(writer,))
     finally:
         os.close(writer)
     try:
@@ -256,112 +251,34 @@ def _check_not_stopped(task: Attempt) -> None:
         raise TaskFailure("stopped before it had begun")
 
 
-def _popen(argv: List[bytes], environment: Dict[str, str], **options: Any) -> "subprocess.Popen[bytes]":
-    """Start a process in a session of its own, so that a signal for it reaches what it started, and no terminal's reaches it.
-
-    Raises
-    ------
-    TaskFailure
-        When it cannot be started.
-    """
-    options.setdefault("stdin", subprocess.DEVNULL)
-    try:
-        return subprocess.Popen(argv, env=environment, start_new_session=True, **options)
-    except (OSError, ValueError) as error:
-        name = os.fsdecode(argv[0])
-        raise TaskFailure(f"cannot start {name!r}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _watch(
-    task: Attempt,
-    process: "subprocess.Popen[bytes]",
-    events: Optional[int],
-    family: Family,
-    store: tracking.Tracking,
-    sampler: Sampler,
-) -> int:
-    """Wait for the payload's end: take its reports, publish, pass on a request to stop, kill when the grace is over."""
-    task.ran = True
-    task.progress.phase("running")
-    store.begin(lambda: (sampler.gpu_type, sampler.gpu_driver))
-    kill_at: Optional[float] = None
-    told = False
-    buffer = b""
-    while process.poll() is None:
-        if task.signals.stopped and not told:
-            told, kill_at = True, time.monotonic() + task.grace_s
-            task.failed_s = task.failed_s or task.signals.stopped_at
-            _signal(process, signal.SIGTERM, group=task.job.kind != "notebook")
-        if kill_at is not None and time.monotonic() >= kill_at:
-            family.end(0.0)
-        task.progress.flush()
-        store.poll()
-        timeout = 1.0 if kill_at is None else min(1.0, max(0.02, kill_at - time.monotonic()))
-        if events in task.signals.wait(timeout, [] if events is None else [events]):
-            assert events is not None
-            data = os.read(events, 1 << 16)
-            if not data:
-                os.close(events)
-                events = None
-            buffer = _take_events(task, buffer + data)
-    if events is not None:
-        os.set_blocking(events, False)
-        while True:
-            try:
-                data = os.read(events, 1 << 16)
-            except BlockingIOError:
-                break
-            if not data:
-                break
-            buffer = _take_events(task, buffer + data)
-        os.close(events)
-    return process.returncode
-
-
-def _signal(process: "subprocess.Popen[bytes]", number: int, *, group: bool) -> None:
-    try:
-        if group:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-    except OSError:
-        pass
-
-
-def _take_events(task: Attempt, buffer: bytes) -> bytes:
-    """Take whole lines out of the buffer; return what is left of it."""
-    *lines, rest = buffer.split(b"\n")
-    for line in lines:
-        facts = json.loads(line)
-        event = facts.pop("event")
-        task.progress.event(event, facts)
-        if event == "start":
-            for note in facts.get("notes", ()):
-                task.notes.append(note)
-                task.progress.note(note)
-        elif event == "error":
-            task.failed_s = task.failed_s or float(facts["t"])
-        elif event == "end":
-            task.error = records.from_dict(TaskError, facts["error"]) if facts.get("error") else None
-            task.kernel_signal = facts.get("signal")
-    return rest
-
-
 def _judge(task: Attempt, returncode: int, *, out_of_memory: bool, log_start: int) -> verdict.Verdict:
     ended = time.time()
-    stopped = _ending(task) if task.signals.stopped else None
+    # Slurm signals every process, so that the payload may have ended before it was told; one that had succeeded has succeeded.
+    stopped = task.ending() if task.told or (task.signals.stopped and returncode != 0) else None
     if returncode != 0 and task.error is None:
         task.error = verdict.error_in_log(_log_tail(task, log_start), returncode)
     if returncode != 0 and task.failed_s is None:
-        # A script's open run is closed by MLflow when its process ends, after the error.
-        task.failed_s = ended - 1.0 if task.job.kind != "notebook" else ended
+        task.failed_s = ended if task.job.kind == "notebook" else _script_failed_at(task, ended)
     return verdict.of_payload(
         returncode, stopped=stopped, error=task.error, kernel_signal=task.kernel_signal, out_of_memory=out_of_memory
     )
 
 
-def _ending(task: Attempt) -> records.Ending:
-    return verdict.ending(records.load_optional(records.Ending, task.places.task / records.ENDING))
+def _script_failed_at(task: Attempt, ended: float) -> float:
+    """Return when a script failed, by this node's clock: MLflow closes its open run only after that, when the process ends.
+
+    Python's traceback is the last thing it prints, so that is when the log was last written. The log's time is the file
+    server's; progress.json, written now, tells how far its clock is off.
+    """
+    if task.error is not None and task.error.traceback.startswith(verdict.PYTHON_TRACEBACK):
+        try:
+            printed = os.stat(task.places.task / records.LOG).st_mtime
+            task.progress.flush(force=True)
+            ahead = os.stat(task.progress.path).st_mtime - time.time()
+            return min(printed - ahead - 0.1, ended)
+        except OSError:
+            pass
+    return ended - 1.0
 
 
 def _log_size(task: Attempt) -> int:
@@ -396,13 +313,5 @@ def _collect(task: Attempt) -> None:
         task.note(note)
     try:
         task.places.output.rmdir()  # nothing came
-    except OSError:
-        pass
-
-
-def say(text: str) -> None:
-    """Tell the reader of the log."""
-    try:
-        print(f"lossi: {text}", file=sys.stderr, flush=True)
     except OSError:
         pass

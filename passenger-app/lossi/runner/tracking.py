@@ -29,11 +29,11 @@ CHILD_TIMEOUT_S = 120.0
 class Tracking:
     """What both ways have in common. Trouble with tracking never fails a task: it is kept in ``problem``."""
 
-    def __init__(self, job: PreparedJob, task: int, places: Places) -> None:
+    def __init__(self, job: PreparedJob, task: int, places: Places, parameters: Mapping[str, Any]) -> None:
         self.job = job
         self.task = task
         self.places = places
-        self.parameters: Mapping[str, Any] = {}
+        self.parameters = parameters
         self.run_id: Optional[str] = None
         """The run that an earlier attempt has left and this one goes on with."""
         self.problem = ""
@@ -83,8 +83,8 @@ class Tracking:
 class Embedded(Tracking):
     """The task's own SQLite store on node-local disk, published to the task's folder."""
 
-    def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int) -> None:
-        super().__init__(job, task, places)
+    def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> None:
+        super().__init__(job, task, places, parameters)
         root = store.local_path(job.tracking.artifact_location) if job.tracking.artifact_location else None
         artifacts = root.parent if root is not None else Path(job.project) / ".lossi" / "artifacts"
         self.relocation = strays.Relocation(places.work, places.code, Path(job.project), artifacts / f"{job.id}.{task}")
@@ -188,13 +188,13 @@ class Embedded(Tracking):
 class Server(Tracking):
     """An MLflow server: the payload logs there by itself; the rest is done by the image's MLflow client in a child."""
 
-    def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int) -> None:
-        super().__init__(job, task, places)
+    def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> None:
+        super().__init__(job, task, places, parameters)
         if attempt > 1:
-            answer, problem = _client({"do": "find", **self._identity()}, self.environment(sys.executable))
+            answer, problem = _client({"do": "resume", **self._identity()}, self.environment(sys.executable))
             self.run_id = next(iter(answer.get("run_ids", ())), None)
             if problem:
-                self._add_problem(f"the run of the earlier attempt could not be found: {problem}")
+                self._add_problem(f"the run of the earlier attempt could not be continued: {problem}")
 
     def finish(self, state: str, started_s: float, failed_s: Optional[float], gpu: Optional[Gpu]) -> List[str]:
         """Let the client complete the runs."""
@@ -220,7 +220,7 @@ class Server(Tracking):
         return {"job_id": self.job.id, "task": str(self.task)}
 
 
-def open_for(job: PreparedJob, task: int, places: Places, attempt: int) -> Tracking:
+def open_for(job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> Tracking:
     """Make the task's tracking ready.
 
     Raises
@@ -231,7 +231,7 @@ def open_for(job: PreparedJob, task: int, places: Places, attempt: int) -> Track
         When it cannot be brought to the node.
     """
     kind = Embedded if variables.server_uri(job) is None else Server
-    return kind(job, task, places, attempt)
+    return kind(job, task, places, attempt, parameters)
 
 
 def _client(order: Dict[str, Any], environment: Dict[str, str]) -> Tuple[Dict[str, Any], str]:

@@ -77,13 +77,6 @@ def of_failure(reason: str) -> Verdict:
     return Verdict(records.FAILED, 1, None, reason)
 
 
-def ending(found: Optional[Ending]) -> Ending:
-    """Return why a task was told to stop: what the scheduler has written, else that it was cancelled."""
-    if found is None or found.state not in records.FINAL_STATES:
-        return Ending(records.CANCELLED, "stopped by a signal")
-    return found
-
-
 def error_in_log(text: str, returncode: int) -> Optional[TaskError]:
     """Return what a script said at its end: Python's last traceback, R's error, else the last line.
 
