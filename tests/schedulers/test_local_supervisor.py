@@ -444,6 +444,17 @@ def test_supervisor_costs_nothing_while_tasks_run(scheduler: LocalScheduler, job
     until_over(scheduler, made)
 
 
+def test_waiting_jobs_hold_no_files_open(scheduler: LocalScheduler, job_factory: JobFactory) -> None:
+    first = job_factory(f"echo up > up\n{WAIT_FOR_GO}", cpus=2)
+    rest = [job_factory("true") for _ in range(40)]
+    for made in (first, *rest):
+        submit(scheduler, made)
+    until(lambda: all((made.directory / journal.NAME).exists() for made in rest), "all were taken up")
+    assert len(list(Path(f"/proc/{supervisor(scheduler)}/fd").iterdir())) < 20
+    (first.directory / "go").touch()
+    assert until_over(scheduler, rest[-1]).state == SUCCEEDED
+
+
 def test_unreadable_entries_and_vanished_directories_do_not_stop_the_rest(
     scheduler: LocalScheduler, job_factory: JobFactory
 ) -> None:

@@ -172,6 +172,8 @@ class Journal:
 
     def flush(self, *, durable: bool = False) -> bool:
         """Write the gathered lines; return whether all are in the file (with ``durable``: on the disk)."""
+        if not self._pending and not (durable and self._unsynced):
+            return True
         try:
             descriptor = self._opened()
             while self._pending:

@@ -142,9 +142,9 @@ class Supervisor:
         for task in self._tasks():
             if task.gone:
                 yield clock() + RETRY_S
-            if task.kill_at is not None:
+            elif task.kill_at is not None:
                 yield task.kill_at
-            if task.deadline is not None:
+            elif task.deadline is not None:
                 yield task.deadline
             if task.entry.memory_mb is not None:
                 yield self.next_sample
@@ -232,13 +232,20 @@ class Supervisor:
     def _finish_jobs(self) -> None:
         for job in list(self.jobs.values()):
             written = job.journal.flush(durable=job.over)
-            if not job.running and not job.folder.is_dir():
+            if not job.running:
+                job.journal.close()  # thousands of jobs may wait
+            doubtful = not written or job.held_until > 0
+            if doubtful and not job.running and not job.folder.is_dir():
                 say(f"job {job.entry.job_id} is dropped: its directory is gone")
             elif not job.over or not written:
                 continue
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 queue.finish(self.places, job.entry.job_id)
-            job.journal.close()
+            except FileNotFoundError:  # the state folder was deleted
+                pass
+            except OSError as error:
+                say(f"entry {job.entry.job_id} stays in the queue: {error}")
+                continue
             del self.jobs[job.entry.job_id]
 
     # -- starting ----------------------------------------------------------------------------------------------------
