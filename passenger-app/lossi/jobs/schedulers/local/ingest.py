@@ -78,6 +78,7 @@ class Ingest:
                 entry.ingest[0],
                 entry.ingest,
                 entry.ingest_environment,
+                file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],  # its report; errors go to the log
                 setsid=True,
                 setsigmask=(),
                 setsigdef=processes.DEFAULT_SIGNALS,
