@@ -21,6 +21,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return stores.template([sys.executable], "tests", {})
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow makes folders where it is: not in the repository."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
 @pytest.fixture
 def project(home: Path, tmp_path: Path, template: Path) -> Project:
     """A project with an empty store, in a folder whose name needs quoting nearly everywhere."""

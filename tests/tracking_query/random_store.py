@@ -14,7 +14,27 @@ METRICS = ["loss", "acc", "val/acc", "a b", "a.b", "f1-score", "ünï"]
 PARAMS = ["lr", "model", "a b", "x.y", "it's", "Lr"]
 TAGS = ["team", "note", "mlflow.runName", "mlflow.user", "a b"]
 NUMBERS = [0.0, -0.0, 0.5, 0.5, 1.0, -1.0, 1e-300, 3.0, INFINITY, -INFINITY, NAN]
-TEXTS = ["", "a", "A", "ab", "aB", "a%b", "a_b", "a*b", "a?b", "a[b]c", "10", "9", "0.1", "Ünï", "ünï", "it's", 'say "x"', "a\nb", "x" * 300]
+TEXTS = [
+    "",
+    "a",
+    "A",
+    "ab",
+    "aB",
+    "a%b",
+    "a_b",
+    "a*b",
+    "a?b",
+    "a[b]c",
+    "10",
+    "9",
+    "0.1",
+    "Ünï",
+    "ünï",
+    "it's",
+    'say "x"',
+    "a\nb",
+    "x" * 300,
+]
 STATUSES = ["FINISHED", "RUNNING", "FAILED", "KILLED", "SCHEDULED"]
 TIMES = [1_700_000_000_000, 1_700_000_000_001, 1_700_000_000_001, 1_700_000_000_007]
 CONTEXT = "mlflow.data.context"
@@ -95,8 +115,12 @@ def quoted_value(value: str) -> str:
 
 marks = st.sampled_from(["", "`", '"'])
 texts = st.sampled_from(TEXTS).map(quoted_value)
-patterns = st.sampled_from(["%", "a%", "A%", "%b", "a_b", "a*b", "a[b]c", "%?%", "ü%", "Ü%", "", "_", "%'%", "1%"]).map(quoted_value)
-numbers = st.sampled_from(["0", "-0", "0.5", "1", "-1", "1e-300", "2.", ".5", "1.7976931348623157e308", "1e308", "-1e308", "1e400"])
+patterns = st.sampled_from(["%", "a%", "A%", "%b", "a_b", "a*b", "a[b]c", "%?%", "ü%", "Ü%", "", "_", "%'%", "1%"]).map(
+    quoted_value
+)
+numbers = st.sampled_from(
+    ["0", "-0", "0.5", "1", "-1", "1e-300", "2.", ".5", "1.7976931348623157e308", "1e308", "-1e308", "1e400"]
+)
 spaces = st.sampled_from([" ", "  ", "\n", ""])
 
 
@@ -163,7 +187,9 @@ def order(draw: st.DrawFn) -> tuple[str, str]:
     """Return an order and what it speaks of, because MLflow refuses the same thing twice."""
     kind = draw(st.sampled_from(["metrics", "params", "tags", "attributes", ""]))
     if kind in ("attributes", ""):
-        key = draw(st.sampled_from(["start_time", "end_time", "Created", "status", "user_id", "run_name", "run_id", "artifact_uri"]))
+        key = draw(
+            st.sampled_from(["start_time", "end_time", "Created", "status", "user_id", "run_name", "run_id", "artifact_uri"])
+        )
         name, same = (f"{kind}.{key}" if kind else key), key.replace("Created", "start_time")
     else:
         key = draw(st.sampled_from({"metrics": METRICS, "params": [k for k in PARAMS if "'" not in k], "tags": TAGS}[kind]))

@@ -99,7 +99,10 @@ def _named(name: str) -> tuple[str, str]:
     known = {"attribute": ATTRIBUTES, "job": tuple(job_columns())}.get(kind)
     if known and key != "*" and key not in known:
         raise InvalidInput(
-            f"{name!r} is not a column", hint=did_you_mean(key, known) or f"{kind} columns are " + ", ".join(sorted(known))
+            f"{name!r} is not a column",
+            hint=did_you_mean(key, known)
+            or f"{kind} columns are {', '.join(sorted(known))}"
+            + ("; params, metrics and tags need their prefix, as in params.x" if kind == "attribute" else ""),
         )
     return {"param": "params", "metric": "metrics", "tag": "tags"}.get(kind, kind), key
 

@@ -119,7 +119,7 @@ def parse_filter(text: str) -> list[Condition]:
     while not reader.at_end():
         if conditions and not reader.take(_AND):
             found = reader.found()
-            hint = "only AND can join conditions; ask twice for OR" if found.upper().startswith("OR") else EXAMPLE
+            hint = "only AND can join conditions; ask twice for OR" if found.upper() == "'OR'" else EXAMPLE
             reader.fail(f"expected AND or the end, found {found}", hint)
         conditions.append(_condition(reader))
         if len(conditions) > MAX_CONDITIONS:

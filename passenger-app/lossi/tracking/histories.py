@@ -98,7 +98,11 @@ def _points(store: Store, runs: list[str], keys: list[str], x: Axis) -> dict[tup
     sql = f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE key IN (SELECT value FROM json_each(?)) LIMIT ?)"
     by_key = store.rows(sql, [chosen[1], 2 * of_runs + 1])[0][0] <= 2 * of_runs
     run_column, key_column = ("+run_uuid", "key") if by_key else ("run_uuid", "+key")  # `+` keeps SQLite from using an index
-    order = "ifnull(step + 0, 0), ifnull(timestamp + 0, 0)" if x == "step" else "ifnull(timestamp + 0, 0), ifnull(step + 0, 0)"
+    order = (
+        "CAST(ifnull(step, 0) AS INTEGER), CAST(ifnull(timestamp, 0) AS INTEGER)"
+        if x == "step"
+        else "CAST(ifnull(timestamp, 0) AS INTEGER), CAST(ifnull(step, 0) AS INTEGER)"
+    )
     sql = (
         f"SELECT run_uuid, key, {order}, ifnull(value + 0.0, 0.0), is_nan FROM {table} "
         f"WHERE {run_column} IN (SELECT value FROM json_each(?)) AND {key_column} IN (SELECT value FROM json_each(?))"

@@ -8,6 +8,7 @@ Reads next to the project, writes only below the machine's own temporary folder.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -21,6 +22,8 @@ from lossi.files import atomic
 MAX_BYTES = 2**30
 TRIES = 5
 COMPANIONS = ("-journal", "-wal")
+MAGIC = bytes.fromhex("d9d505f920a163d7")
+"""Begins a rollback journal, and ends one that belongs to a transaction over several databases."""
 
 
 @contextlib.contextmanager
@@ -63,9 +66,31 @@ def _copy(source: Path, target: Path) -> None:
                 companion.unlink(missing_ok=True)
                 with contextlib.suppress(FileNotFoundError):
                     shutil.copyfile(source.with_name(source.name + suffix), companion)
+            _make_independent(target.with_name(target.name + COMPANIONS[0]))
         if _mark(source) == before:
             return
     raise Unavailable(f"{source} is locked and changes faster than it can be copied", hint="try again in a few seconds")
+
+
+def _make_independent(journal: Path) -> None:
+    """Take out of a copied journal that the transaction spans several databases.
+
+    SQLite ignores a journal whose super-journal has gone (the transaction was committed), but the copy of the database may be
+    from before that. The name of the super-journal stands at the end: locking page (4 bytes), name, its length (4), checksum
+    (4), magic (8); `writeSuperJournal` in SQLite's pager.c.
+    """
+    try:
+        with journal.open("r+b") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            if end < len(MAGIC) + 12:
+                return
+            stream.seek(end - 16)
+            length = int.from_bytes(stream.read(4), "big")
+            stream.seek(end - len(MAGIC))
+            if stream.read() == MAGIC and length + 20 <= end:
+                stream.truncate(end - length - 20)
+    except FileNotFoundError:
+        return
 
 
 def _recover(copy: Path) -> None:

@@ -28,7 +28,7 @@ def summaries(store: Store, run_ids: Sequence[str]) -> dict[str, dict[str, Metri
     extremes = _extremes(store, chosen)
     result: dict[str, dict[str, MetricSummary]] = {}
     sql = (
-        f"SELECT run_uuid, key, value, step, is_nan FROM {store.relations['latest_metrics']} "
+        f"SELECT run_uuid, key, value, CAST(ifnull(step, 0) AS INTEGER), is_nan FROM {store.relations['latest_metrics']} "
         "WHERE run_uuid IN (SELECT value FROM json_each(?)) ORDER BY key"
     )
     for run_id, key, value, step, is_nan in store.connection.execute(sql, [chosen]):
@@ -48,7 +48,7 @@ def summaries(store: Store, run_ids: Sequence[str]) -> dict[str, dict[str, Metri
 def _extremes(store: Store, chosen: str) -> dict[tuple[str, str], Extremes]:
     # A foreign store may hold other types where MLflow writes numbers: SQLite makes numbers of them.
     sql = (
-        f"SELECT run_uuid, key, ifnull(value + 0.0, 0.0), ifnull(step + 0, 0), is_nan FROM {store.relations['metrics']} "
+        f"SELECT run_uuid, key, ifnull(value + 0.0, 0.0), CAST(ifnull(step, 0) AS INTEGER), is_nan FROM {store.relations['metrics']} "
         "WHERE run_uuid IN (SELECT value FROM json_each(?))"
     )
     found: dict[tuple[str, str], Extremes] = {}
