@@ -69,6 +69,8 @@ def test_nothing_outside_the_run_is_reached(project: Project, run_id: str, tmp_p
 def test_a_file_is_no_folder(project: Project, run_id: str) -> None:
     with pytest.raises(InvalidInput):
         tracking.artifacts(project, run_id, "x.json")
+    with pytest.raises(InvalidInput, match="folder"):
+        tracking.open_artifact(project, run_id, "notes")
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_values_are_those_that_mlflow_shows(filled: list[tuple[Project, MlflowCl
         shown = functools.partial(_shown, table.columns, row)
         assert table.columns["run_id"][row] == run.info.run_id
         assert shown("params.") == run.data.params
-        assert shown("tags.") == {key: value for key, value in run.data.tags.items()}
+        assert shown("tags.") == dict(run.data.tags)
         assert shown("metrics.") == {key: _as_json(value) for key, value in run.data.metrics.items()}
 
 

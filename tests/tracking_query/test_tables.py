@@ -169,7 +169,7 @@ def test_facts_of_tasks_filter_order_and_show(project: Project, runs: list[str])
     ordered = tracking.search(project, order_by=["job.elapsed_s"], columns=["run_id", "job.host"])
     assert ordered.columns["run_id"][:3] == [runs[1], runs[0], runs[6]]
     assert ordered.columns["job.host"][:3] == ["n1", "n1", None]
-    assert list(tracking.search(project, columns=["job.*"]).columns)[0] == "job.job_id"
+    assert next(iter(tracking.search(project, columns=["job.*"]).columns)) == "job.job_id"
     detail = tracking.run(project, runs[0])
     assert detail.job is not None and detail.job["state"] == "failed" and detail.job["elapsed_s"] == 5.0
     assert tracking.run(project, runs[4]).job is None

@@ -42,6 +42,10 @@ class Cell:
     source: str
     tags: frozenset[str] = frozenset()
 
+    def as_comment(self) -> str:
+        """Return the source as a comment of Python or R, of which nothing can be read as code."""
+        return "\n".join(f"# {line}".rstrip() for line in self.source.replace("\0", "\ufffd").splitlines())
+
 
 @dataclass(frozen=True)
 class Notebook:
@@ -224,13 +228,17 @@ def _cells(entries: list[Any]) -> tuple[Cell, ...]:
 
 def _title(metadata: Mapping[str, Any], cells: tuple[Cell, ...]) -> str:
     if isinstance(metadata.get("title"), str) and metadata["title"].strip():
-        return " ".join(metadata["title"].split())
+        return _one_line(metadata["title"])
     for cell in cells:
         if cell.kind == "markdown":
             for line in cell.source.splitlines():
                 if line.startswith("#") and line.lstrip("#").strip():
-                    return " ".join(line.strip("#").split())
+                    return _one_line(line.strip("#"))
     return ""
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

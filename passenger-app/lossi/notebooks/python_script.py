@@ -55,7 +55,7 @@ def _converted(notebook: Notebook, parameters: Parameters, *, apart: bool) -> tu
     last = _last_before_flags(notebook, parameters)
     for cell in notebook.cells:
         if cell.kind == "markdown":
-            body.append("# %% [markdown]\n" + _commented(cell.source))
+            body.append("# %% [markdown]\n" + cell.as_comment())
         elif cell.kind == "code":
             body.append("# %%" + _label(cell) + "\n" + cells.converted(cell))
         if cell.index == last and parameters.parameters:
@@ -79,7 +79,7 @@ class _Cells:
     def converted(self, cell: Cell) -> str:
         """Return a cell as it stands in the script."""
         if SKIPPED_TAG in cell.tags:
-            return _commented(cell.source)
+            return cell.as_comment()
         # JSON can hold half a character, which no file can: as an escape it means the same in a string.
         source = cell.source.encode("utf-8", "backslashreplace").decode("utf-8")
         translation = ipython.translated(source.strip("\n"))
@@ -173,7 +173,3 @@ def _compiles_as_file(text: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
-
-
-def _commented(text: str) -> str:
-    return "\n".join(f"# {line}".rstrip() for line in text.splitlines())

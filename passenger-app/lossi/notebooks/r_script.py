@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import re
 
 from lossi.notebooks.document import INJECTED_TAG, Notebook
 from lossi.notebooks.parameter import Parameter
@@ -22,9 +21,9 @@ def convert(notebook: Notebook, parameters: Parameters) -> tuple[str, tuple[str,
     last = injected[0].index if injected else parameters.cell_index
     for cell in notebook.cells:
         if cell.kind == "markdown":
-            body.append("# %% [markdown]\n" + _commented(cell.source))
+            body.append("# %% [markdown]\n" + cell.as_comment())
         elif cell.kind == "code" and SKIPPED_TAG in cell.tags:
-            body.append("# %%\n" + _commented(cell.source))
+            body.append("# %%\n" + cell.as_comment())
         elif cell.kind == "code" and MAY_FAIL_TAG in cell.tags:
             body.append(f'# %%\ntryCatch({{\n{cell.source}\n}}, error = function(e) message("Error: ", conditionMessage(e)))')
         elif cell.kind == "code":
@@ -82,7 +81,3 @@ def quoted(text: str) -> str:
         else:
             pieces.append(f"\\U{{{ord(character):x}}}" if ord(character) > 0xFFFF else f"\\u{{{ord(character):x}}}")
     return '"' + "".join(pieces) + '"'
-
-
-def _commented(text: str) -> str:
-    return "\n".join(f"# {line}".rstrip() for line in re.split(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text))

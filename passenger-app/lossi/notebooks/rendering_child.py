@@ -49,14 +49,14 @@ def main() -> int:
         _make(page)
     except LossiError as error:
         problem = error
-    except MemoryError:
+    except ModuleNotFoundError as error:
+        problem = Unavailable("notebooks cannot be rendered here", why=str(error), hint="install nbconvert beside Lossi")
+    except (MemoryError, ImportError):  # a library that cannot be mapped for want of memory is an ImportError
         problem = NotSupported(
             "the notebook could not be rendered",
             why=f"that needs more than {memory_mb} MiB of memory",
             hint="clear large outputs of the notebook, or raise render_limit_mb in the settings",
         )
-    except ImportError as error:
-        problem = Unavailable("notebooks cannot be rendered here", why=str(error), hint="install nbconvert beside Lossi")
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         problem = InvalidInput("the notebook could not be rendered", why=why, hint="open it in Jupyter and save it again")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lossi.tracking.artifact_files import artifacts, open_artifact
+    from lossi.tracking.catching_up import catch_up
     from lossi.tracking.comparison import compare
     from lossi.tracking.exports import export
     from lossi.tracking.histories import history
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "artifact_files": ("artifacts", "open_artifact"),
+    "catching_up": ("catch_up",),
     "comparison": ("compare",),
     "exports": ("export",),
     "histories": ("history",),
@@ -42,6 +44,7 @@ __all__ = [
     "RunDetail",
     "RunTable",
     "artifacts",
+    "catch_up",
     "compare",
     "experiments",
     "export",

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
-from lossi.errors import Forbidden, NotFound, NotSupported
+from lossi.errors import Forbidden, InvalidInput, NotFound, NotSupported
 from lossi.files import beneath
 from lossi.files.beneath import Entry
 from lossi.projects import Project, stores
@@ -46,9 +47,15 @@ def open_artifact(project: Project, run_id: str, path: str) -> int:
     ------
     NotFound, Forbidden, NotSupported
         As `artifacts`.
+    InvalidInput
+        When ``path`` is a folder.
     """
     root, folder = _place(project, run_id)
-    return beneath.open_beneath(root, _joined(folder, path))
+    descriptor = beneath.open_beneath(root, _joined(folder, path))
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidInput(f"{path or 'the root of the artifacts'} is a folder", hint="list it, or name a file in it")
+    return descriptor
 
 
 def _joined(folder: str, path: str) -> str:

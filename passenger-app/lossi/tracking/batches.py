@@ -18,10 +18,10 @@ from sqlite3 import connect
 from lossi.errors import LossiError
 from lossi.projects import Project, stores
 from lossi.runner import records
+from lossi.tracking import lease as leases
 from lossi.tracking import seed
 from lossi.tracking.delivery import Delivery
 from lossi.tracking.jobfolders import Found, Look, SnapshotFile
-from lossi.tracking.lease import Lease
 from lossi.tracking.ledger import mark_from
 from lossi.tracking.merge import TABLES, Merger
 from lossi.tracking.report import UNKNOWN_REVISION, Tally
@@ -86,7 +86,7 @@ class Session:
         When the store cannot be opened.
     """
 
-    def __init__(self, project: Project, lease: Lease, tally: Tally, readable: str) -> None:
+    def __init__(self, project: Project, lease: leases.Lease, tally: Tally, readable: str) -> None:
         self._project = project
         self._lease = lease
         self._tally = tally
@@ -135,11 +135,14 @@ class Session:
         return True
 
     def prepare(self) -> None:
-        """Make ready to merge; mends a lost ledger."""
+        """Make ready to merge; mends what a killed ingest or a deleted index left."""
         self._merger = Merger(self.connection, self._step)
         self.ledger = self._merger.ledger
         with self._transaction():
             self.ledger.adopt()
+            # The super-journal of a killed commit. Both files are locked and whole now, so nothing refers to it any more.
+            for path in (self._project.store, self._project.index):
+                leases.remove_old(path.parent, f"{path.name}-mj*")
 
     def take(self, found: Iterable[Found]) -> None:
         """Take in what was found until the time is over."""

@@ -119,6 +119,7 @@ def acquire(home: Path) -> Lease | None:
         data = json.dumps(_me(token).__dict__).encode()
         for _ in range(3):
             if atomic.create_exclusive(path, data, mode=0o660):
+                remove_old(home, f".{LEASE}.*")
                 return _own(Lease(home, token, lock))
             stale = _stale(path)
             if stale is None:
@@ -131,6 +132,14 @@ def acquire(home: Path) -> Lease | None:
     if lock is not None:
         os.close(lock)
     return None
+
+
+def remove_old(folder: Path, pattern: str) -> None:
+    """Remove what a process that was killed left half done, once it is certainly not in use."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE_S:
+                path.unlink()
 
 
 def _own(lease: Lease) -> Lease | None:

@@ -22,7 +22,7 @@ from lossi.tracking.values import is_storable
 
 T = TypeVar("T")
 
-LONGEST_IN_CURSOR = 100
+LONGEST_IN_CURSOR = 40
 """Longer texts of a sort key are looked up again instead, so that a cursor fits into a URL."""
 MAX_ORDERS = 20
 

@@ -53,6 +53,6 @@ def settled_run(theirs: Mapping[str, object], base: Mapping[str, object] | None,
         result["name"] = theirs["name"]
     if (theirs["status"], theirs["end_time"]) != (base["status"], base["end_time"]):
         result.update(status=theirs["status"], end_time=theirs["end_time"])
-    if ours["lifecycle_stage"] == base["lifecycle_stage"] != theirs["lifecycle_stage"]:
+    if ours["lifecycle_stage"] == base["lifecycle_stage"]:
         result.update(lifecycle_stage=theirs["lifecycle_stage"], deleted_time=theirs["deleted_time"])
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -23,7 +24,7 @@ def job_id(number: int) -> str:
 
 def number_of(name: str) -> str:
     """A run id that belongs to a name, so that it is the same wherever it is logged."""
-    return name.encode().hex().ljust(32, "0")[:32]
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 class Log:
@@ -112,7 +113,7 @@ class Log:
             "SELECT dataset_uuid FROM datasets WHERE experiment_id = ? AND name = ? AND digest = ?", experiment, name, digest
         )
         if own is None:
-            own = number_of(f"{self.path.parent.name}/{name}{digest}"[-16:])
+            own = number_of(f"{self.path}{experiment}{name}{digest}")
             self.add(
                 "datasets",
                 dataset_uuid=own,
@@ -124,7 +125,7 @@ class Log:
             )
         where = (own, run_id)
         if self.one("SELECT 1 FROM inputs WHERE source_id = ? AND destination_id = ?", *where) is None:
-            edge = number_of(f"{own[:6]}{run_id[:10]}{name}")
+            edge = number_of(f"{own}{run_id}")
             self.add(
                 "inputs", input_uuid=edge, source_type="DATASET", source_id=own, destination_type="RUN", destination_id=run_id
             )
