@@ -57,7 +57,7 @@ def test_only_one_child_at_a_time(published: World) -> None:
         first.wait(timeout=60)
 
 
-def test_the_child_is_polite_and_sees_no_secrets(published: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_child_sees_no_secrets(published: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
     child = catching_up.start_child(published.project)
