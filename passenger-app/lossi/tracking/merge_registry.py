@@ -128,7 +128,9 @@ class Registry:
             delivery.base.remember(VERSIONS, name, taken)
         owned = seed.registry(delivery.contents, lambda name, version: _number(delivery, name, version))
         touched: set[str | None] = {self._settle_one(delivery, table, owner, owned) for table, owner in self._owners(owned)}
-        touched |= {name for (name, _), number in delivery.versions.items() if ("model_versions", f"{name}/{number}") in self.created}
+        touched |= {
+            name for (name, _), number in delivery.versions.items() if ("model_versions", f"{name}/{number}") in self.created
+        }
         for changed in touched - {None}:
             self.writer.sql.execute(
                 "UPDATE main.registered_models SET last_updated_time = max(coalesce(last_updated_time, 0), ?) WHERE name = ?",

@@ -86,7 +86,9 @@ def copied(project: Project, to: Path) -> Project:
 def files(project: Project) -> list[str]:
     """Every file but what a killed process leaves, which the next one that has work takes over or removes."""
     found = sorted(str(path.relative_to(project.root)) for path in project.home.rglob("*") if path.is_file())
-    return [name for name in found if not name.startswith((".lossi/.ingest.lease.", ".lossi/ingest.lease", ".lossi/mlflow.db-mj"))]
+    return [
+        name for name in found if not name.startswith((".lossi/.ingest.lease.", ".lossi/ingest.lease", ".lossi/mlflow.db-mj"))
+    ]
 
 
 @pytest.mark.slow
