@@ -18,7 +18,9 @@ def test_script_of_a_notebook_has_no_origin(client: FlaskClient, project: projec
             "metadata": {},
             "source": "",
             "execution_count": 1,
-            "outputs": [{"output_type": "display_data", "metadata": {}, "data": {"text/html": "<script>fetch('/api/v1/jobs')</script>"}}],
+            "outputs": [
+                {"output_type": "display_data", "metadata": {}, "data": {"text/html": "<script>fetch('/api/v1/jobs')</script>"}}
+            ],
         }
     )
     (project.root / "train.ipynb").write_text(json.dumps(notebook))

@@ -9,9 +9,15 @@ from typing import Any, Protocol
 import pytest
 
 KERNELS = {
-    "python": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}, "language_info": {"name": "python"}},
+    "python": {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+    },
     "r": {"kernelspec": {"name": "ir", "display_name": "R", "language": "R"}, "language_info": {"name": "R"}},
-    "julia": {"kernelspec": {"name": "julia-1.10", "display_name": "Julia", "language": "julia"}, "language_info": {"name": "julia"}},
+    "julia": {
+        "kernelspec": {"name": "julia-1.10", "display_name": "Julia", "language": "julia"},
+        "language_info": {"name": "julia"},
+    },
 }
 
 

@@ -14,7 +14,10 @@ from lossi.notebooks import ipython
 STANDARD_LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 
 
-@pytest.mark.parametrize("name", ["argparse.py", "inspect.py", "typing.py", "turtle.py", "pydoc.py", "tarfile.py", "_pydecimal.py", "test/test_grammar.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["argparse.py", "inspect.py", "typing.py", "turtle.py", "pydoc.py", "tarfile.py", "_pydecimal.py", "test/test_grammar.py"],
+)
 def test_plain_python_stays_as_it_is(name: str) -> None:
     path = STANDARD_LIBRARY / name
     if not path.exists():
@@ -52,7 +55,7 @@ def test_every_text_is_taken_apart_without_loss(source: str) -> None:
         "t = %timeit -o f(x)",
         "if x:\n    !touch file\n    %env A=1\nelse:\n    y = !cat file\n",
         "!pip install \\\n    torch",
-        "%%bash -e\necho \"it's\" $HOME\n",
+        '%%bash -e\necho "it\'s" $HOME\n',
         "%%writefile a.py\nx = '''\n'''\n",
         "x = '''\n!no\n'''\n!yes",
         "x = (1\n%2)\n!ls",

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from lossi import notebooks
 from lossi.errors import InvalidInput, NotSupported
 
-CELL = (
-    "lr = 0.1\nepochs = 3\nname = 'a'\nverbose = False\nlayers = [1]\noptions = {}\nthing = None\ncomputed = 1 + 1\nmaybe: int | None = None"
-)
+CELL = "lr = 0.1\nepochs = 3\nname = 'a'\nverbose = False\nlayers = [1]\noptions = {}\nthing = None\ncomputed = 1 + 1\nmaybe: int | None = None"
 
 
 @pytest.fixture
@@ -152,4 +150,10 @@ def test_ten_thousand_combinations_are_checked_in_less_than_a_second(declared: n
 
 
 def test_json_safe_has_no_nan() -> None:
-    assert notebooks.json_safe([1.5, math.nan, {"a": -math.inf}, math.inf, None]) == [1.5, "NaN", {"a": "-Infinity"}, "Infinity", None]
+    assert notebooks.json_safe([1.5, math.nan, {"a": -math.inf}, math.inf, None]) == [
+        1.5,
+        "NaN",
+        {"a": "-Infinity"},
+        "Infinity",
+        None,
+    ]

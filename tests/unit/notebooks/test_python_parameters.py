@@ -71,7 +71,9 @@ def test_nan_is_a_float(text: str) -> None:
     assert math.isnan(item.default)
 
 
-@pytest.mark.parametrize(("text", "value"), [("float('-inf')", -math.inf), ("-math.inf", -math.inf), ("np.inf", math.inf), ("1e999", math.inf)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("float('-inf')", -math.inf), ("-math.inf", -math.inf), ("np.inf", math.inf), ("1e999", math.inf)]
+)
 def test_infinities_are_floats(text: str, value: float) -> None:
     assert read(f"x = {text}")["x"].default == value
 
@@ -106,7 +108,17 @@ def test_only_the_top_level_counts() -> None:
 
 @pytest.mark.parametrize(
     "magic",
-    ["%matplotlib inline", "!pip install 'it", "%%time", "x?", "?x", "files = !ls", "%env A=b\\\n  c", "pip install foo", "t = %timeit -o 1"],
+    [
+        "%matplotlib inline",
+        "!pip install 'it",
+        "%%time",
+        "x?",
+        "?x",
+        "files = !ls",
+        "%env A=b\\\n  c",
+        "pip install foo",
+        "t = %timeit -o 1",
+    ],
 )
 def test_magics_do_not_break_the_cell(magic: str) -> None:
     found = read(f"{magic}\nlr = 0.1  # rate\nname = '''\n%no magic\n'''\nn = (1\n%2)\n")
@@ -127,7 +139,14 @@ def test_broken_line_is_noted_and_the_others_count() -> None:
 
 
 def test_hostile_cells_end_quickly() -> None:
-    for source in ("x = " + "(" * 5000, "x = " + "-" * 50_000 + "1", "x = 9**9**9**9", "x = '\0'", "x = " + "[" * 90 + "]" * 90, "\ud800 = 1"):
+    for source in (
+        "x = " + "(" * 5000,
+        "x = " + "-" * 50_000 + "1",
+        "x = 9**9**9**9",
+        "x = '\0'",
+        "x = " + "[" * 90 + "]" * 90,
+        "\ud800 = 1",
+    ):
         python_parameters.read(source)
 
 

@@ -48,7 +48,7 @@ from lossi.runner import r_translator
         ("x <- c(1, 'a')", "any", None, ""),
         ("x <- list(1, b = 2)", "any", None, ""),
         ("x <- function(a = 1) a", "any", None, ""),
-        ("x <- \"bad \\q\"", "any", None, ""),
+        ('x <- "bad \\q"', "any", None, ""),
     ],
 )
 def test_one_assignment(line: str, kind: str, default: Any, comment: str) -> None:
@@ -64,7 +64,17 @@ def test_names_order_and_what_is_no_parameter() -> None:
 
 
 def test_hostile_cells_end_quickly() -> None:
-    for source in ("x <- " + "c(" * 5000, "x <- " + "-" * 50_000 + "1", 'x <- "', "x <- r\"---(", "`", "x <- c(,)", "x <- c(1", "x <- '\\u{110000}'", "x <- c(1 2)"):
+    for source in (
+        "x <- " + "c(" * 5000,
+        "x <- " + "-" * 50_000 + "1",
+        'x <- "',
+        'x <- r"---(',
+        "`",
+        "x <- c(,)",
+        "x <- c(1",
+        "x <- '\\u{110000}'",
+        "x <- c(1 2)",
+    ):
         assert all(item.type == "any" for item in r_parameters.read(source)[0])
 
 

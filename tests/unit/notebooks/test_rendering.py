@@ -54,11 +54,20 @@ def children(pid: int) -> list[int]:
 
 def test_page_shows_text_code_and_outputs(outputs: Any, cache: Path) -> None:
     stream = {"output_type": "stream", "name": "stdout", "text": ["accuracy \x1b[31m0.97\x1b[0m <&>\n"]}
-    page = notebooks.render(outputs(stream, shown("image/png", "iVBORw0KGgo="), source="print('é漢')", markdown="md:# Digits & more"))
+    page = notebooks.render(
+        outputs(stream, shown("image/png", "iVBORw0KGgo="), source="print('é漢')", markdown="md:# Digits & more")
+    )
     text = page.read_text("utf-8")
     assert page.is_relative_to(cache)
     assert page.stat().st_mode & 0o077 == 0
-    for part in ("<title>Digits &amp; more</title>", "é漢", "accuracy", "0.97", "&lt;&amp;&gt;", "data:image/png;base64,iVBORw0KGgo="):
+    for part in (
+        "<title>Digits &amp; more</title>",
+        "é漢",
+        "accuracy",
+        "0.97",
+        "&lt;&amp;&gt;",
+        "data:image/png;base64,iVBORw0KGgo=",
+    ):
         assert part in text
 
 
@@ -115,7 +124,13 @@ def test_cache_of_its_own(notebook: Any, home: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"{", "not valid JSON"), (b"", "empty"), (b'{"nbformat": 3}', "old format 3"), (b"\xff\xfe", "not UTF-8"), (b"[]", "not a notebook")],
+    [
+        (b"{", "not valid JSON"),
+        (b"", "empty"),
+        (b'{"nbformat": 3}', "old format 3"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"[]", "not a notebook"),
+    ],
 )
 def test_what_is_no_notebook_gets_the_same_answer_as_when_read(home: Path, content: bytes, says: str) -> None:
     for _ in range(2):  # the second call looks again instead of finding nothing
@@ -132,7 +147,11 @@ def test_broken_outputs_are_a_clear_error(outputs: Any, home: Path) -> None:
 
 
 def test_old_minor_formats_and_missing_members_are_rendered(home: Path) -> None:
-    cells = [{"cell_type": "code", "source": "x = 1"}, {"cell_type": "markdown", "source": ["a", "b"]}, {"cell_type": "raw", "source": ""}]
+    cells = [
+        {"cell_type": "code", "source": "x = 1"},
+        {"cell_type": "markdown", "source": ["a", "b"]},
+        {"cell_type": "raw", "source": ""},
+    ]
     page = notebooks.render(json.dumps({"nbformat": 4, "cells": cells}).encode())
     assert "ab" in page.read_text()
     assert notebooks.render(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}).encode()).exists()

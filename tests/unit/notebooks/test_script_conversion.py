@@ -36,7 +36,12 @@ def run(tmp_path: Path, notebook: Any) -> Run:
         path.write_bytes(script.text.encode("utf-8"))
         environment = {**os.environ, "HOME": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython"), "PYTHONIOENCODING": "utf-8"}
         return subprocess.run(
-            [sys.executable, str(path), *(arguments or [])], capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120
+            [sys.executable, str(path), *(arguments or [])],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+            timeout=120,
         )
 
     return convert_and_run
@@ -90,14 +95,23 @@ def test_help_lists_comments_and_defaults_without_running_a_cell(run: Run) -> No
 
 
 def test_required_parameter_and_names_that_clash(run: Run) -> None:
-    cells = (("data: str\nhelp = 1\nx = True\nno_x = 'n'\nh = 2\n_private = 3", "parameters"), "print(data, help, x, no_x, h, _private)")
+    cells = (
+        ("data: str\nhelp = 1\nx = True\nno_x = 'n'\nh = 2\n_private = 3", "parameters"),
+        "print(data, help, x, no_x, h, _private)",
+    )
     assert "the following arguments are required: --data" in run(*cells).stderr
     done = run(*cells, arguments=["--data", "d", "--help", "5", "--no-x", "--no_x", "q", "--h=6", "--_private", "7"])
     assert done.stdout == "d 5 False q 6 7\n", done.stderr
 
 
 def test_values_replace_those_of_the_cell_at_papermills_place(run: Run) -> None:
-    done = run("lr = 5", ("lr = 0.1\nderived = lr * 10", "parameters"), ("lr = 7", "injected-parameters"), "print(lr, derived)", arguments=["--lr", "2"])
+    done = run(
+        "lr = 5",
+        ("lr = 0.1\nderived = lr * 10", "parameters"),
+        ("lr = 7", "injected-parameters"),
+        "print(lr, derived)",
+        arguments=["--lr", "2"],
+    )
     assert done.stdout == "2.0 1.0\n"
     assert run("lr = 5", ("lr = 0.1", "parameters"), ("lr = 7", "injected-parameters"), "print(lr)").stdout == "7\n"
 
@@ -110,7 +124,7 @@ def test_notebook_without_tagged_cell_refuses_flags(run: Run) -> None:
 def test_magics_shell_lines_and_display_run(run: Run) -> None:
     done = run(
         "%load_ext autoreload\n%matplotlib inline\nimport os",
-        "word = \"it's\"\n!echo \"$word {1 + 1}\"\nfiles = !ls /\nassert 'tmp' in files",
+        'word = "it\'s"\n!echo "$word {1 + 1}"\nfiles = !ls /\nassert \'tmp\' in files',
         "%env LOSSI_WORD=bar\nassert os.environ['LOSSI_WORD'] == 'bar'",
         "%time total = sum(range(5))\nprint('total', total)",
         "%%time\ninner = 1\nif inner:\n    !true",
@@ -164,12 +178,19 @@ def test_cells_that_clash_in_one_file_still_run(run: Run) -> None:
 
 
 def test_future_imports_move_to_the_top(run: Run) -> None:
-    done = run("md:# T", "'''docstring'''\nimport os", "from __future__ import annotations\ndef f(a: undefined) -> None: ...", "print(f.__annotations__['a'])")
+    done = run(
+        "md:# T",
+        "'''docstring'''\nimport os",
+        "from __future__ import annotations\ndef f(a: undefined) -> None: ...",
+        "print(f.__annotations__['a'])",
+    )
     assert done.stdout == "undefined\n", done.stderr
 
 
 def test_spawned_processes_do_not_run_the_script_again(run: Run) -> None:
-    done = run("import math, multiprocessing\nwith multiprocessing.get_context('spawn').Pool(1) as pool:\n    print(pool.map(math.sqrt, [4.0]))")
+    done = run(
+        "import math, multiprocessing\nwith multiprocessing.get_context('spawn').Pool(1) as pool:\n    print(pool.map(math.sqrt, [4.0]))"
+    )
     assert done.stdout == "[2.0]\n", done.stderr
 
 

@@ -25,7 +25,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow store; making one takes seconds."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     code = "import sys; from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as S; S(sys.argv[1], sys.argv[2])"
-    subprocess.run([sys.executable, "-c", code, f"sqlite:///{path}", str(path.parent / "artifacts")], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", code, f"sqlite:///{path}", str(path.parent / "artifacts")], check=True, capture_output=True
+    )
     return path
 
 
@@ -44,7 +46,9 @@ def metrics(argv: list[str], store: Path, folder: Path) -> list[tuple[str, int, 
     done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     with sqlite3.connect(database) as connection:
-        rows = connection.execute("SELECT key, step, CASE is_nan WHEN 1 THEN 'NaN' ELSE value END FROM metrics ORDER BY key, step, timestamp").fetchall()
+        rows = connection.execute(
+            "SELECT key, step, CASE is_nan WHEN 1 THEN 'NaN' ELSE value END FROM metrics ORDER BY key, step, timestamp"
+        ).fetchall()
         assert connection.execute("SELECT DISTINCT status FROM runs").fetchall() == [("FINISHED",)]
     return [row for row in rows if row[0] not in MEASURED]
 

@@ -1,0 +1,282 @@
+"""``lossi runs``: what MLflow tracked, listed, shown, compared, exported."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lossi.cli import options, output
+from lossi.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from lossi.projects import Project
+    from lossi.tracking import Comparison, RunDetail, RunTable
+
+app = typer.Typer(no_args_is_help=True)
+
+RunIds = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Ids of runs, or their first characters.")]
+Filter = Annotated[
+    str,
+    typer.Option(
+        "--filter",
+        "-f",
+        help="In MLflow's language: \"metrics.acc > 0.9 AND params.model = 'svc'\"; facts of the task as job.state, job.elapsed_s …",
+    ),
+]
+OrderBy = Annotated[
+    list[str] | None,
+    typer.Option("--order-by", "-o", help='For example "metrics.acc DESC"; again for each. Without: newest first.'),
+]
+ExperimentNames = Annotated[
+    list[str] | None, typer.Option("--experiment", "-x", help="Id or name of an experiment; again for each. Without: all.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", "-c", help="run_id, params.lr, metrics.*, job.state …; again for each. Without: what occurs."),
+]
+ViewName = Annotated[str, typer.Option("--view", help="active, deleted or all.")]
+JobName = Annotated[
+    str | None,
+    typer.Option("--job", "-j", metavar="JOB", help="The runs of a job, as `lossi jobs` names it; `last` is the newest."),
+]
+MOST_COMPARED = 10_000
+
+
+@app.command("list")
+def list_runs(
+    filter: Filter = "",
+    order_by: OrderBy = None,
+    experiment: ExperimentNames = None,
+    column: Columns = None,
+    view: ViewName = "active",
+    limit: Annotated[int, typer.Option("--limit", "-l", min=1, max=100_000, help="At most this many.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Go on after this `next_cursor`.")] = None,
+    project: options.Project = None,
+    as_json: options.Json = False,
+) -> None:
+    """List runs, filtered and ordered in MLflow's own language."""
+    from lossi import tracking
+
+    found = options.project(project)
+    _take_in(found)
+    table = tracking.search(
+        found,
+        filter=filter,
+        order_by=order_by or (),
+        experiments=experiment or None,
+        view=view,  # type: ignore[arg-type]  # checked there
+        limit=limit,
+        cursor=cursor,
+        columns=column or None,
+    )
+    output.emit(table, as_json, lambda: _show_table(table, all_columns=bool(column)))
+
+
+@app.command("show")
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, or its first characters.")],
+    project: options.Project = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show everything known of one run."""
+    from lossi import tracking
+
+    found = options.project(project)
+    _take_in(found)
+    [run_id] = tracking.resolve(found, [run])
+    detail = tracking.run(found, run_id)
+    output.emit(detail, as_json, lambda: _show_detail(detail))
+
+
+@app.command("compare")
+def compare(
+    runs: RunIds = None,
+    job: JobName = None,
+    filter: Filter = "",
+    order_by: OrderBy = None,
+    project: options.Project = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say what differs between runs and what is equal, and warn where something else than the parameters does."""
+    from lossi import tracking
+
+    found = options.project(project)
+    _take_in(found)
+    run_ids = tracking.resolve(found, runs or [])
+    if job or filter or order_by:
+        run_ids += _chosen(found, job, filter, order_by or [])
+    if not run_ids:
+        raise InvalidInput(
+            "no run to compare", hint="name runs, or choose them with --job or --filter; `lossi runs list` shows them"
+        )
+    compared = tracking.compare(found, run_ids)
+    output.emit(compared, as_json, lambda: _show_comparison(compared))
+
+
+@app.command("export")
+def export(
+    filter: Filter = "",
+    order_by: OrderBy = None,
+    experiment: ExperimentNames = None,
+    column: Columns = None,
+    view: ViewName = "active",
+    format: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
+    to: Annotated[Path | None, typer.Option("--output", "-O", help="File to write; without it, standard output.")] = None,
+    project: options.Project = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+) -> None:
+    """Write all matching runs as CSV or JSON."""
+    from lossi import tracking
+    from lossi.files import atomic
+
+    found = options.project(project)
+    _take_in(found)
+    pieces = tracking.export(
+        found,
+        filter=filter,
+        order_by=order_by or (),
+        experiments=experiment or None,
+        view=view,  # type: ignore[arg-type]  # checked there
+        columns=column or None,
+        format="json" if as_json else format,  # type: ignore[arg-type]  # checked there
+    )
+    if to is None:
+        sys.stdout.flush()
+        for piece in pieces:
+            sys.stdout.buffer.write(piece.encode("utf-8", "replace"))
+        sys.stdout.buffer.flush()
+    else:
+        with atomic.replacing(to) as stream:
+            for piece in pieces:
+                stream.write(piece.encode("utf-8", "replace"))
+
+
+def _take_in(project: Project) -> None:
+    """Take in what tasks published; what cannot be taken in is said beside the answer."""
+    from lossi import tracking
+
+    for problem in tracking.ingest(project).problems:
+        output.note(
+            ": ".join(part for part in (problem.what, problem.why) if part) + (f" ({problem.hint})" if problem.hint else "")
+        )
+
+
+def _chosen(project: Project, job: str | None, filter: str, order_by: list[str]) -> list[str]:
+    from lossi import tracking
+    from lossi.cli.jobs import identify
+
+    conditions = [filter] if filter else []
+    if job:
+        conditions.append(f"tags.`lossi.job_id` = '{identify(project, job)}'")
+    table = tracking.search(
+        project, filter=" AND ".join(conditions), order_by=order_by or ["start_time ASC"], limit=MOST_COMPARED, columns=["run_id"]
+    )
+    return [str(run_id) for run_id in table.columns["run_id"]]
+
+
+def _marks(stale: bool, revision: str | None) -> None:
+    if stale:
+        output.note("the store is locked by a writer: this is its last committed state")
+    if revision:
+        output.note(f"the store has schema revision {revision}, which this Lossi does not know: it is read, never written")
+
+
+def _show_table(table: RunTable, *, all_columns: bool) -> None:
+    """Print runs as rows; without chosen columns: which run, what differs between them, their metrics."""
+    _marks(table.stale, table.read_only_revision)
+    columns = table.columns
+    if all_columns:
+        names = list(columns)
+        shown = {name: columns[name] for name in names}
+    else:
+        params = [name for name in columns if name.startswith("params.")]
+        metrics = [name for name in columns if name.startswith("metrics.")]
+        states = [
+            state or str(status).lower()
+            for state, status in zip(columns.get("job.state", [None] * len(columns["run_id"])), columns["status"], strict=True)
+        ]
+        shown = {"run": [str(run_id)[:8] for run_id in columns["run_id"]], "name": columns["run_name"], "state": states}
+        shown |= {"started": [_moment(start) for start in columns["start_time"]]}
+        shown |= {name: columns[name] for name in params + metrics}
+    rows = zip(*([_value(value) for value in column] for column in shown.values()), strict=True)
+    heads = [name.partition(".")[2] if name.startswith(("params.", "metrics.")) else name for name in shown]
+    right = [head for head, name in zip(heads, shown, strict=True) if name.startswith("metrics.")]
+    output.show_table(heads, rows, right=right, empty="No run matches." if table.total == 0 else "No more runs.")
+    number = len(next(iter(columns.values()), []))
+    if table.total > number:
+        more = f"; more: --cursor {table.next_cursor}" if table.next_cursor else ""
+        output.note(f"{number} of {table.total} runs{more}")
+
+
+def _show_detail(detail: RunDetail) -> None:
+    _marks(detail.stale, detail.read_only_revision)
+    output.say(f"run {detail.run_id}  {detail.run_name or ''}  {(detail.status or 'unknown').lower()}")
+    output.say(f"  experiment  {detail.experiment or detail.experiment_id}")
+    output.say(f"  started     {_moment(detail.start_time)}   ended {_moment(detail.end_time) or 'not yet'}")
+    output.say(f"  artifacts   {detail.artifact_uri}")
+    if detail.job:
+        output.say(f"  task        {detail.job['job_id']}.{detail.job['task']}  {detail.job['state'] or ''}")
+    if detail.params:
+        output.show_table(("parameter", "value"), detail.params.items())
+    if detail.metrics:
+        rows = [
+            (key, *(_value(value) for value in (m.last, m.last_step, m.min, m.min_step, m.max, m.max_step, m.count)))
+            for key, m in detail.metrics.items()
+        ]
+        output.show_table(
+            ("metric", "last", "at step", "smallest", "at step", "greatest", "at step", "points"),
+            rows,
+            right=("last", "at step", "smallest", "greatest", "points"),
+        )
+    if detail.datasets:
+        output.show_table(("dataset", "digest", "used for"), [(d.name, d.digest, d.context) for d in detail.datasets])
+    if detail.models:
+        output.show_table(("model", "id", "type"), [(m.name, m.model_id, m.model_type) for m in detail.models])
+    if detail.tags:
+        output.show_table(("tag", "value"), [(key, _value(value)) for key, value in detail.tags.items()])
+
+
+def _show_comparison(compared: Comparison) -> None:
+    """Print one row per run with what differs, then what is equal, then the warnings."""
+    _marks(compared.stale, compared.read_only_revision)
+    metrics = {key: metric for key, metric in compared.metrics.items() if metric.differs or len(compared.runs) == 1}
+    heads = ["run", *(name.removeprefix("params.") for name in compared.differing), *metrics]
+    rows = [
+        [
+            run.run_id[:8],
+            *(_value(values[row]) for values in compared.differing.values()),
+            *(_value(metric.last[row]) for metric in metrics.values()),
+        ]
+        for row, run in enumerate(compared.runs)
+    ]
+    output.show_table(heads, rows, right=metrics)
+    equal = [f"{name.removeprefix('params.')} = {_value(value)}" for name, value in compared.equal.items()]
+    equal += [f"{key} = {_value(metric.last[0])}" for key, metric in compared.metrics.items() if key not in metrics]
+    if equal:
+        output.say("equal in all: " + ", ".join(equal))
+    for warning in compared.warnings:
+        output.say(f"warning: {warning.message}")
+
+
+def _value(value: Any) -> str:
+    """Return a value for a table: short numbers, one line, nothing for nothing."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    line = " ".join(str(value).split())
+    return line if len(line) <= 80 else line[:79] + "…"
+
+
+def _moment(milliseconds: Any) -> str:
+    import datetime
+
+    if not isinstance(milliseconds, int):
+        return ""
+    try:
+        return datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, OSError, ValueError):
+        return str(milliseconds)
