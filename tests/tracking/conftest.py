@@ -74,9 +74,17 @@ class MlflowWorld:
         job_id = f"01job{number:021d}"
         folder = self.project.jobs / job_id
         (folder / records.TASK_FOLDER).mkdir(parents=True)
-        stores.task_template(self.project, self.template, stores.ensure_experiment(self.project, experiment), folder / records.TEMPLATE)
+        stores.task_template(
+            self.project, self.template, stores.ensure_experiment(self.project, experiment), folder / records.TEMPLATE
+        )
         spec = records.PreparedJob(
-            id=job_id, name="job", kind="notebook", project=str(self.project.root), user="ada", created="2024-01-01T00:00:00Z", tasks=tasks
+            id=job_id,
+            name="job",
+            kind="notebook",
+            project=str(self.project.root),
+            user="ada",
+            created="2024-01-01T00:00:00Z",
+            tasks=tasks,
         )
         (folder / records.SPEC).write_bytes(records.dump(spec))
         made = []

@@ -43,6 +43,8 @@ JobName = Annotated[
     typer.Option("--job", "-j", metavar="JOB", help="The runs of a job, as `lossi jobs` names it; `last` is the newest."),
 ]
 MOST_COMPARED = 10_000
+MOST_SHOWN = 10
+"""Params and metrics in a table on a terminal."""
 
 
 @app.command("list")
@@ -185,30 +187,38 @@ def _marks(stale: bool, revision: str | None) -> None:
 
 
 def _show_table(table: RunTable, *, all_columns: bool) -> None:
-    """Print runs as rows; without chosen columns: which run, what differs between them, their metrics."""
+    """Print runs as rows; without chosen columns: which run, the params that differ between them, their metrics."""
     _marks(table.stale, table.read_only_revision)
-    columns = table.columns
-    if all_columns:
-        names = list(columns)
-        shown = {name: columns[name] for name in names}
-    else:
-        params = [name for name in columns if name.startswith("params.")]
-        metrics = [name for name in columns if name.startswith("metrics.")]
-        states = [
-            state or str(status).lower()
-            for state, status in zip(columns.get("job.state", [None] * len(columns["run_id"])), columns["status"], strict=True)
-        ]
-        shown = {"run": [str(run_id)[:8] for run_id in columns["run_id"]], "name": columns["run_name"], "state": states}
-        shown |= {"started": [_moment(start) for start in columns["start_time"]]}
-        shown |= {name: columns[name] for name in params + metrics}
+    shown: dict[str, list[Any]] = dict(table.columns) if all_columns else _interesting(table.columns)
     rows = zip(*([_value(value) for value in column] for column in shown.values()), strict=True)
     heads = [name.partition(".")[2] if name.startswith(("params.", "metrics.")) else name for name in shown]
     right = [head for head, name in zip(heads, shown, strict=True) if name.startswith("metrics.")]
     output.show_table(heads, rows, right=right, empty="No run matches." if table.total == 0 else "No more runs.")
-    number = len(next(iter(columns.values()), []))
-    if table.total > number:
-        more = f"; more: --cursor {table.next_cursor}" if table.next_cursor else ""
-        output.note(f"{number} of {table.total} runs{more}")
+    number = len(next(iter(shown.values()), []))
+    if table.next_cursor:
+        output.note(f"{number} of {table.total} runs; more: --cursor {table.next_cursor}")
+
+
+def _interesting(columns: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return the columns that tell the runs of a page apart, as many as a terminal has room for."""
+    several = len(columns["run_id"]) > 1
+    params = [name for name in columns if name.startswith("params.") and not (several and len(set(columns[name])) == 1)]
+    metrics = [name for name in columns if name.startswith("metrics.")]
+    states = columns.get("job.state", [None] * len(columns["run_id"]))
+    result: dict[str, list[Any]] = {
+        "run": [str(run_id)[:8] for run_id in columns["run_id"]],
+        "name": columns["run_name"],
+        "state": [state or str(status).lower() for state, status in zip(states, columns["status"], strict=True)],
+        "started (UTC)": [_moment(start) for start in columns["start_time"]],
+    }
+    names = params + metrics
+    if output.console().is_terminal and len(names) > MOST_SHOWN:
+        names = params[: max(MOST_SHOWN - len(metrics), MOST_SHOWN // 2)]
+        names += metrics[: MOST_SHOWN - len(names)]
+        output.note(
+            f"{len(params) + len(metrics) - len(names)} columns are left out: choose with --column, or see all with --json"
+        )
+    return result | {name: columns[name] for name in names}
 
 
 def _show_detail(detail: RunDetail) -> None:

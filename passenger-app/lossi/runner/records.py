@@ -324,7 +324,7 @@ def from_dict(kind: Type[R], data: Dict[str, Any]) -> R:
         raise ValueError(f"{kind.__name__}: expected an object")
     if int(data.get("format", FORMAT)) > FORMAT:
         raise ValueError(f"{kind.__name__}: written by a newer Lossi (format {data['format']})")
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     values: Dict[str, Any] = {}
     for item in dataclasses.fields(kind):  # type: ignore[arg-type]
         if item.name in data:

@@ -73,12 +73,17 @@ class Twice:
         yield self.world.task(key[1], key[0]).log
         yield self.direct
 
+    def same(self, key: tuple[int, int], act: Callable[[Log], str]) -> str:
+        own, shared = (act(log) for log in self.both(key))
+        assert own == shared
+        return own
+
     def pick(self, things: list[Any], number: int) -> Any:
         return things[number % len(things)] if things else None
 
     def run(self, key: tuple[int, int], experiment: str) -> None:
         name = f"r{key[0]}{key[1]}{len(self.runs[key])}"
-        self.runs[key].append([log.run(name, experiment, self.clock) for log in self.both(key)][0])
+        self.runs[key].append(self.same(key, lambda log: log.run(name, experiment, self.clock)))
 
     def on_run(self, key: tuple[int, int], number: int, act: Callable[[Log, str], object]) -> None:
         if run := self.pick(self.runs[key], number):
@@ -107,7 +112,7 @@ class Twice:
     def model(self, key: tuple[int, int], number: int) -> None:
         name = f"m{key[0]}{key[1]}{len(self.models[key])}"
         if run := self.pick(self.runs[key], number):
-            self.models[key].append([log.model(name, run, self.clock) for log in self.both(key)][0])
+            self.models[key].append(self.same(key, lambda log: log.model(name, run, self.clock)))
 
     def model_tag(self, key: tuple[int, int], number: int, value: int) -> None:
         if model := self.pick(self.models[key], number):
@@ -141,7 +146,7 @@ class Twice:
 
     def trace(self, key: tuple[int, int], experiment: str) -> None:
         name = f"{key[0]}{key[1]}{len(self.traces[key])}"
-        self.traces[key].append(([log.trace(name, experiment, self.clock) for log in self.both(key)][0], experiment))
+        self.traces[key].append((self.same(key, lambda log: log.trace(name, experiment, self.clock)), experiment))
 
     def trace_tag(self, key: tuple[int, int], number: int, value: int) -> None:
         if found := self.pick(self.traces[key], number):
