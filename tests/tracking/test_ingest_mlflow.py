@@ -204,7 +204,7 @@ def test_random_work_gives_what_the_client_would_have_logged_directly(
         own = [pair for pair in pairs if pair[0] is task]
         if action == "run" or not own:
             created = [
-                client.create_run("1", run_name=f"n{len(pairs)}", start_time=len(pairs)) for client in (task.client, direct)
+                client.create_run("1", run_name=f"n{len(pairs)}", start_time=len(pairs) + 1) for client in (task.client, direct)
             ]
             pairs.append((task, created[0].info.run_id, created[1].info.run_id))
         elif action == "publish":
