@@ -99,8 +99,8 @@ def test_every_answer_carries_the_protecting_headers(client: FlaskClient) -> Non
 
 def test_session_cookie_is_http_only_strict_and_below_the_mount(project: projects.Project, door: security.Door) -> None:
     client = create_app(door, project=project).test_client()
-    client.environ_base.update({"HTTP_HOST": "127.0.0.1:8477", "SCRIPT_NAME": "/pun/sys/lossi"})
-    cookie = client.get(f"/?code={security.new_code()}").headers["Set-Cookie"]
+    mounted = {"HTTP_HOST": "127.0.0.1:8477", "SCRIPT_NAME": "/pun/sys/lossi"}
+    cookie = client.get(f"/?code={security.new_code()}", environ_overrides=mounted).headers["Set-Cookie"]
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "Path=/pun/sys/lossi/" in cookie
 
 

@@ -11,7 +11,7 @@ from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
 
 from lossi import __version__
-from lossi.api import security
+from lossi.api import problems, security
 
 api = APIBlueprint("service", __name__, abp_tags=[Tag(name="service", description="Health, session and this document.")])
 
@@ -48,8 +48,8 @@ def health() -> Response:
         checks["state_folder"] = str(error)
     try:
         settings.load()
-        problems = environments.load().problems
-        checks["catalogue"] = "ok" if not problems else "; ".join(str(problem) for problem in problems)[:1000]
+        found = environments.load().problems
+        checks["catalogue"] = "ok" if not found else "; ".join(str(problem) for problem in found)[:1000]
     except LossiError as error:
         checks["catalogue"] = str(error)
     healthy = all(value == "ok" for value in checks.values())
@@ -79,11 +79,14 @@ def openapi(app: Any) -> dict[str, Any]:
     """Return the OpenAPI document of ``app`` with the media type of errors and the doors as they are."""
     data = dict(app.api_doc)
     data["security"] = [{"token": []}, {"session": []}]
+    problem = {
+        "description": "A problem document",
+        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
     for operations in data.get("paths", {}).values():
         for operation in operations.values():
-            for status, response in operation.get("responses", {}).items():
-                content = response.get("content", {})
-                if (status == "default" or status.startswith(("4", "5"))) and "application/json" in content:
-                    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
-                    response["content"] = {"application/problem+json": schema}
+            responses = operation.setdefault("responses", {})
+            for status in [status for status in responses if status.startswith(("4", "5"))]:
+                responses[status] = problem
+            responses["default"] = problem
     return data
