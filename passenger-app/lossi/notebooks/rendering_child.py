@@ -33,7 +33,7 @@ _TEMPLATE = f"""\
 """
 _DISPLAYED = ("text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg", "text/plain")
 _ACTIVE = re.compile(
-    r"<script\b[^>]*>.*?</script\s*>|</?(?:script|meta|base|iframe|frame|object|embed|link)\b[^>]*>", re.I | re.S
+    r"<script\b[^>]*>.*?(?:</script\b[^>]*>|\Z)|</?(?:script|meta|base|iframe|frame|object|embed|link)\b[^>]*>", re.I | re.S
 )
 
 
@@ -51,7 +51,7 @@ def main() -> int:
         problem = error
     except ModuleNotFoundError as error:
         problem = Unavailable("notebooks cannot be rendered here", why=str(error), hint="install nbconvert beside Lossi")
-    except (MemoryError, ImportError):  # a library that cannot be mapped for want of memory is an ImportError
+    except (MemoryError, ImportError, SystemError):  # want of memory shows as either of the latter while libraries are loaded
         problem = NotSupported(
             "the notebook could not be rendered",
             why=f"that needs more than {memory_mb} MiB of memory",
@@ -111,27 +111,44 @@ def html(data: dict[str, Any], title: str) -> str:
     from nbformat.v4.nbjson import JSONReader
     from traitlets.config import Config
 
-    data.setdefault("nbformat_minor", 4)
-    for cell in data["cells"]:
-        cell.setdefault("metadata", {})
-        if cell["cell_type"] == "code":
-            cell.setdefault("outputs", [])
-            cell.setdefault("execution_count", None)
-    data.setdefault("metadata", {}).pop("widgets", None)
-    notebook = JSONReader().to_notebook(data)
+    class Exporter(HTMLExporter):  # type: ignore[misc]
+        @jinja2.pass_context
+        def markdown2html(self, context: Any, source: str) -> str:
+            return _inert(super().markdown2html(context, source))
+
+    notebook = JSONReader().to_notebook(_prepared(data))
     notebook.metadata.title = title
-    exporter = HTMLExporter(
+    exporter = Exporter(
         config=Config({"NbConvertBase": {"display_data_priority": list(_DISPLAYED)}}),
         extra_loaders=[jinja2.DictLoader({"lossi.html.j2": _TEMPLATE})],
         template_file="lossi.html.j2",
     )
     text, _ = exporter.from_notebook_node(notebook)
-    head, mark, body = text.partition("<body")
-    return str(head + mark + _inert(body))
+    return str(text)
+
+
+def _prepared(data: dict[str, Any]) -> dict[str, Any]:
+    """Fill in what nbconvert expects in every notebook, and make outputs in HTML inert."""
+    data.setdefault("nbformat_minor", 4)
+    data.setdefault("metadata", {}).pop("widgets", None)
+    for cell in data["cells"]:
+        cell.setdefault("metadata", {})
+        if cell["cell_type"] == "code":
+            cell.setdefault("execution_count", None)
+            for output in cell.setdefault("outputs", []):
+                content = output.get("data")
+                if isinstance(content, dict) and "text/html" in content:
+                    markup = content["text/html"]
+                    content["text/html"] = _inert("".join(markup) if isinstance(markup, list) else str(markup))
+    return data
 
 
 def _inert(text: str) -> str:
-    """Remove elements that load or run something. The page's own policy forbids them anyway; a redirection it cannot forbid."""
+    """Remove elements that load or run something.
+
+    The page's own policy forbids all of it anyway, except a redirection. Each output by itself, so that a script that is never
+    closed does not swallow the others.
+    """
     while True:
         text, removed = _ACTIVE.subn("", text)
         if not removed:
