@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -136,5 +137,8 @@ _HARMLESS = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "no
 def _opened(query: NotebookQuery) -> BinaryIO:
     if not query.path.endswith(".ipynb"):
         raise InvalidInput(f"{query.path} is not a notebook", why="its name does not end in .ipynb", hint="name a file *.ipynb")
-    root = context.project(query.project).root
-    return os.fdopen(beneath.open_beneath(root, query.path), "rb")
+    descriptor = beneath.open_beneath(context.project(query.project).root, query.path)
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InvalidInput(f"{query.path} is not a notebook", why="it is a folder", hint="name a file *.ipynb")
+    return os.fdopen(descriptor, "rb")

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, redirect, render_template, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from lossi.api import context
+from lossi.api import context, current
 from lossi.errors import LossiError, NotFound
 from lossi.runner.records import FINAL_STATES
 
@@ -103,12 +103,12 @@ def _job_row(job: Any) -> dict[str, Any]:
 
 def _latest_sweep(project: Any, jobs: list[Any]) -> dict[str, Any] | None:
     """Return the newest sweep's runs as a small table, the parameters that differ first."""
-    from lossi import settings, tracking
+    from lossi import tracking
 
     chosen = next((job for job in jobs if job.tasks > 1), jobs[0] if jobs else None)
     if chosen is None:
         return None
-    tracking.ingest(project, budget_s=settings.load().ingest_budget_s)
+    current.look(project)
     table = tracking.search(
         project, filter=f"tags.`lossi.job_id` = '{chosen.id}'", order_by=["attributes.start_time ASC"], limit=MOST_RUNS
     )

@@ -10,7 +10,7 @@ from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, ConfigDict, Field
 from werkzeug.wsgi import wrap_file
 
-from lossi.api import context
+from lossi.api import context, current
 from lossi.files.beneath import Entry
 from lossi.tracking.models import Comparison, Experiments, Histories, RunDetail, RunTable, View
 
@@ -107,7 +107,7 @@ def list_experiments(query: context.ProjectQuery) -> Response:
     from lossi import tracking
 
     project = context.project(query.project)
-    tracking.catch_up(project)
+    current.look(project)
     return _json(tracking.list_experiments(project))
 
 
@@ -117,7 +117,7 @@ def list_runs(query: RunsQuery) -> Response:
     from lossi import tracking
 
     project = context.project(query.project)
-    tracking.catch_up(project)
+    current.look(project)
     table = tracking.search(
         project,
         filter=query.filter,
@@ -137,7 +137,7 @@ def show_run(path: RunPath, query: context.ProjectQuery) -> Response:
     from lossi import tracking
 
     project = context.project(query.project)
-    tracking.catch_up(project)
+    current.look(project)
     return _json(tracking.run(project, path.run_id))
 
 
@@ -147,7 +147,7 @@ def compare(query: context.ProjectQuery, body: CompareRequest) -> Response:
     from lossi import tracking
 
     project = context.project(query.project)
-    tracking.catch_up(project)
+    current.look(project)
     return _json(tracking.compare(project, body.run_ids))
 
 
@@ -157,7 +157,7 @@ def history(query: context.ProjectQuery, body: HistoryRequest) -> Response:
     from lossi import tracking
 
     project = context.project(query.project)
-    tracking.catch_up(project)
+    current.look(project)
     return _json(tracking.history(project, body.run_ids, body.keys, body.buckets, body.x))
 
 
@@ -172,7 +172,7 @@ def export(query: ExportQuery) -> Response:
     from lossi.files import downloads
 
     project = context.project(query.project)
-    tracking.catch_up(project)
+    current.look(project)
     pieces = tracking.export(
         project,
         filter=query.filter,

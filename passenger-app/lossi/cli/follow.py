@@ -119,8 +119,9 @@ def _counts(job: Job) -> str:
 def show_result(project: Project, job: Job, *, order_by: str = "") -> None:
     """Print how the job ended: its runs compared when there are several, the one run's values, and what failed and why."""
     from lossi import tracking
+    from lossi.api import current
 
-    tracking.ingest(project)
+    current.look(project, everything=True)
     table = tracking.search(
         project,
         filter=f"tags.`lossi.job_id` = '{job.id}'",

@@ -158,9 +158,9 @@ def export(
 
 def _take_in(project: Project) -> None:
     """Take in what tasks published; what cannot be taken in is said beside the answer."""
-    from lossi import tracking
+    from lossi.api import current
 
-    for problem in tracking.ingest(project).problems:
+    for problem in current.look(project, everything=True).problems:
         output.note(
             ": ".join(part for part in (problem.what, problem.why) if part) + (f" ({problem.hint})" if problem.hint else "")
         )

@@ -325,9 +325,9 @@ def _go(
         follow.show_result(project, job, order_by=order_by)
 
     if as_json:
-        from lossi import tracking
+        from lossi.api import current
 
-        tracking.ingest(project)
+        current.look(project, everything=True)
     output.emit(job, as_json, render)
     if job.state != "succeeded":
         raise typer.Exit(1)
