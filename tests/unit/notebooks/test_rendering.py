@@ -44,7 +44,7 @@ def shown(media_type: str, content: Any) -> dict[str, Any]:
 
 def slow_notebook(notebook: Any) -> bytes:
     """Return a notebook that takes some seconds."""
-    return bytes(notebook(*[f"def f_{number}(a, b=[1, 2, 'x']):\n    return a + b  # comment\n" * 10 for number in range(200)]))
+    return bytes(notebook(*[f"def f_{number}(a, b=[1, 2, 'x']):\n    return a + b  # comment\n" * 10 for number in range(120)]))
 
 
 def children(pid: int) -> list[int]:
