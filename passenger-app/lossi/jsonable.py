@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 
 def plain(data: Any) -> Any:
-    """Turn Pydantic models, records and paths into JSON types."""
+    """Turn Pydantic models, records and paths into JSON types; NaN and infinities, which JSON lacks, into words."""
     if hasattr(data, "model_dump"):
-        return data.model_dump(mode="json")
+        return plain(data.model_dump())
     if hasattr(data, "__dataclass_fields__"):
         return {name: plain(getattr(data, name)) for name in data.__dataclass_fields__}
     if isinstance(data, Mapping):
         return {str(key): plain(value) for key, value in data.items()}
     if isinstance(data, (list, tuple, set, frozenset)):
         return [plain(item) for item in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
     if data is None or isinstance(data, (str, int, float, bool)):
         return data
     return str(data)

@@ -94,6 +94,7 @@ def make(
         sweep=None if spec.sweep is None else spec.sweep.model_dump(),
         swept=[] if spec.sweep is None else list(spec.sweep.names),
         max_parallel=spec.max_parallel,
+        defaults=_defaults(facts),
         environment=environment,
         resources=resources,
         tracking=TrackingTarget(experiment, server_uri=_server(), publish_interval_s=publish_interval(parallel)),
@@ -161,6 +162,13 @@ def _source(spec: JobSpec, code: Code, warnings: list[str]) -> _Facts:
     return _Facts(path, str(where.parent), where.stem, notebook.language, notebook.kernel, notebooks.parameters(notebook))
 
 
+def _defaults(facts: _Facts) -> Parameters:
+    """Return the defaults that a notebook's parameters cell states as literals."""
+    if facts.declared is None:
+        return {}
+    return {item.name: item.default for item in facts.declared.parameters if not item.required and item.type != "any"}
+
+
 def _check_total(spec: JobSpec) -> None:
     """Refuse a sweep that is too large before it is expanded."""
     if spec.sweep is None:
@@ -197,7 +205,8 @@ def _rows(spec: JobSpec, facts: _Facts) -> Iterator[Parameters]:
 def _typed(values: Parameters, texts: Collection[str], facts: _Facts) -> Parameters:
     """Turn the values called ``texts``, which come from a CSV table, into what they mean."""
     if facts.declared is not None:
-        return notebooks.check_values(facts.declared, values, from_text=True)
+        table = {name: values[name] for name in texts}
+        return {**values, **notebooks.check_values(facts.declared, table, from_text=True)}
     return {name: sweep.guessed(value) if name in texts else value for name, value in values.items()}
 
 

@@ -6,6 +6,7 @@ the first is the task's own. Works on a connection to a store; touches no other 
 
 from __future__ import annotations
 
+import platform
 import sqlite3
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
@@ -168,6 +169,7 @@ def join_tags(
         "lossi.image_digest": resolved.digest,
         "lossi.packages_sha256": resolved.packages_sha256,
         "lossi.host": host,
+        "lossi.architecture": platform.machine(),
         "lossi.gpu_type": gpu[0],
         "lossi.gpu_driver": gpu[1],
         "lossi.git_dirty": "true" if job.code.dirty else "false",

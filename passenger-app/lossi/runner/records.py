@@ -172,6 +172,8 @@ class PreparedJob:
     swept: List[str] = field(default_factory=list)
     """Names of the parameters that differ between tasks."""
     max_parallel: Optional[int] = None
+    defaults: Dict[str, Any] = field(default_factory=dict)
+    """Literal defaults of the notebook's parameters: what a run has where its task says nothing else."""
     environment: ResolvedEnvironment = field(default_factory=lambda: ResolvedEnvironment("", "local", "python3"))
     resources: Resources = field(default_factory=Resources)
     code: CodeSnapshot = field(default_factory=CodeSnapshot)

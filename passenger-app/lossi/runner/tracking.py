@@ -33,7 +33,8 @@ class Tracking:
         self.job = job
         self.task = task
         self.places = places
-        self.parameters = parameters
+        # With the notebook's own defaults, so that a run without -p can be compared with one that has it.
+        self.parameters: Mapping[str, Any] = {**job.defaults, **parameters}
         self.run_id: Optional[str] = None
         """The run that an earlier attempt has left and this one goes on with."""
         self.problem = ""

@@ -242,8 +242,11 @@ def quoted(name: str) -> str:
 
 
 def _schema(connection: sqlite3.Connection) -> str:
-    """Return the whole schema table as one text: its root page is always 1, so this is right for any file that was loaded."""
-    sql = "SELECT group_concat(quote(type) || quote(name) || quote(rootpage) || quote(sql)) FROM sqlite_master"
+    """Return the whole schema table as one text: its root page is always 1, so this is right for any file that was loaded.
+
+    The name says nothing beyond the SQL, except for the indexes that SQLite makes by itself.
+    """
+    sql = "SELECT group_concat(ifnull(sql, name) || char(0) || rootpage, char(0)) FROM sqlite_master"
     return str(connection.execute(sql).fetchone()[0])
 
 
