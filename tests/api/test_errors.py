@@ -31,6 +31,13 @@ def test_unknown_place_and_method_are_problem_documents(client: FlaskClient) -> 
         assert answer.get_json()["status"] == status
 
 
+def test_somebody_with_a_browser_gets_a_page(client: FlaskClient) -> None:
+    answer = client.get("/nowhere", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert answer.status_code == 404 and answer.mimetype == "text/html"
+    assert "<h1>Not Found</h1>" in answer.get_data(as_text=True)
+    assert client.get("/nowhere").mimetype == "application/problem+json"
+
+
 def test_wrong_member_of_a_job_is_named(client: FlaskClient) -> None:
     answer = client.post("/api/v1/jobs", json={"notebok": "train.ipynb"})
     assert answer.status_code == 422

@@ -8,7 +8,7 @@ import sys
 import traceback
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, render_template, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 
@@ -32,7 +32,7 @@ class Problem(BaseModel):
 
 
 def answer(status: int, slug: str, title: str, detail: str, *, why: str = "", hint: str = "", **members: Any) -> Response:
-    """Return one problem document as a response."""
+    """Return one problem document as a response: a page for somebody with a browser outside of the API, else JSON."""
     document = {
         **members,
         "type": f"/problems/{slug}",
@@ -42,7 +42,12 @@ def answer(status: int, slug: str, title: str, detail: str, *, why: str = "", hi
         "why": why,
         "hint": hint,
     }
-    return Response(json.dumps(plain(document), ensure_ascii=True), status=status, mimetype=MEDIA_TYPE)
+    if not request.path.startswith("/api/") and request.accept_mimetypes.best_match([MEDIA_TYPE, "text/html"]) == "text/html":
+        response = Response(render_template("problem.html", problem=document), status=status, mimetype="text/html")
+    else:
+        response = Response(json.dumps(plain(document), ensure_ascii=True), status=status, mimetype=MEDIA_TYPE)
+    response.vary.add("Accept")
+    return response
 
 
 def from_error(error: LossiError) -> Response:
