@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import re
 import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,13 +192,43 @@ def test_same_key_submits_once_however_many_call(ready: Lossi) -> None:
     ready.until_ended(ids.pop())
 
 
-def test_two_writers_and_a_reader_at_once_on_one_project(ready: Lossi) -> None:
-    calls = [ready.start("sweep", "train.ipynb", "-g", f"depth={i},{i + 10}", "--json") for i in range(3)]
-    while any(call.poll() is None for call in calls):
-        ready.json("runs", "list")
-    for call in calls:
-        assert call.returncode == 0, call.communicate()
-    assert len(ready.json("runs", "list")["columns"]["run_id"]) == 6
+def test_two_portals_and_a_command_at_once_on_one_project(ready: Lossi) -> None:
+    with serving(ready) as first, serving(ready) as second:
+        command = ready.start("sweep", "train.ipynb", "-g", "depth=1,2", "--json")
+        for depth, portal in ((3, first), (4, second), (5, first), (6, second)):
+            answer = portal("POST", "/api/v1/jobs", {"notebook": "train.ipynb", "parameters": {"depth": depth}})
+            assert answer["state"] == "queued"
+        while command.poll() is None or any(
+            item["state"] in ("queued", "running") for item in second("GET", "/api/v1/jobs")["items"]
+        ):
+            first("GET", "/api/v1/runs")
+            second("GET", "/api/v1/runs")
+        assert command.returncode == 0, command.communicate()
+        seen = [portal("GET", "/api/v1/runs")["columns"] for portal in (first, second)]
+    for columns in [*seen, ready.json("runs", "list")["columns"]]:
+        assert sorted(columns["params.depth"]) == ["1", "2", "3", "4", "5", "6"]
+        assert set(columns["job.state"]) == {"succeeded"}
+
+
+@contextlib.contextmanager
+def serving(lossi: Lossi) -> Iterator[Callable[..., Any]]:
+    """Start a portal and yield what asks it."""
+    server = lossi.start("serve", "--port", "0", env={"PYTHONUNBUFFERED": "1"})
+    assert server.stdout is not None
+    address = next(found[1] for line in server.stdout if (found := re.search(r"(http://127[^/]+)/[?]code=", line)))
+    token = next(Path(lossi.environment["HOME"]).rglob("serve/token")).read_text().strip()
+
+    def ask(method: str, path: str, body: object = None) -> Any:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(address + path, json.dumps(body).encode() if body else None, headers, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    try:
+        yield ask
+    finally:
+        server.terminate()
+        server.communicate(timeout=30)
 
 
 @pytest.mark.root
