@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -175,6 +178,27 @@ def test_converted_script_runs_as_a_job_with_the_same_metrics(lossi: Lossi) -> N
     lossi("run", "train.ipynb", "-p", "lr=0.3")
     lossi("run", "train.py", "-p", "lr=0.3")
     assert lossi.json("runs", "list")["columns"]["metrics.loss"] == pytest.approx([0.06, 0.06])
+
+
+def test_progress_on_a_terminal_names_the_cell(lossi: Lossi) -> None:
+    (lossi.root / "long.ipynb").write_text(notebook(cell("1"), cell('wait = "[red]"\nimport time\ntime.sleep(4)')))
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lossi", "run", "long.ipynb"],
+        cwd=lossi.root,
+        env={**lossi.environment, "TERM": "xterm", "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # EIO: the other side has closed
+        while part := os.read(ours, 65536):
+            seen += part
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    assert b'cell 2 of 2: wait = "[red]"' in seen
 
 
 def test_commands_answer_help_and_unknown_words(lossi: Lossi) -> None:

@@ -25,6 +25,7 @@ def demo(
     serve: Annotated[bool, typer.Option(help="Serve the portal afterwards.")] = True,
 ) -> None:
     """Make a project with a real notebook, sweep it over twelve parameter combinations, compare the runs, serve the portal."""
+    from lossi import projects
     from lossi.cli import follow
     from lossi.cli import serve as portal
 
@@ -41,7 +42,7 @@ def demo(
     output.say("3. The runs compared, best first")
     follow.show_result(project, ended, order_by="metrics.accuracy DESC")
     output.say(f"Look closer:  cd {directory};  lossi runs list;  lossi runs compare --job {job.id};  lossi logs {job.id}")
-    output.say(f"MLflow's own UI on the same runs:  mlflow ui --backend-store-uri sqlite:///{project.store}")
+    output.say(f"MLflow's own UI on the same runs:  mlflow ui --backend-store-uri {projects.stores.tracking_uri(project)}")
     if ended.state != "succeeded":
         raise typer.Exit(1)
     if serve:

@@ -12,6 +12,7 @@ from lossi.cli import output
 if TYPE_CHECKING:
     from lossi.jobs import Job
     from lossi.projects import Project
+    from lossi.runner.records import Progress
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
@@ -68,39 +69,41 @@ def _with_lines(project: Project, job_id: str) -> Job:
 
 
 def _with_bars(project: Project, job_id: str) -> Job:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.text import Text
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from lossi import jobs
 
     job = None
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TimeElapsedColumn(),
-    )
+    # Without markup: names and first lines of cells are the user's.
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=output.console(stderr=True), transient=True) as progress:
         whole = progress.add_task("tasks", total=None)
         shown: dict[int, Any] = {}
         for job in _looks(project, job_id):
             progress.update(whole, total=job.tasks, completed=_done(job), description=f"{job.name}{_counts(job)}")
-            running = (
-                {item.task: item for item in jobs.progress(project, job_id)[:MOST_RUNNING_SHOWN]}
-                if job.state == "running"
-                else {}
-            )
+            running = {}
+            if job.state == "running":
+                running = {item.task: item for item in jobs.progress(project, job_id)[:MOST_RUNNING_SHOWN]}
             for task in set(shown) - set(running):
                 progress.remove_task(shown.pop(task))
             for task, item in running.items():
                 if task not in shown:
                     shown[task] = progress.add_task("", total=None)
-                words = Text(f"  {job.id[-6:]}.{task} {item.first_line[:40]}").plain if item.cells else f"  task {task}"
-                progress.update(
-                    shown[task], total=item.cells or None, completed=max(item.cell - 1, 0), description=words.replace("[", "\\[")
-                )
+                progress.update(shown[task], total=item.cells or None, completed=max(item.cell - 1, 0), description=_where(item))
     assert job is not None
     return job
+
+
+def _where(item: Progress) -> str:
+    """Say where a running task is: its cell, that cell's first line, and how long it may still take."""
+    from lossi.files.text import neutralised
+
+    words = f"  {item.task}"
+    if item.cell:
+        words += f": cell {item.cell} of {item.cells}: {neutralised(item.first_line)[:40]}"
+    if item.estimate_s is not None:
+        words += f" (about {item.estimate_s:.0f} s left)"
+    return words
 
 
 def _done(job: Job) -> int:
