@@ -21,7 +21,7 @@ from papermill.execute import execute_notebook
 from papermill.translators import PythonTranslator, papermill_translators
 
 from .kernels import Refused
-from .notebook import Log, Reporter
+from .reporting import Log, Reporter
 from .writing import explained, write
 
 SAVE_EVERY_S = 1.0
