@@ -26,7 +26,7 @@ check: setup-dev ## lint, types, layers, unit tests; no root, no services
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m pytest tests/unit -m "not slow"
+	@$(BIN)/python -m pytest tests/unit -m "not slow" --numprocesses 2
 
 bench: setup-dev ## measure against the named peers (ONLY=P5 runs one)
 	@$(BIN)/python tests/bench/run.py $(if $(ONLY),--only $(ONLY))

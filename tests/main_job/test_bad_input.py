@@ -197,7 +197,7 @@ def test_two_portals_and_a_command_at_once_on_one_project(ready: Lossi) -> None:
         command = ready.start("sweep", "train.ipynb", "-g", "depth=1,2", "--json")
         for depth, portal in ((3, first), (4, second), (5, first), (6, second)):
             answer = portal("POST", "/api/v1/jobs", {"notebook": "train.ipynb", "parameters": {"depth": depth}})
-            assert answer["state"] == "queued"
+            assert answer["state"] in ("queued", "running")
         while command.poll() is None or any(
             item["state"] in ("queued", "running") for item in second("GET", "/api/v1/jobs")["items"]
         ):

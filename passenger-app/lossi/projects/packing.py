@@ -97,7 +97,8 @@ def pack(root: Path, paths: Iterable[str], archive: Path, inspect: Inspector, pl
                     elif not stat.S_ISDIR(found.st_mode):
                         packed.left_out.append(f"{path} (not a regular file)")
                 except OSError as error:
-                    if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):  # went away, or became a link, meanwhile
+                    # Went away, became a link, or (EINVAL, from resolving one) stopped being a link meanwhile.
+                    if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EINVAL):
                         continue
                     if error.errno not in (errno.EACCES, errno.EPERM):
                         raise
