@@ -16,7 +16,7 @@ help: ## say what there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 demo: setup ## set up, then run the main job: a notebook swept, tracked, compared and served (SERVE=0: not served)
-	@$(BIN)/lossi demo --directory "$(DEMO_DIR)" $(if $(filter 0,$(SERVE)),--no-serve)
+	@LOSSI_ALLOW_LOCAL_SCHEDULER=true $(BIN)/lossi demo --directory "$(DEMO_DIR)" $(if $(filter 0,$(SERVE)),--no-serve)
 
 test: setup-dev ## set up, then run every test
 	@sh tests/provision.sh
