@@ -380,7 +380,7 @@ class TestWhereJobsMayRun:
         sbatch.parent.mkdir()
         sbatch.write_text("#!/bin/sh\n")
         sbatch.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{os.environ['PATH']}:{sbatch.parent}")
+        monkeypatch.setenv("PATH", f"{sbatch.parent}:{os.environ['PATH']}")
         monkeypatch.delenv("LOSSI_ALLOW_LOCAL_SCHEDULER")
         error = self.refused(scheduler, job_factory)
         assert str(sbatch) in error.why and "allow_local_scheduler: true" in error.hint
