@@ -62,7 +62,7 @@ def list_jobs(
         output.show_table(
             ("job", "name", "state", "tasks", "environment", "submitted (UTC)", "why"),
             rows,
-            empty="No job yet. Submit one: lossi run NOTEBOOK.ipynb",
+            empty="No job is in this state." if state else "No job yet. Submit one: lossi run NOTEBOOK.ipynb",
         )
         if page.next_cursor:
             output.note(f"more: lossi jobs list --cursor {page.next_cursor}")
