@@ -138,4 +138,4 @@ def _read(path: Path) -> dict[str, Any]:
             return {}
         raise InvalidInput(f"{path} is not a mapping of settings", hint="write lines of the form `name: value`")
     # The site file also carries sections that other rooms own.
-    return {key: value for key, value in data.items() if key not in ("environments", "clusters")}
+    return {key: value for key, value in data.items() if key not in ("environments", "clusters", "default_cluster")}

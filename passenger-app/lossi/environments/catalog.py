@@ -18,10 +18,11 @@ from pydantic import ValidationError
 
 import lossi
 from lossi import settings
-from lossi.environments import document, messages
+from lossi.environments import messages
 from lossi.environments.models import CatalogFile, Entry, Environment, Mount, Problem, Source, Variant
 from lossi.environments.paths import expanded
 from lossi.errors import InvalidInput, NotFound, did_you_mean
+from lossi.files import document
 
 FILE = "catalog.yml"
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lossi.environments.document import Document, KeyPath
 from lossi.environments.models import CatalogFile, Entry, LocalPython, Mount, Problem, Variant
 from lossi.errors import did_you_mean
+from lossi.files.document import Document, KeyPath
 
 NAME_FORM = "a name is lower-case letters, digits, `.`, `_` and `-`, begins with a letter or digit, and has at most 63 characters"
 

@@ -15,11 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lossi.environments import catalog, document, images, interpreter, messages
+from lossi.environments import catalog, images, interpreter, messages
 from lossi.environments.models import ACCELERATORS, ARCHITECTURES, CatalogFile, Environment
 from lossi.environments.paths import expanded
 from lossi.errors import Conflict, InvalidInput, did_you_mean
-from lossi.files import atomic
+from lossi.files import atomic, document
 
 
 def add(

@@ -7,6 +7,7 @@ The door is its modules, imported one by one because the command line needs few 
 - `beneath`      opening below a folder without following links out of it
 - `permissions`  who could change what lies below a folder; folders that follow a project's group
 - `tail`         a growing file from an offset
+- `document`     YAML with line numbers and limits
 - `downloads`    headers for files that a browser gets
 - `text`         text made harmless for terminals and spreadsheets
 """

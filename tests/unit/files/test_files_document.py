@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossi.environments import document
+from lossi.files import document
 
 
 def test_every_key_and_item_has_its_line() -> None:

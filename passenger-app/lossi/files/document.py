@@ -1,4 +1,4 @@
-"""YAML read with line numbers and limits: what a catalogue file says, and on which line each key stands.
+"""YAML read with line numbers and limits: what a file of settings says, and on which line each key stands.
 
 Only the safe tags of YAML are understood. Nesting and the size after expanding aliases are limited before anything is
 built, so that a hostile file (alias bomb, deep nesting, a FIFO, a huge file) costs milliseconds and no memory.
@@ -67,7 +67,7 @@ def read(path: Path) -> Document | None:
         raise Unreadable(f"cannot be read: {error.strerror}", hint="check its permissions") from None
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Unreadable("is not a regular file", hint="a catalogue is a YAML file")
+            raise Unreadable("is not a regular file", hint="it must be a YAML file")
         with os.fdopen(descriptor, "rb", closefd=False) as stream:
             content = stream.read(MAX_BYTES + 1)
     except OSError as error:
@@ -88,7 +88,7 @@ def parse(content: bytes) -> Document:
     import yaml
 
     if len(content) > MAX_BYTES:
-        raise Unreadable(f"is larger than {MAX_BYTES >> 20} MiB", hint="a catalogue holds a few lines for each environment")
+        raise Unreadable(f"is larger than {MAX_BYTES >> 20} MiB", hint="a few lines for each entry are enough")
     try:
         text = content.decode("utf-8-sig")
         _check_nesting(text)

@@ -1,0 +1,321 @@
+"""Which clusters there are: OOD's folder, the site file over it, and what happens to what is not right."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lossi import clusters
+from lossi.errors import InvalidInput, NotFound
+
+Write = Callable[..., Path]
+
+OOD = """
+    ---
+    v2:
+      metadata: {title: Owens}
+      login: {host: owens.example.org}
+      job:
+        adapter: slurm
+        cluster: owens
+        bin: /opt/slurm/bin
+        conf: /opt/slurm/etc/slurm.conf
+        bin_overrides: {sbatch: /usr/local/bin/sbatch}
+        submit_host: ""
+        strict_host_checking: false
+      batch_connect:
+        basic: {script_wrapper: "module purge\\n%s"}
+"""
+
+
+def names() -> list[str]:
+    return [cluster.name for cluster in clusters.load().clusters]
+
+
+def test_without_anything_there_is_no_cluster() -> None:
+    found = clusters.load()
+    assert (found.clusters, found.problems, found.default) == ((), (), None)
+    with pytest.raises(NotFound, match="no cluster is configured here"):
+        found.get("x")
+
+
+def test_without_configuration_sbatch_on_path_is_a_cluster(no_slurm_here: Path, site: Write, ood: Write) -> None:
+    (no_slurm_here / "sbatch").write_text("#!/bin/sh\n")
+    (no_slurm_here / "sbatch").chmod(0o755)
+    found = clusters.load()
+    assert [cluster.name for cluster in found.clusters] == ["slurm"] and found.default is found.get("slurm")
+    assert not found.configured
+    site("clusters: {mine: {}}")
+    assert names() == ["mine"] and clusters.load().configured
+    site("")
+    ood("pbs", "v2: {job: {adapter: pbspro}}")
+    assert names() == []
+
+
+def test_what_ood_says_is_taken(ood: Write) -> None:
+    ood("owens", OOD)
+    cluster = clusters.load().get("owens")
+    assert (cluster.title, cluster.login_host, cluster.slurm_name) == ("Owens", "owens.example.org", "owens")
+    assert (cluster.bin, cluster.conf) == (Path("/opt/slurm/bin"), Path("/opt/slurm/etc/slurm.conf"))
+    assert (cluster.submit_host, cluster.strict_host_checking, cluster.hidden) == (None, False, False)
+    assert (cluster.command("sbatch"), cluster.command("squeue")) == ("/usr/local/bin/sbatch", "/opt/slurm/bin/squeue")
+
+
+def test_one_file_of_ood_may_hold_all_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "all.yml"
+    file.write_text("v2:\n  a: {job: {adapter: slurm}}\n  b: {metadata: {hidden: true}, job: {adapter: slurm}}\n  c: 3\n")
+    monkeypatch.setenv("OOD_CLUSTERS", str(file))
+    found = clusters.load()
+    assert [(cluster.name, cluster.hidden) for cluster in found.clusters] == [("a", False), ("b", True)]
+    assert [problem.level for problem in found.problems] == ["note"]
+    assert found.default is found.get("a")
+
+
+def test_the_site_file_adds_and_overrides_by_name(ood: Write, site: Write) -> None:
+    ood("owens", OOD)
+    site(
+        """
+        default_cluster: second
+        clusters:
+          owens:
+            title: Owens of the site
+            bin_overrides: {squeue: /site/squeue}
+            partitions: [{name: gpu, gpu_types: [{name: a100}]}]
+          second: {scheduler: slurm_rest, rest: {url: "http://127.0.0.1:6820", token_file: "~/.slurm-token"}}
+        """
+    )
+    found = clusters.load()
+    assert found.problems == ()
+    owens = found.get("owens")
+    assert (owens.title, owens.bin, len(owens.partitions)) == ("Owens of the site", Path("/opt/slurm/bin"), 1)
+    assert owens.bin_overrides == {"sbatch": Path("/usr/local/bin/sbatch"), "squeue": Path("/site/squeue")}
+    assert found.default is not None and found.default.name == "second"
+
+
+def test_other_adapters_are_left_out_with_a_note(ood: Write) -> None:
+    file = ood("pitzer", "v2:\n  job:\n    adapter: torque\n")
+    ood("desktop", "v2: {login: {host: x}}")
+    found = clusters.load()
+    assert found.clusters == ()
+    assert [(problem.level, problem.message) for problem in found.problems] == [
+        ("note", "no part job: not a Slurm cluster, left out"),
+        ("note", "adapter 'torque': not a Slurm cluster, left out"),
+    ]
+    assert str(found.problems[1]).startswith(f"{file}:3: v2.job.adapter: ")
+
+
+@pytest.mark.parametrize("text", ["v2: [", "v1: {title: old}", "- x", "v2: {acls: {}, job: {adapter: slurm}}", "v2: {job: [1]}"])
+def test_a_broken_file_does_not_take_the_others_with_it(ood: Write, text: str) -> None:
+    ood("owens", OOD)
+    bad = ood("bad", text)
+    found = clusters.load()
+    assert [cluster.name for cluster in found.clusters] == ["owens"]
+    assert [(problem.file, problem.cluster, problem.level) for problem in found.problems] == [(str(bad), "bad", "error")]
+    with pytest.raises(InvalidInput, match="cluster 'bad' is out of use"):
+        found.get("bad")
+
+
+@pytest.mark.parametrize(
+    ("acls", "there"),
+    [
+        ("[]", True),
+        ("[{adapter: group, groups: [OWN]}]", True),
+        ("[{adapter: group, groups: [OWN, other], type: whitelist}]", True),
+        ("[{adapter: group, groups: [other]}]", False),
+        ("[{adapter: group, groups: [other], type: blacklist}]", True),
+        ("[{adapter: group, groups: [OWN, other], type: blacklist}]", False),
+        ("[{adapter: group, groups: [OWN]}, {adapter: group, groups: [other]}]", False),
+        ("[{adapter: group, groups: []}]", False),
+        ("[{adapter: ldap, groups: [OWN]}]", False),
+        ("[{adapter: group}]", False),
+        ("[{adapter: group, groups: [other]}, nonsense]", False),
+    ],
+)
+@pytest.mark.parametrize("where", ["v2: {{acls: {}, job: {{adapter: slurm}}}}", "v2: {{job: {{adapter: slurm, acls: {}}}}}"])
+def test_access_lists_are_honoured_as_ood_does(
+    ood: Write, site: Write, monkeypatch: pytest.MonkeyPatch, acls: str, there: bool, where: str
+) -> None:
+    from lossi.clusters import ondemand
+
+    monkeypatch.setattr(ondemand, "groups_of_user", lambda: frozenset({"mine", "users"}))
+    ood("closed", where.format(acls.replace("OWN", "mine")))
+    # What OOD does not let a user have, the site file does not bring back.
+    site("clusters: {closed: {title: Closed}}")
+    assert names() == (["closed"] if there else [])
+
+
+def test_groups_of_the_user_have_names() -> None:
+    from lossi.clusters import ondemand
+
+    assert all(ondemand.groups_of_user())
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message", "hint"),
+    [
+        ("clusters:\n  a:\n    schedular: x\n", "3: clusters.a.schedular", "is not a known key", "did you mean 'scheduler'?"),
+        (
+            "clusters:\n  a:\n    partitions:\n    - {name: g,\n       max_tiem: 1}\n",
+            "5: clusters.a.partitions.0.max_tiem",
+            "is not a known key",
+            "did you mean 'max_time'?",
+        ),
+        (
+            "clusters:\n  a:\n    scheduler: pbs\n",
+            "3: clusters.a.scheduler",
+            "is not one of the known values",
+            "choose 'slurm_cli'",
+        ),
+        ("clusters:\n  a:\n    options: [-n 4]\n", "3: clusters.a.options.0", "must be an option of sbatch", ""),
+        ("clusters:\n  a:\n    options: [--export=ALL]\n", "3: clusters.a.options.0", "--export is set by Lossi", ""),
+        ('clusters:\n  a:\n    setup: ["module load x\\nrm y"]\n', "3: clusters.a.setup.0", "must be one line", ""),
+        ("clusters:\n  a:\n    bin: slurm/bin\n", "3: clusters.a.bin", "must be an absolute path", ""),
+        ("clusters:\n  a:\n    submit_host: -oProxyCommand=x\n", "3: clusters.a.submit_host", "must be the name of a host", ""),
+        ("clusters:\n  a:\n    bin_overrides: {qsub: /x}\n", "2: clusters.a", "bin_overrides names 'qsub'", ""),
+        ("clusters:\n  a:\n    scheduler: slurm_rest\n", "2: clusters.a", "needs the section rest", ""),
+        ("clusters:\n  a:\n    scheduler: slurm_pyslurm\n", "2: clusters.a", "needs the section pyslurm", ""),
+        ("clusters:\n  a:\n    rest: {url: 'http://x'}\n", "3: clusters.a.rest", "needs token_command or token_file", ""),
+        ("clusters:\n  a:\n    rest: {}\n", "3: clusters.a.rest", "needs either url or socket", ""),
+        (
+            "clusters:\n  a:\n    rest: {url: 'http://user:word@x', token_file: /t}\n",
+            "3: clusters.a.rest.url",
+            "is not valid",
+            "for example",
+        ),
+        ("clusters:\n  a:\n    account: {pattern: '('}\n", "3: clusters.a.account.pattern", "must be a regular expression", ""),
+        (
+            "clusters:\n  a:\n    account: {pattern: 'p\\d', default: x}\n",
+            "3: clusters.a.account",
+            "does not match the pattern",
+            "",
+        ),
+        ("clusters:\n  a:\n    partitions: [{name: x}, {name: x}]\n", "2: clusters.a", "names the partition 'x' twice", ""),
+        (
+            "clusters:\n  a:\n    partitions: [{name: x}]\n    default_partition: y\n",
+            "2: clusters.a",
+            "not among the partitions",
+            "",
+        ),
+        (
+            "clusters:\n  a:\n    partitions: [{name: x, max_time: 36:00:00}]\n",
+            "3: clusters.a.partitions.0.max_time",
+            "is not text",
+            "quotes",
+        ),
+        (
+            "clusters:\n  a:\n    partitions: [{name: x, max_time: '1:2:3:4'}]\n",
+            "3: clusters.a.partitions.0.max_time",
+            "must be a time",
+            "",
+        ),
+        (
+            "clusters:\n  a:\n    partitions: [{name: x, max_memory: much}]\n",
+            "3: clusters.a.partitions.0.max_memory",
+            "must be an amount",
+            "",
+        ),
+        ("clusters:\n  a:\n    name: b\n", "3: clusters.a.name", "is not a known key", "the name is the key"),
+        ("clusters:\n  'a b':\n    title: x\n", "2: clusters.a b", "is not valid", "letters, digits"),
+        ("clusters:\n  a:\n    mounts: [{source: scratch}]\n", "3: clusters.a.mounts.0.source", "must be an absolute path", ""),
+        ("clusters:\n  a:\n    scratch: $TMPDIR\n", "3: clusters.a.scratch", "must be an absolute path", ""),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_line_and_key(site: Write, text: str, place: str, message: str, hint: str) -> None:
+    file = site(text + "  good: {}\n")
+    found = clusters.load()
+    assert [cluster.name for cluster in found.clusters] == ["good"]
+    shown = str(found.problems[0])
+    assert shown.startswith(f"{file}:{place}: ")
+    assert message in found.problems[0].message and hint in found.problems[0].hint
+
+
+def test_a_fault_of_oods_file_is_said_of_that_file(ood: Write, site: Write) -> None:
+    file = ood("owens", "v2:\n  job:\n    adapter: slurm\n    bin: slurm/bin\n")
+    site("clusters: {owens: {title: Owens}}")
+    assert str(clusters.load().problems[0]).startswith(f"{file}:4: v2.job.bin: must be an absolute path")
+    site("clusters: {owens: {bin: /opt/slurm/bin}}")
+    assert clusters.load().get("owens").bin == Path("/opt/slurm/bin")
+
+
+@pytest.mark.parametrize("text", ["clusters: [", "- a", "clusters: 3", "clusters: {a: 3}", "default_cluster: [x]"])
+def test_a_site_file_that_cannot_be_read_puts_all_out_of_use(ood: Write, site: Write, text: str) -> None:
+    ood("owens", OOD)
+    file = site(text)
+    found = clusters.load()
+    assert found.clusters == () and found.problems[0].file == str(file)
+    with pytest.raises(InvalidInput, match="no cluster is in use"):
+        found.get("owens")
+
+
+def test_a_file_that_everybody_may_write_to_is_refused(ood: Write, site: Write) -> None:
+    file = site("clusters: {a: {bin: /evil}}")
+    file.chmod(0o666)
+    found = clusters.load()
+    assert found.clusters == () and "may be written by every user" in found.problems[0].message
+    assert found.problems[0].hint == f"chmod o-w {file}"
+    file.chmod(0o664)
+    assert names() == ["a"]
+    ood("owens", OOD).chmod(0o666)
+    assert names() == ["a"]
+
+
+def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    (folder / "site.yml").write_text("clusters: {a: {}}")
+    folder.chmod(0o777)
+    monkeypatch.setenv("LOSSI_SITE", str(folder / "site.yml"))
+    assert clusters.load().clusters == ()
+
+
+def test_a_changed_file_is_seen_and_an_unchanged_one_not_read_again(ood: Write, site: Write) -> None:
+    site("clusters: {a: {}}")
+    first = clusters.load()
+    assert clusters.load() is first
+    site("clusters: {a: {title: New}}")
+    assert clusters.load().get("a").title == "New"
+    ood("b", "v2: {job: {adapter: slurm}}")
+    assert names() == ["a", "b"]
+
+
+def test_an_unknown_cluster_is_named_with_the_nearest(site: Write) -> None:
+    site("clusters: {mahti: {}, secret: {hidden: true}}")
+    with pytest.raises(NotFound, match="did you mean 'mahti'") as caught:
+        clusters.load().get("mathi")
+    assert caught.value.details["known"] == ["mahti"]
+    assert clusters.load().get("secret").hidden
+
+
+def test_a_default_that_is_not_there_is_no_default(site: Write) -> None:
+    site("default_cluster: mathi\nclusters: {mahti: {}}")
+    found = clusters.load()
+    assert found.default is None
+    assert "there is no cluster 'mathi' (did you mean 'mahti'?)" in str(found.problems[0])
+
+
+def test_the_sections_are_no_settings(site: Write) -> None:
+    from lossi import settings
+
+    site("default_cluster: a\nclusters: {a: {}}\nserve_port: 9000")
+    assert settings.load().serve_port == 9000
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_the_user_may_not_read_is_not_there(ood: Write, site: Write) -> None:
+    ood("owens", OOD).chmod(0)
+    site("clusters: {owens: {}}")
+    assert clusters.load().clusters == ()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(alphabet="ab:v2job{}[]&*!-\n ,'\"", max_size=120) | st.sampled_from([OOD, "v2: {job: {adapter: slurm}}"]))
+def test_whatever_a_file_holds_the_others_are_there(ood: Write, text: str) -> None:
+    ood("good", "v2: {job: {adapter: slurm}}")
+    ood("any", textwrap.dedent(text))
+    assert "good" in names()
