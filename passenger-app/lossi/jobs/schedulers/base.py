@@ -17,7 +17,7 @@ What an adapter must see to for each task:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -41,6 +41,53 @@ class Capabilities:
     """Whether partition, account and quality of service mean something to it."""
     time_limits: bool = True
     memory_limits: bool = True
+    dependencies: bool = False
+    """Whether a job can wait for another one."""
+    requeue: bool = False
+    """Whether it starts a task again by itself after a node failed or it was preempted."""
+    facts: bool = False
+    """Whether `TaskFacts` come some time after a task's end; its row is not final without them."""
+    exit_grace_s: float = 5.0
+    """How late the files of a node may become visible here."""
+    notice_s: float = 5.0
+    """How long after a task's end the scheduler's word on it may still be an older one."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What the scheduler has accounted for a task, over all its attempts; None and "" where it does not say.
+
+    These are the scheduler's own figures, which win over those that the runner measured.
+    """
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    nodes: int | None = None
+    node_list: str = ""
+    cpus: int | None = None
+    """Allocated, over all nodes."""
+    memory_mb: float | None = None
+    """Allocated, over all nodes."""
+    gpus: int | None = None
+    gpu_type: str | None = None
+    gpu_hours: float | None = None
+    """Cards × hours, summed over the attempts."""
+    restarts: int | None = None
+    time_limit_s: int | None = None
+    eligible: str | None = None
+    elapsed_s: float | None = None
+    """Summed over the attempts of a requeued task."""
+    cpu_s: float | None = None
+    max_rss_mb: float | None = None
+    billing: float | None = None
+    """The scheduler's billing units × hours, summed over the attempts."""
+    energy_j: float | None = None
+    gpu_utilisation: float | None = None
+    """Percent, mean over GPUs and time, where the scheduler's accounting has it."""
+    gpu_memory_mb: float | None = None
+    complete: bool = False
+    """Whether these are the last word: the task has ended and its accounting is closed."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +102,10 @@ class Handle:
     """Absolute path of the job directory."""
     tasks: int
     """Number of tasks; they are 0 … tasks - 1."""
+    submitted: float | None = None
+    """When the scheduler accepted it, in seconds since the epoch."""
+    settled: Collection[int] = frozenset()
+    """Tasks of which nothing more need be known."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +124,11 @@ class TaskView:
     started: str | None = None
     """ISO 8601 in UTC, as are all times."""
     ended: str | None = None
+    as_of: float | None = None
+    """When the scheduler said so, in seconds since the epoch; None: now."""
+    restarts: int | None = None
+    """How often it was started again; None: not known."""
+    facts: TaskFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +145,14 @@ class JobView:
     scheduler_state: str = ""
     reason: str = ""
     tasks: Mapping[int, TaskView] = field(default_factory=dict)
+    waiting: Sequence[range] = ()
+    """Tasks that the scheduler says have not started (again), in so far as they are not in ``tasks``."""
+    as_of: float | None = None
+    """When the scheduler said so, in seconds since the epoch; None: now."""
+    stale: str = ""
+    """Not empty: why this is not the scheduler's present word."""
+    expected_start: str | None = None
+    """When the scheduler expects what waits to start, where it says so."""
 
 
 @runtime_checkable
@@ -97,7 +161,12 @@ class Scheduler(Protocol):
 
     @property
     def name(self) -> str:
-        """Short name, as in `JobSpec.scheduler` and `SubmissionRecord.scheduler`: ``local``, ``slurm``…"""
+        """Short name, as in `JobSpec.scheduler` and `SubmissionRecord.scheduler`: ``local``, ``slurm_cli``…"""
+        ...
+
+    @property
+    def cluster(self) -> str | None:
+        """Name of the cluster that it submits to, as in `JobSpec.cluster` and `SubmissionRecord.cluster`; None for this machine."""
         ...
 
     @property

@@ -1,0 +1,292 @@
+"""The port over any door to Slurm: submits a job's parts, looks at the queue and the accounting, cancels.
+
+Asks seldom: the queue once per ``poll_interval_s`` for all jobs of the user whatever their number, the accounting only for
+tasks that have left the queue and are not settled. Touches ``cancel.json`` and the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from lossi import settings
+from lossi.clusters import Cluster
+from lossi.errors import LossiError, NotSupported, Unavailable
+from lossi.jobs import ulid
+from lossi.jobs.observe import utc
+from lossi.jobs.schedulers import cancellation
+from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, TaskView
+from lossi.jobs.schedulers.slurm import accounts, directives, parts, request, sight
+from lossi.jobs.schedulers.slurm.cache import Answer, Cache
+from lossi.jobs.schedulers.slurm.client import SlurmClient
+from lossi.jobs.schedulers.slurm.parts import Part
+from lossi.jobs.schedulers.slurm.records import AccountingRow, Configuration, QueueRow
+from lossi.jobs.schedulers.slurm.request import SlurmRequest
+from lossi.jobs.schedulers.slurm.sight import Sight
+from lossi.runner.records import CANCELLED, FINAL_STATES, QUEUED, RUNNING, UNKNOWN, PreparedJob, SubmissionRecord
+
+LAG_S = 30.0
+"""How long the database may not know a job that the queue has dropped, and the queue one that was just accepted."""
+CONFIGURATION_S = 3600.0
+ACCOUNTING_S = 10.0
+"""The database is asked for a job's missing tasks at most this often."""
+MOST_ASKED = 2000
+"""Tasks whose accounting is asked for at once; the others wait for the next look."""
+
+_QUEUE = TypeAdapter(list[QueueRow])
+_CONFIGURATION = TypeAdapter(Configuration)
+
+
+@dataclass
+class _Looked:
+    """One job of a poll on its way: what the queue says, and the tasks that it does not know."""
+
+    handle: Handle
+    parts: list[Part]
+    seen: Sight
+    absent: dict[int, list[int]] = field(default_factory=dict)
+    """By Slurm's id of the part: numbers within the part."""
+
+
+class SlurmScheduler:
+    """Jobs on a Slurm cluster.
+
+    Parameters
+    ----------
+    target
+        The cluster.
+    client
+        The door; by default the one that the cluster names.
+    cache
+        Where answers are kept; by default below the user's cache folder.
+    """
+
+    def __init__(self, target: Cluster, client: SlurmClient, cache: Cache | None = None) -> None:
+        self.target = target
+        self.client = client
+        folder = settings.cache_dir() / "clusters" / f"{target.name}-{os.uname().nodename}"
+        self._cache = cache or Cache(folder, wait_s=target.deadline_s)
+
+    @property
+    def name(self) -> str:
+        """The door's name: ``slurm_cli``, ``slurm_rest`` or ``slurm_pyslurm``."""
+        return self.target.scheduler
+
+    @property
+    def cluster(self) -> str:
+        """Name of the cluster."""
+        return self.target.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What Slurm does; how much it gives is found out when a job is at hand (`preview`)."""
+        return Capabilities(
+            accounting=True,
+            dependencies=True,
+            requeue=True,
+            facts=self._accounts(),
+            exit_grace_s=self.target.exit_grace_s,
+            notice_s=2 * self.target.poll_interval_s + LAG_S,
+        )
+
+    def directives(self, job: PreparedJob, directory: Path) -> list[str]:
+        """Return the ``#SBATCH`` lines."""
+        return directives.lines(self._requests(job, directory)[0])
+
+    def preview(self, job: PreparedJob, directory: Path) -> list[str]:
+        """Return the argv of the first submission.
+
+        Raises
+        ------
+        InvalidInput, Forbidden
+            When the cluster could never run the job; names the limit.
+        """
+        return self.client.arguments(self._requests(job, directory)[0])
+
+    def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
+        """Hand a job over, as one array or, beyond MaxArraySize, as several.
+
+        The part that bears the job's plain name is submitted last: where it exists, all exist.
+        """
+        known = self.find(job.id)
+        if known is not None:
+            return known
+        accepted: list[Part] = []
+        wanted = self._requests(job, directory)
+        try:
+            for part, one in reversed(list(zip(self._parts(job), wanted, strict=True))):
+                accepted.insert(0, Part(part.offset, part.tasks, self.client.submit(one)))
+        except Unavailable:
+            raise  # whether it was accepted is found out with `find`, which cancels what is incomplete
+        except LossiError:
+            self._give_back(accepted)
+            raise
+        finally:
+            self._cache.expire("queue")
+        return self._record(parts.dump(accepted), time.time(), self.client.arguments(wanted[0]))
+
+    def find(self, job_id: str) -> SubmissionRecord | None:
+        """Return the record of a job that the queue or the database has; one that was accepted in part is cancelled."""
+        since = utc(ulid.moment(job_id) - 60) if ulid.is_ulid(job_id) else utc(time.time() - 86400)
+        found = [_part_of(slurm_id, name) for slurm_id, name in self.client.named(f"{request.NAME}{job_id}", since)]
+        if not found:
+            return None
+        if not any(part.offset == 0 for part in found):
+            self._give_back(found)
+            return None
+        return self._record(parts.dump(sorted(found, key=lambda part: part.offset)), time.time(), [])
+
+    def poll(self, jobs: Sequence[Handle]) -> dict[str, JobView]:
+        """Return what the queue and the accounting say, each asked at most once."""
+        queue = self._queue()
+        by_id: dict[int, list[QueueRow]] = {}
+        for row in queue.value:
+            by_id.setdefault(row.job_id, []).append(row)
+        looked = [self._look(handle, by_id, queue.as_of) for handle in jobs]
+        rows, asked = self._accounting(looked)
+        return {one.handle.job_id: self._view(one, rows, one.handle.job_id in asked, queue) for one in looked}
+
+    def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
+        """Cancel by Slurm's ids, then say so in ``cancel.json``."""
+        wanted: dict[int, Sequence[int] | None] = {}
+        for part in parts.parse(handle.scheduler_id, handle.tasks):
+            inside = None if tasks is None else sorted(n - part.offset for n in set(tasks) if 0 <= n - part.offset < part.tasks)
+            if inside is None or handle.tasks == 1:
+                wanted[part.slurm_id] = None
+            elif inside:
+                wanted[part.slurm_id] = inside
+        self.client.cancel(wanted)
+        self._cache.expire("queue")
+        self._cache.expire(_accounting_name(handle.job_id))
+        cancellation.note(handle, tasks, when=utc(time.time()), user=accounts.user_name(os.geteuid()))
+
+    # -- submitting --------------------------------------------------------------------------------------------------
+
+    def configuration(self) -> Configuration:
+        """Return what of the scheduler's configuration matters, an hour old at most."""
+        return self._cache.get("configuration", CONFIGURATION_S, _CONFIGURATION, self.client.configuration).value
+
+    def _parts(self, job: PreparedJob) -> list[Part]:
+        most = None
+        if job.tasks > 1:
+            with suppress(Unavailable):  # then Slurm itself says that the array is too large
+                most = self.configuration().max_array_size
+        return parts.split(job.tasks, most)
+
+    def _requests(self, job: PreparedJob, directory: Path) -> list[SlurmRequest]:
+        all_parts = self._parts(job)
+        shares = parts.throttles(all_parts, job.max_parallel)
+        return [request.build(job, directory, self.target, part, share) for part, share in zip(all_parts, shares, strict=True)]
+
+    def _give_back(self, accepted: Sequence[Part]) -> None:
+        if accepted:
+            with suppress(LossiError):
+                self.client.cancel({part.slurm_id: None for part in accepted})
+
+    def _record(self, scheduler_id: str, submitted: float, argv: list[str]) -> SubmissionRecord:
+        return SubmissionRecord(self.name, scheduler_id, utc(submitted), self.cluster, argv)
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def _accounts(self) -> bool:
+        try:
+            return self.configuration().accounting
+        except LossiError:
+            return True
+
+    def _queue(self) -> Answer[list[QueueRow]]:
+        ask = functools.partial(self.client.queue, ended=not self._accounts())
+        return self._cache.get("queue", self.target.poll_interval_s, _QUEUE, ask)
+
+    def _look(self, handle: Handle, by_id: Mapping[int, Sequence[QueueRow]], as_of: float) -> _Looked:
+        found = parts.parse(handle.scheduler_id, handle.tasks)
+        looked = _Looked(handle, found, sight.of_queue(by_id, found, as_of))
+        if as_of >= (handle.submitted or 0.0):
+            for part in found:
+                absent = looked.seen.absent(part, handle.settled)
+                if absent:
+                    looked.absent[part.slurm_id] = [number - part.offset for number in absent]
+        return looked
+
+    def _accounting(self, looked: Sequence[_Looked]) -> tuple[list[AccountingRow], set[str]]:
+        """Return the accounting of what has left the queue, and the jobs that were asked for."""
+        if not self._accounts():
+            return [], set()
+        wanted: dict[int, Sequence[int] | None] = {}
+        asked: set[str] = set()
+        left = MOST_ASKED
+        for one in looked:
+            if not one.absent or left <= 0 or not self._is_due(one.handle.job_id):
+                continue
+            asked.add(one.handle.job_id)
+            for slurm_id, numbers in one.absent.items():
+                wanted[slurm_id] = None if one.handle.tasks == 1 else numbers[: max(left, 0)]
+                left -= len(numbers)
+        if not wanted:
+            return [], set()
+        since = utc(min(one.handle.submitted or 0.0 for one in looked if one.handle.job_id in asked) - 60)
+        try:
+            return self.client.accounting(wanted, since=since), asked
+        except (Unavailable, NotSupported):
+            return [], set()  # their own account settles what can be settled; the rest waits
+
+    def _is_due(self, job_id: str) -> bool:
+        """Return whether the accounting of a job may be asked for now, and note that it is."""
+        now = time.time()
+        interval = min(ACCOUNTING_S, self.target.poll_interval_s)
+        return self._cache.get(_accounting_name(job_id), interval, TypeAdapter(float), lambda: now).value == now
+
+    def _view(self, one: _Looked, rows: Iterable[AccountingRow], asked: bool, queue: Answer[list[QueueRow]]) -> JobView:
+        seen, handle = one.seen, one.handle
+        tasks = dict(seen.tasks)
+        accounted = [row for row in rows if row.job_id in one.absent]
+        for number, attempts in sight.of_accounting(accounted, one.parts).items():
+            if number not in tasks and number not in handle.settled:
+                view = accounts.view(attempts, units_per_gpu=self._units)
+                # The database lags behind: a task that has left the queue is not running whatever it still says.
+                if view.state in FINAL_STATES:
+                    tasks[number] = _worded(view)
+        just_submitted = queue.as_of < (handle.submitted or 0.0)
+        live = {view.state for view in tasks.values()} - FINAL_STATES
+        known = bool(tasks or seen.waiting or accounted or handle.settled or just_submitted or not asked)
+        if live - {QUEUED}:
+            state = RUNNING
+        elif live or seen.waiting or just_submitted:
+            state = QUEUED
+        else:
+            state = UNKNOWN  # of tasks that are neither in the queue nor accounted for, nothing is known
+        waiting = [range(handle.tasks)] if just_submitted else seen.waiting
+        reason = seen.reason if not just_submitted else "it was just submitted"
+        return JobView(known, state, seen.word, reason, tasks, waiting, queue.as_of, self._stale(queue), seen.expected_start)
+
+    def _units(self, gpu_type: str | None) -> int:
+        kinds = [kind for partition in self.target.partitions for kind in partition.gpu_types]
+        return next((kind.units_per_gpu for kind in kinds if gpu_type in (None, "", kind.name)), 1)
+
+    def _stale(self, queue: Answer[list[QueueRow]]) -> str:
+        if not queue.problem:
+            return ""
+        return f"cluster {self.cluster!r}: {queue.problem}; shown as it was at {utc(queue.as_of)[11:19]} UTC"
+
+
+def _worded(view: TaskView) -> TaskView:
+    if view.state == CANCELLED and view.started is None and view.reason:
+        return dataclasses.replace(view, reason=f"{view.reason} before it started")
+    return view
+
+
+def _part_of(slurm_id: int, name: str) -> Part:
+    offset = name.rpartition("+")[2] if "+" in name else "0"
+    return Part(int(offset) if offset.isdecimal() else 0, 0, slurm_id)
+
+
+def _accounting_name(job_id: str) -> str:
+    return f"accounting-{job_id}"

@@ -1,0 +1,171 @@
+"""Answers of the scheduler on disk, shared by all tabs and commands of a user, so that they ask it together and seldom.
+
+One file per question below the user's cache folder. Whoever finds an answer too old asks, the others meanwhile take the old one.
+A scheduler that does not answer is not asked again at once: what it said last stays, with why it is old.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter
+
+import lossi
+from lossi.errors import LossiError, Unavailable
+from lossi.files import atomic
+
+T = TypeVar("T")
+
+FORMAT = f"1 {lossi.__version__}"
+RETRY_S = 10.0
+"""After a question without an answer the next one is asked not before this time has passed."""
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """What the scheduler said last.
+
+    Attributes
+    ----------
+    as_of
+        When it was asked for this, in seconds since the epoch.
+    problem
+        Not empty: why it could not be asked again since.
+    """
+
+    value: T
+    as_of: float
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A file's content; ``data`` None: nothing was ever answered."""
+
+    data: Any
+    as_of: float
+    asked: float
+    problem: str
+    hint: str
+
+    def is_due(self, interval_s: float) -> bool:
+        age = time.time() - self.asked
+        # A clock that was set back must not keep an answer for ever.
+        return not 0 <= age < (min(interval_s, RETRY_S) if self.problem else interval_s)
+
+
+class Cache:
+    """The answers of one cluster.
+
+    Parameters
+    ----------
+    folder
+        Where; made when it is missing, for the user alone.
+    wait_s
+        How long a first answer that another process is asking for is waited for.
+    """
+
+    def __init__(self, folder: Path, *, wait_s: float = 3.0) -> None:
+        self.folder = folder
+        self._wait_s = wait_s
+
+    def get(self, name: str, interval_s: float, adapter: TypeAdapter[T], ask: Callable[[], T]) -> Answer[T]:
+        """Return an answer that is not older than ``interval_s``, or the last one and why there is no newer.
+
+        Raises
+        ------
+        LossiError
+            When there is no answer at all.
+        """
+        held = self._read(name)
+        if held is not None and not held.is_due(interval_s):
+            return self._answer(held, adapter)
+        with self._turn(name, wait=held is None or held.data is None) as mine:
+            held = self._read(name)
+            if held is not None and (not mine or not held.is_due(interval_s)):
+                return self._answer(held, adapter)
+            asked = time.time()
+            try:
+                value = ask()
+            except Unavailable as error:
+                held = _Held(held.data if held else None, held.as_of if held else 0.0, asked, error.what, error.hint)
+                self._write(name, held)
+                if held.data is None:
+                    raise
+                return self._answer(held, adapter)
+            self._write(name, _Held(adapter.dump_python(value, mode="json"), asked, asked, "", ""))
+            return Answer(value, asked)
+
+    def expire(self, name: str) -> None:
+        """Have the next one ask again: something was submitted or cancelled."""
+        held = self._read(name)
+        if held is not None and held.asked:
+            self._write(name, _Held(held.data, held.as_of, 0.0, held.problem, held.hint))
+
+    def _answer(self, held: _Held, adapter: TypeAdapter[T]) -> Answer[T]:
+        if held.data is None:
+            raise Unavailable(held.problem, hint=held.hint)
+        return Answer(adapter.validate_python(held.data), held.as_of, held.problem)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _read(self, name: str) -> _Held | None:
+        try:
+            data = json.loads(self._path(name).read_bytes())
+            if data["format"] != FORMAT:  # another Lossi's: its records may have other members
+                return None
+            held = _Held(data["data"], float(data["as_of"]), float(data["asked"]), str(data["problem"]), str(data["hint"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return held
+
+    def _write(self, name: str, held: _Held) -> None:
+        document = {
+            "format": FORMAT,
+            "as_of": held.as_of,
+            "asked": held.asked,
+            "problem": held.problem,
+            "hint": held.hint,
+            "data": held.data,
+        }
+        # A cache that cannot be written costs questions, not answers.
+        with contextlib.suppress(LossiError, OSError):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            atomic.write(self._path(name), json.dumps(document, separators=(",", ":")).encode(), mode=0o600)
+
+    @contextlib.contextmanager
+    def _turn(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Yield whether it is this process's turn to ask; where files cannot be locked, it always is."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError:
+            yield True
+            return
+        try:
+            yield self._locked(descriptor, wait=wait)
+        finally:
+            os.close(descriptor)
+
+    def _locked(self, descriptor: int, *, wait: bool) -> bool:
+        end = time.monotonic() + (self._wait_s if wait else 0.0)
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    return False
+                time.sleep(0.02)
+            except OSError:
+                return True
+            else:
+                return True

@@ -1,0 +1,117 @@
+"""sbatch: hands a script over, or asks when it would start."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from lossi.clusters import Cluster
+from lossi.errors import InvalidInput
+from lossi.jobs.schedulers.slurm import directives, values
+from lossi.jobs.schedulers.slurm.cli.commands import Unreadable, chosen
+from lossi.jobs.schedulers.slurm.request import SlurmRequest
+
+_ID = re.compile(r"(\d+)(?:;[^\s;]+)?\n\Z")
+_EXPECTED = re.compile(r"Job \d+ to start at (?P<time>\S+) .*")
+
+
+@dataclass(frozen=True)
+class Sbatch:
+    """One submission."""
+
+    request: SlurmRequest
+    name: ClassVar[str] = "sbatch"
+
+    def argv(self, cluster: Cluster) -> list[str]:
+        """Return what to start.
+
+        Raises
+        ------
+        InvalidInput
+            For what sbatch's options cannot express.
+        """
+        request = self.request
+        paths = [f"--chdir={_path(request.directory)}", f"--output={escaped(request.output)}"]
+        return [
+            cluster.command(self.name),
+            "--parsable",
+            *chosen(cluster),
+            *directives.option_list(request),
+            *paths,
+            _path(request.script),
+        ]
+
+    def parse(self, text: str) -> int:
+        """Return Slurm's id of the job.
+
+        Raises
+        ------
+        Unreadable
+            When none was printed.
+        """
+        # A site's job_submit plug-in or spank may print lines of its own before.
+        found = _ID.search(text)
+        if found is None or (found.start() and text[found.start() - 1] != "\n"):
+            raise Unreadable(self.name, "it did not print the id of a job")
+        return int(found[1])
+
+
+@dataclass(frozen=True)
+class SbatchTest:
+    """When a job would start if it were submitted now."""
+
+    request: SlurmRequest
+    name: ClassVar[str] = "sbatch"
+
+    def argv(self, cluster: Cluster) -> list[str]:
+        """Return what to start; the script need not exist yet: a command stands for it."""
+        given = [option for option in directives.option_list(self.request) if not option.startswith("--kill-on-invalid-dep")]
+        return [
+            cluster.command(self.name),
+            "--test-only",
+            *chosen(cluster),
+            *given,
+            "--chdir=/",
+            "--output=/dev/null",
+            "--wrap=true",
+        ]
+
+    def parse(self, text: str) -> tuple[str | None, str]:
+        """Return (time, Slurm's sentence) of what it says on stderr.
+
+        Raises
+        ------
+        Unreadable
+            When it says nothing of that kind.
+        """
+        found = _EXPECTED.search(text)
+        if found is None:
+            raise Unreadable(self.name, "it did not say when the job would start")
+        try:
+            return values.utc_time(found["time"]), found[0]
+        except ValueError as error:
+            raise Unreadable(self.name, str(error)) from error
+
+
+def escaped(path: Path) -> str:
+    """Return a path in which Slurm replaces nothing: it takes ``%`` for the start of a pattern, ``%%`` for one ``%``.
+
+    Raises
+    ------
+    InvalidInput
+        For a path that sbatch cannot take.
+    """
+    return _path(path).replace("%", "%%")
+
+
+def _path(path: Path) -> str:
+    text = str(path)
+    if "\\" in text or any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise InvalidInput(
+            "Slurm cannot run a job in this folder",
+            why=f"{text!r} holds a backslash or a control character",
+            hint="move the project to a folder with a plain name",
+        )
+    return text

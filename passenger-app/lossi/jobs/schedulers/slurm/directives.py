@@ -1,0 +1,105 @@
+"""sbatch's options for a request: once as argv, once as the ``#SBATCH`` lines of ``script.sh``. Pure.
+
+Both come from `option_list`. The command line repeats all of them, because it alone decides: the lines are there to be read
+and so that the script can be handed to sbatch again by hand. Paths are only on the command line.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lossi.errors import InvalidInput
+from lossi.jobs.schedulers.slurm.request import SlurmRequest
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./&|\[\]()*!~^{}<>?;-]+\Z")
+_ESCAPED, _ESCAPE = re.compile(r"([\"\\])"), r"\\\1"
+_UNSAYABLE = re.compile(r"[\x00-\x1f\x7f,'\"\\]")
+"""What sbatch's ``--export`` cannot carry in a value: its separator and its quotes."""
+
+
+def option_list(request: SlurmRequest) -> list[str]:
+    """Return sbatch's long options for all that is asked, without paths.
+
+    Raises
+    ------
+    InvalidInput
+        For a variable whose name or value cannot be passed on.
+    """
+    found = {
+        "job-name": request.name,
+        "partition": request.partition,
+        "account": request.account,
+        "qos": request.qos,
+        "constraint": request.constraint,
+        "nodes": str(request.nodes),
+        "ntasks-per-node": "1",
+        "cpus-per-task": str(request.cpus),
+        "mem": None if request.memory_mb is None else f"{request.memory_mb}M",
+        request.gpu_option: _gpus(request),
+        "time": None if request.time_limit_min is None else str(request.time_limit_min),
+        "array": _array(request),
+        "dependency": request.dependency,
+        # What waits for a job that has failed would wait for ever.
+        "kill-on-invalid-dep": "yes" if request.dependency else None,
+        "signal": None if request.signal_s is None else f"B:USR1@{request.signal_s}",
+        "open-mode": "append",
+        "export": export(request),
+    }
+    options = [f"--{name}={value}" for name, value in found.items() if value is not None]
+    return [*options, "--requeue" if request.requeue else "--no-requeue", *request.options]
+
+
+def lines(request: SlurmRequest) -> list[str]:
+    """Return the ``#SBATCH`` lines that ``script.sh`` carries.
+
+    Raises
+    ------
+    InvalidInput
+        As `option_list`.
+    """
+    return [f"#SBATCH {_quoted(option)}" for option in option_list(request)]
+
+
+def export(request: SlurmRequest) -> str:
+    """Return the value of ``--export``: NONE, or a list that names each variable with its value.
+
+    Raises
+    ------
+    InvalidInput
+        For a name that is none, or a value with a comma, a quote, a backslash or a control character.
+    """
+    for name, value in request.environment.items():
+        if not _NAME.match(name) or name in {"ALL", "NONE", "NIL"}:
+            raise InvalidInput(f"{name!r} cannot be the name of a job's variable", hint="use letters, digits and _")
+        if _UNSAYABLE.search(value):
+            raise InvalidInput(
+                f"The variable {name} cannot be handed to Slurm",
+                why="its value holds a comma, a quote, a backslash or a control character",
+                hint="set it in the notebook or in the environment's definition",
+            )
+    return ",".join(f"{name}={value}" for name, value in request.environment.items()) or "NONE"
+
+
+def _gpus(request: SlurmRequest) -> str | None:
+    if not request.gpus:
+        return None
+    words = [request.gpu_type] if request.gpu_type else []
+    if request.gpu_option == "gres":
+        words.insert(0, "gpu")
+    return ":".join([*words, str(request.gpus)])
+
+
+def _array(request: SlurmRequest) -> str | None:
+    if request.array is None:
+        return None
+    indices = f"{request.array.start}-{request.array.stop - 1}"
+    return f"{indices}%{request.throttle}" if request.throttle else indices
+
+
+def _quoted(option: str) -> str:
+    """Return an option as sbatch reads it from a script: it splits at spaces, takes # for a comment and knows quotes.
+
+    A backslash escapes in any quotes there, otherwise than in a shell.
+    """
+    return option if _PLAIN.match(option) else f'"{_ESCAPED.sub(_ESCAPE, option)}"'

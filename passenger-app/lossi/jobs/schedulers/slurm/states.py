@@ -1,0 +1,71 @@
+"""What Slurm's words for a job's state mean here. Pure.
+
+Slurm has base states and flags; a flag, where one is set, is what it prints. Words from 20.11 to 26.05 are known.
+"""
+
+from __future__ import annotations
+
+from lossi.runner.records import (
+    CANCELLED,
+    FAILED,
+    NODE_FAILED,
+    OUT_OF_MEMORY,
+    PREEMPTED,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    TIMED_OUT,
+    UNKNOWN,
+)
+
+MEANING = {
+    "PENDING": QUEUED,
+    "RUNNING": RUNNING,
+    "SUSPENDED": RUNNING,
+    "COMPLETED": SUCCEEDED,
+    "CANCELLED": CANCELLED,
+    "FAILED": FAILED,
+    "TIMEOUT": TIMED_OUT,
+    "NODE_FAIL": NODE_FAILED,
+    "PREEMPTED": PREEMPTED,
+    "BOOT_FAIL": NODE_FAILED,
+    "DEADLINE": TIMED_OUT,
+    "OUT_OF_MEMORY": OUT_OF_MEMORY,
+    # Flags of a job that has nodes. Its script has not started while they boot.
+    "CONFIGURING": QUEUED,
+    "POWER_UP_NODE": QUEUED,
+    "COMPLETING": RUNNING,
+    "STAGE_OUT": RUNNING,
+    "RESIZING": RUNNING,
+    "SIGNALING": RUNNING,
+    "STOPPED": RUNNING,
+    # Flags of a job that waits (again): it had started once.
+    "REQUEUED": QUEUED,
+    "REQUEUE_HOLD": QUEUED,
+    "REQUEUE_FED": QUEUED,
+    "REQUEUED_CRON": QUEUED,
+    "SPECIAL_EXIT": QUEUED,
+    "RESV_DEL_HOLD": QUEUED,
+    "EXPEDITING": QUEUED,
+    # The nodes that it was given did not come up.
+    "LAUNCH_FAILED": NODE_FAILED,
+    "RECONFIG_FAIL": NODE_FAILED,
+    # A sibling of it runs on another cluster of a federation: nothing is said of how it ends.
+    "REVOKED": UNKNOWN,
+}
+"""Slurm's word to one of `lossi.runner.records.STATES`."""
+
+REQUEUED = frozenset({"REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "REQUEUED_CRON", "SPECIAL_EXIT", "EXPEDITING"})
+"""Words of an attempt after which another one follows, or may."""
+
+
+def word_of(text: str) -> str:
+    """Return the word that counts: of ``CANCELLED by 1000`` CANCELLED, of ``RUNNING,COMPLETING`` (state and flags) the flag."""
+    words = text.replace("+", " ").replace(",", " ").upper().split()
+    known = [word for word in words if word in MEANING]
+    return (known or words or [""])[-1 if len(known) > 1 else 0]
+
+
+def state_of(text: str) -> str:
+    """Return which of `lossi.runner.records.STATES` Slurm's word stands for; unknown words are ``unknown``, never an error."""
+    return MEANING.get(word_of(text), UNKNOWN)

@@ -1,0 +1,227 @@
+"""What the adapter makes of answers that a real cluster does not give on demand: late, partial, contradicting, none at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from lossi.clusters import Cluster
+from lossi.errors import InvalidInput, Unavailable
+from lossi.jobs import ulid
+from lossi.jobs.observe import utc
+from lossi.jobs.schedulers.base import Handle, JobView
+from lossi.jobs.schedulers.slurm.adapter import LAG_S, SlurmScheduler
+from lossi.jobs.schedulers.slurm.cache import Cache
+from lossi.jobs.schedulers.slurm.records import AccountingRow, Configuration, QueueRow
+from lossi.jobs.schedulers.slurm.request import SlurmRequest
+from lossi.runner.records import PreparedJob, Resources
+
+
+class Scripted:
+    """A door whose answers a test writes down."""
+
+    def __init__(self) -> None:
+        self.rows: list[QueueRow] = []
+        self.accounts: list[AccountingRow] = []
+        self.config = Configuration("22.05.8", max_array_size=1001, accounting=True)
+        self.names: list[tuple[int, str]] = []
+        self.submitted: list[SlurmRequest] = []
+        self.cancelled: list[Mapping[int, Sequence[int] | None]] = []
+        self.asked: list[Mapping[int, Sequence[int] | None]] = []
+        self.queues = 0
+        self.refuse: Callable[[SlurmRequest], Exception | None] = lambda request: None
+        self.away = False
+
+    def arguments(self, request: SlurmRequest) -> list[str]:
+        return ["sbatch", request.name]
+
+    def submit(self, request: SlurmRequest) -> int:
+        error = self.refuse(request)
+        if error is not None:
+            raise error
+        self.submitted.append(request)
+        return 100 + len(self.submitted)
+
+    def queue(self, *, ended: bool = False) -> list[QueueRow]:
+        self.queues += 1
+        if self.away:
+            raise Unavailable("slurmctld does not answer")
+        return self.rows
+
+    def accounting(self, jobs: Mapping[int, Sequence[int] | None], *, since: str | None = None) -> list[AccountingRow]:
+        self.asked.append(jobs)
+        return self.accounts
+
+    def named(self, prefix: str, since: str) -> list[tuple[int, str]]:
+        return [(number, name) for number, name in self.names if name.startswith(prefix)]
+
+    def cancel(self, jobs: Mapping[int, Sequence[int] | None]) -> None:
+        self.cancelled.append(jobs)
+
+    def configuration(self) -> Configuration:
+        return self.config
+
+
+@pytest.fixture
+def door() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def scheduler(door: Scripted, tmp_path: Path) -> SlurmScheduler:
+    return SlurmScheduler(Cluster(name="test", poll_interval_s=0), door, Cache(tmp_path / "cache"))  # type: ignore[arg-type]
+
+
+def job(tmp_path: Path, tasks: int = 1, **more: object) -> tuple[PreparedJob, Path]:
+    made = PreparedJob(
+        ulid.new(), "n", "command", str(tmp_path), "u", utc(time.time()), tasks=tasks, resources=Resources(), **more
+    )  # type: ignore[arg-type]
+    return made, tmp_path
+
+
+def look(
+    scheduler: SlurmScheduler, tasks: int = 3, *, ago: float = 100, text: str = "7", settled: set[int] | None = None
+) -> JobView:
+    handle = Handle("j", text, Path("/nowhere"), tasks, time.time() - ago, frozenset(settled or ()))
+    return scheduler.poll([handle])["j"]
+
+
+def test_a_sweep_beyond_the_largest_array_is_split_and_its_plain_name_comes_last(
+    door: Scripted, scheduler: SlurmScheduler, tmp_path: Path
+) -> None:
+    made, directory = job(tmp_path, 2500, max_parallel=7)
+    record = scheduler.submit(made, directory)
+    assert [request.name for request in door.submitted] == [f"lossi-{made.id}+2002", f"lossi-{made.id}+1001", f"lossi-{made.id}"]
+    assert [request.throttle for request in reversed(door.submitted)] == [3, 2, 2]
+    assert [request.array for request in door.submitted] == [range(498), range(1001), range(1001)]
+    assert record.scheduler_id == "103+102@1001+101@2002"
+
+
+def test_a_part_that_is_refused_takes_the_others_back(door: Scripted, scheduler: SlurmScheduler, tmp_path: Path) -> None:
+    made, directory = job(tmp_path, 2500)
+    door.refuse = lambda request: InvalidInput("too many") if len(door.submitted) == 2 else None
+    with pytest.raises(InvalidInput):
+        scheduler.submit(made, directory)
+    assert door.cancelled == [{102: None, 101: None}]
+
+
+def test_a_job_that_was_accepted_in_part_is_cancelled_and_not_found(door: Scripted, scheduler: SlurmScheduler) -> None:
+    name = f"lossi-{ulid.new()}"
+    door.names = [(5, f"{name}+1001")]
+    assert scheduler.find(name.removeprefix("lossi-")) is None
+    assert door.cancelled == [{5: None}]
+    door.names = [(5, f"{name}+1001"), (6, name)]
+    found = scheduler.find(name.removeprefix("lossi-"))
+    assert found is not None
+    assert found.scheduler_id == "6+5@1001"
+
+
+def test_a_queue_that_is_older_than_the_submission_says_nothing_against_it(door: Scripted, tmp_path: Path) -> None:
+    scheduler = SlurmScheduler(Cluster(name="test", poll_interval_s=60), door, Cache(tmp_path / "cache"))  # type: ignore[arg-type]
+    look(scheduler)
+    view = look(scheduler, ago=-1)
+    assert (view.known, view.state, list(view.waiting)) == (True, "queued", [range(3)])
+    assert door.queues == 1
+
+
+def test_a_pending_array_is_one_record_whatever_its_size(door: Scripted, scheduler: SlurmScheduler) -> None:
+    door.rows = [
+        QueueRow(7, "lossi-j", "PENDING", (range(2, 10_000),), reason="Priority"),
+        QueueRow(7, "lossi-j", "RUNNING", (range(2),)),
+    ]
+    view = look(scheduler, 10_000)
+    assert (view.state, view.reason, sorted(view.tasks), list(view.waiting)) == (
+        "running",
+        "Priority",
+        [0, 1],
+        [range(2, 10_000)],
+    )
+    assert door.asked == []
+
+
+def test_only_tasks_that_left_the_queue_and_are_not_settled_are_asked_for(door: Scripted, scheduler: SlurmScheduler) -> None:
+    door.rows = [QueueRow(7, "lossi-j", "RUNNING", (range(2, 3),))]
+    door.accounts = [AccountingRow(7, "lossi-j", "TIMEOUT", 1, started=utc(1), ended=utc(61), elapsed_s=60, time_limit_s=60)]
+    view = look(scheduler, settled={0})
+    assert door.asked == [{7: [1]}]
+    assert (view.tasks[1].state, view.tasks[1].reason) == ("timed_out", "it reached its time limit of 00:01:00")
+
+
+def test_a_database_that_lags_behind_is_not_believed(door: Scripted, scheduler: SlurmScheduler) -> None:
+    door.accounts = [AccountingRow(7, "lossi-j", "RUNNING", None, started=utc(1))]
+    view = look(scheduler, 1)
+    assert (view.known, view.state, dict(view.tasks)) == (True, "unknown", {})
+    door.accounts = []
+    assert look(scheduler, 1, ago=10 * LAG_S).known is False
+
+
+def test_the_attempts_of_a_requeued_task_are_one_with_summed_hours(door: Scripted, scheduler: SlurmScheduler) -> None:
+    common = {"gpus": 2, "cpus": 4, "billing": 8.0, "memory_mb": 100.0}
+    door.accounts = [
+        AccountingRow(
+            7, "n", "PREEMPTED", submitted=utc(0), started=utc(10), ended=utc(1810), elapsed_s=1800, cpu_s=100, **common
+        ),  # type: ignore[arg-type]
+        AccountingRow(
+            7, "n", "COMPLETED", submitted=utc(1810), started=utc(1900), ended=utc(3700), elapsed_s=1800, cpu_s=300, **common
+        ),  # type: ignore[arg-type]
+    ]
+    task = look(scheduler, 1).tasks[0]
+    assert task.facts is not None
+    assert (task.state, task.restarts) == ("succeeded", 1)
+    assert (task.facts.elapsed_s, task.facts.cpu_s, task.facts.gpu_hours, task.facts.billing) == (3600, 400, 2.0, 8.0)
+
+
+def test_a_kill_near_the_memory_limit_is_one_for_memory(door: Scripted, scheduler: SlurmScheduler) -> None:
+    door.accounts = [AccountingRow(7, "n", "FAILED", signal=9, memory_mb=1000, max_rss_mb=990, started=utc(1), ended=utc(2))]
+    assert look(scheduler, 1).tasks[0].state == "out_of_memory"
+    door.accounts = [AccountingRow(7, "n", "FAILED", signal=9, memory_mb=1000, max_rss_mb=300, started=utc(1), ended=utc(2))]
+    assert look(scheduler, 1).tasks[0].state == "failed"
+
+
+def test_a_controller_that_is_away_shows_what_was_and_says_so(door: Scripted, scheduler: SlurmScheduler) -> None:
+    door.rows = [QueueRow(7, "lossi-j", "RUNNING", (range(3),))]
+    look(scheduler)
+    door.away = True
+    view = look(scheduler)
+    assert set(view.tasks) == {0, 1, 2}
+    assert "slurmctld does not answer" in view.stale
+    assert "shown as it was at" in view.stale
+
+
+def test_stopping_some_tasks_names_them_within_their_parts(door: Scripted, scheduler: SlurmScheduler, tmp_path: Path) -> None:
+    handle = Handle("j", "5+9@1001", tmp_path, 2000)
+    scheduler.cancel(handle, [3, 1001, 1500, 5000])
+    assert door.cancelled == [{5: [3], 9: [0, 499]}]
+    scheduler.cancel(handle, None)
+    assert door.cancelled[1] == {5: None, 9: None}
+    assert '"tasks":null' in (tmp_path / "cancel.json").read_text()
+
+
+def test_without_a_database_the_queue_is_asked_for_the_ended_too(door: Scripted, scheduler: SlurmScheduler) -> None:
+    door.config = Configuration("22.05.8", accounting=False)
+    door.rows = [QueueRow(7, "lossi-j", "TIMEOUT", None, started=utc(1), ended=utc(99))]
+    view = look(scheduler, 1)
+    assert view.tasks[0].state == "timed_out"
+    assert door.asked == []
+    assert scheduler.capabilities.facts is False
+
+
+def test_what_is_left_of_a_cancelled_array_are_the_tasks_without_a_record_of_their_own(
+    door: Scripted, scheduler: SlurmScheduler
+) -> None:
+    door.accounts = [
+        AccountingRow(7, "n", "CANCELLED", cancelled_by=0, ended=utc(5)),
+        AccountingRow(7, "n", "COMPLETED", 0, started=utc(1), ended=utc(3), exit_code=0),
+    ]
+    view = look(scheduler)
+    assert [view.tasks[number].state for number in range(3)] == ["succeeded", "cancelled", "cancelled"]
+    assert view.tasks[0].restarts == 0
+    assert view.tasks[1].reason == "cancelled by root before it started"
+    door.config = Configuration("22.05.8", accounting=False)
+    door.rows = [QueueRow(7, "n", "COMPLETED", (range(0, 1),)), QueueRow(7, "n", "CANCELLED")]
+    scheduler._cache.expire("configuration")
+    view = look(scheduler)
+    assert [view.tasks[number].state for number in range(3)] == ["succeeded", "cancelled", "cancelled"]
