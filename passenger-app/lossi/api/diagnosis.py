@@ -1,0 +1,55 @@
+"""Why jobs and tasks died or wait, what to ask for next time, how long the queue takes."""
+
+from __future__ import annotations
+
+from flask import Response, jsonify
+from flask_openapi3 import APIBlueprint, Tag
+
+from lossi.api import context
+from lossi.api.jobs import JobPath, TaskPath
+from lossi.jobs.advice import JobAdvice
+from lossi.jobs.diagnoses import JobDiagnosis, TaskExplanation
+from lossi.jobs.waits import QueueWaits
+from lossi.jsonable import plain
+
+api = APIBlueprint(
+    "diagnosis", __name__, abp_tags=[Tag(name="diagnosis", description="Why jobs died or wait, and what to ask for next time.")]
+)
+
+
+@api.get("/jobs/<job_id>/diagnosis", summary="Explain a job", responses={200: JobDiagnosis})
+def explain_job(path: JobPath, query: context.ProjectQuery) -> Response:
+    """Say what killed tasks of a job, grouped by cause with an example and the next request, and why others wait."""
+    from lossi import jobs
+
+    return jsonify(plain(jobs.explain(context.project(query.project), path.job_id)))
+
+
+@api.get("/jobs/<job_id>/tasks/<int:task>/diagnosis", summary="Explain a task", responses={200: TaskExplanation})
+def explain_task(path: TaskPath, query: context.ProjectQuery) -> Response:
+    """Say why a task died, with its last cell and log lines and the next request, or why it waits."""
+    from lossi import jobs
+
+    return jsonify(plain(jobs.explain_task(context.project(query.project), path.job_id, path.task)))
+
+
+@api.get("/jobs/<job_id>/advice", summary="Right-size a job", responses={200: JobAdvice})
+def advise(path: JobPath, query: context.ProjectQuery) -> Response:
+    """Compare what a job asked for with what its tasks used, and say what to ask for next time."""
+    from lossi import jobs
+
+    return jsonify(plain(jobs.advise(context.project(query.project), path.job_id)))
+
+
+@api.get("/queue-waits", summary="Show queue waits", responses={200: QueueWaits})
+def queue_waits(query: context.ProjectQuery) -> Response:
+    """Show how long the user's own tasks waited in each partition in the last 90 days, over all projects or in one."""
+    from lossi import jobs, projects
+
+    if query.project is not None:
+        return jsonify(plain(jobs.queue_waits([context.project(query.project)])))
+    known = {project.root: project for project in projects.registered()}
+    default = context.default_project()
+    if default is not None:
+        known[default.root] = default
+    return jsonify(plain(jobs.queue_waits(known.values())))

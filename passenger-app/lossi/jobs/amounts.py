@@ -1,0 +1,68 @@
+"""Amounts of memory and time as people say them and as a job asks for them, rounded up to what one would ask for. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from lossi.jobs.resources import MOST_MEMORY_MB, MOST_TIME_S, format_time
+
+LEAST_MEMORY_MB = 256
+LEAST_TIME_S = 60
+
+_FINE_FROM_MB = 16 * 1024
+"""Below it two steps per doubling (4, 6, 8, 12, 16 GiB), from there four (16, 20, 24, 28, 32 GiB)."""
+_TIME_STEPS = ((600, 60), (3600, 300), (4 * 3600, 900), (86400, 3600), (math.inf, 6 * 3600))
+"""Up to so many seconds, in steps of so many."""
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number that can be calculated with: None for none, NaN, infinity and what is below zero."""
+    return None if value is None or not math.isfinite(value) or value < 0 else float(value)
+
+
+def round_memory(megabytes: float) -> int:
+    """Return MiB, rounded up to an amount that one would ask for, within what a job can ask for."""
+    wanted = min(max(megabytes, LEAST_MEMORY_MB), MOST_MEMORY_MB)
+    power = 1 << math.floor(math.log2(wanted))
+    step = power // (4 if power >= _FINE_FROM_MB else 2)
+    return min(math.ceil(wanted / step) * step, MOST_MEMORY_MB)
+
+
+def round_time(seconds: float) -> int:
+    """Return seconds, rounded up to a time limit that one would ask for, within what a job can ask for."""
+    wanted = min(max(seconds, LEAST_TIME_S), MOST_TIME_S)
+    step = next(step for most, step in _TIME_STEPS if wanted <= most)
+    return min(math.ceil(wanted / step) * step, MOST_TIME_S)
+
+
+def memory_request(megabytes: int) -> str:
+    """Return MiB as a job asks for them: ``8G``, ``512M``."""
+    return f"{megabytes // 1024}G" if megabytes % 1024 == 0 else f"{megabytes}M"
+
+
+def time_request(seconds: int) -> str:
+    """Return seconds as a job asks for them: ``02:00:00``."""
+    return format_time(seconds)
+
+
+def memory_text(megabytes: float) -> str:
+    """Return MiB for people: ``5.1 GiB``, ``512 MiB``."""
+    if megabytes < 1024:
+        return f"{megabytes:.0f} MiB"
+    unit, value = ("GiB", megabytes / 1024) if megabytes < 1024**2 else ("TiB", megabytes / 1024**2)
+    return f"{value:.1f}".removesuffix(".0") + f" {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return seconds for people, two units at most: ``45 s``, ``2 h 5 min``, ``3 d 4 h``."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    first = next(number for number, (_, size) in enumerate(units) if whole >= size)
+    words = []
+    for name, size in units[first : first + 2]:
+        count, whole = divmod(whole, size)
+        if count:
+            words.append(f"{count} {name}")
+    return " ".join(words)

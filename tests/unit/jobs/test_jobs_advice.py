@@ -1,0 +1,127 @@
+"""What a job asked for beside what it used."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lossi.jobs.advice import Advice, advise
+from lossi.jobs.models import Task
+from lossi.jobs.resources import parse_memory, parse_time
+from lossi.jobs.spec import validated
+from lossi.runner import records
+from lossi.runner.records import PreparedJob, Resources
+
+ASKED = Resources(cpus=16, memory_mb=65536, time_limit_s=86400, gpus=1)
+JOB = PreparedJob("j", "n", "notebook", "/p", "ann", "", resources=ASKED)
+
+
+def done(state: str = "succeeded", **more: Any) -> Task:
+    return Task(job_id="j", task=0, state=state, **{"elapsed_s": 3600.0, **more})
+
+
+def of(tasks: list[Task], resource: str, job: PreparedJob = JOB) -> Advice:
+    return next(item for item in advise(job, tasks).items if item.resource == resource)
+
+
+def test_memory_that_is_never_used_is_not_asked_for() -> None:
+    used = [100.0] * 39 + [5.1 * 1024]
+    found = of([done(max_rss_mb=value) for value in used], "memory")
+    assert found.sentence == "It asked for 64 GiB of memory, the greatest use of 40 tasks was 5.1 GiB: ask for 8G."
+    assert (found.verdict, found.suggested, found.changes) == ("too_much", 8192, {"resources": {"memory": "8G"}})
+    assert (found.median, found.ninth_decile, found.measured) == (100.0, 100.0, 40)
+
+
+def test_what_fits_is_left_alone() -> None:
+    found = advise(JOB, [done(max_rss_mb=50000.0, elapsed_s=70000.0, cpu_s=70000.0 * 12, gpu_utilisation=80.0)])
+    assert {item.verdict for item in found.items} == {"fits"} and found.changes == {}
+    assert found.sentence == "What it asks for fits what it uses."
+
+
+def test_little_room_is_said() -> None:
+    found = of([done(max_rss_mb=64000.0)], "memory")
+    assert found.verdict == "tight" and found.suggested is not None and found.suggested > ASKED.memory_mb  # type: ignore[operator]
+
+
+def test_tasks_that_ran_out_of_it_are_not_advised_less() -> None:
+    found = of([done(max_rss_mb=100.0), done("out_of_memory", max_rss_mb=65000.0)], "memory")
+    assert found.changes == {"resources": {"memory": "128G"}} and "1 task ran out of it" in found.sentence
+    late = of([done(elapsed_s=100.0), done("timed_out", elapsed_s=86400.0)], "time")
+    assert late.changes == {"resources": {"time": "2-00:00:00"}}
+
+
+def test_time_is_that_of_the_last_attempt() -> None:
+    found = of([done(elapsed_s=90000.0, attempt=2, time_limit_s=86400.0, time_efficiency=0.05)], "time")
+    assert (found.greatest, found.changes) == (4320.0, {"resources": {"time": "01:45:00"}})
+
+
+def test_idle_cores_are_not_asked_for() -> None:
+    found = of([done(cpu_s=3600.0 * 2)], "cpus")
+    assert found.changes == {"resources": {"cpus": 3}} and "12 % were busy" in found.sentence
+    assert not any(item.resource == "cpus" for item in advise(JOB, [done(cpu_s=0.1, elapsed_s=2.0)]).items), (
+        "start-up says nothing"
+    )
+
+
+def test_an_idle_gpu_is_said() -> None:
+    found = of([done(gpu_utilisation=4.0, gpu_memory_mb=900.0)], "gpus")
+    assert found.verdict == "too_much" and found.changes == {} and "look whether" in found.sentence
+    never = of([done(gpu_utilisation=0.0, gpu_memory_mb=0.0)], "gpus")
+    assert never.changes == {"resources": {"gpus": 0, "gpu_type": None}}
+    assert of([done(gpu_utilisation=70.0)], "gpus").verdict == "fits"
+
+
+def test_without_a_success_nothing_is_advised() -> None:
+    found = advise(JOB, [done("failed", max_rss_mb=1.0), Task(job_id="j", task=1, state="running")])
+    assert (found.items, found.ended, found.succeeded) == ([], 1, 0)
+
+
+def test_without_measurements_that_is_said() -> None:
+    found = advise(dataclasses.replace(JOB, resources=Resources()), [done(elapsed_s=None)])
+    assert found.items == [] and "Nothing was measured" in found.sentence
+
+
+NUMBERS = st.none() | st.floats() | st.floats(0, 1e9)
+
+
+@given(
+    tasks=st.lists(
+        st.builds(
+            done,
+            st.sampled_from(records.STATES),
+            elapsed_s=NUMBERS,
+            cpu_s=NUMBERS,
+            max_rss_mb=NUMBERS,
+            gpu_utilisation=NUMBERS,
+            gpu_memory_mb=NUMBERS,
+            time_efficiency=NUMBERS,
+            nodes=st.none() | st.integers(-1, 4),
+        ),
+        max_size=6,
+    ),
+    resources=st.builds(
+        Resources,
+        cpus=st.integers(1, 99),
+        memory_mb=st.none() | st.integers(1, 2**40),
+        time_limit_s=st.none() | st.integers(1, 10**7),
+        gpus=st.integers(0, 4),
+        nodes=st.integers(0, 4),
+    ),
+)
+def test_never_less_than_the_greatest_use_and_always_something_that_can_be_asked_for(
+    tasks: list[Task], resources: Resources
+) -> None:
+    found = advise(dataclasses.replace(JOB, resources=resources), tasks)
+    found.model_dump_json()
+    assert found.sentence
+    if found.changes:
+        validated({"command": ["true"], **found.changes})
+    for item in found.items:
+        for name, value in item.changes.get("resources", {}).items():
+            amount = parse_memory(value) if name == "memory" else parse_time(value) if name == "time" else value
+            most = {"memory": 2**40, "time": 366 * 86400}.get(name, float("inf"))
+            if item.resource != "gpus":
+                assert amount >= min(item.greatest, most)
