@@ -28,6 +28,9 @@ class Settings(BaseModel):
     roots: tuple[Path, ...] = Field(
         (), description="Folders below which projects and files may lie; empty: the home folder, the current project and $TMPDIR."
     )
+    quota_files: tuple[Path, ...] = Field(
+        (), description="Files in the form of Open OnDemand's `OOD_QUOTA_PATH`, read besides those that it names."
+    )
     shared_projects: tuple[Path, ...] = Field((), description="Projects that the site offers to everybody who may read them.")
     allow_local_scheduler: bool | None = Field(
         None, description="Whether jobs may run on this machine; unset: only where no sbatch exists and not inside Open OnDemand."
@@ -97,7 +100,7 @@ def _load(stamp: tuple[tuple[str, int], ...], variables: tuple[tuple[str, str], 
     for name in Settings.model_fields:
         value = dict(variables).get(f"LOSSI_{name.upper()}")
         if value is not None:
-            environment[name] = value.split(":") if name in ("catalogs", "roots", "shared_projects") else value
+            environment[name] = value.split(":") if name in ("catalogs", "roots", "quota_files", "shared_projects") else value
     merged.update(environment)
     source = " or ".join(path for path, mtime in stamp if mtime) or "environment"
     settings = _validated(merged, source)

@@ -23,26 +23,25 @@ from lossi.errors import LossiError, NotSupported, Unavailable
 from lossi.jobs import ulid
 from lossi.jobs.observe import utc
 from lossi.jobs.schedulers import cancellation
-from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, TaskView
-from lossi.jobs.schedulers.slurm import accounts, directives, parts, request, sight
+from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, NotSubmitted, TaskView
+from lossi.jobs.schedulers.slurm import accounts, directives, limits, parts, request, sight
 from lossi.jobs.schedulers.slurm.cache import Answer, Cache
 from lossi.jobs.schedulers.slurm.client import SlurmClient
+from lossi.jobs.schedulers.slurm.description import Description
 from lossi.jobs.schedulers.slurm.parts import Part
-from lossi.jobs.schedulers.slurm.records import AccountingRow, Configuration, QueueRow
+from lossi.jobs.schedulers.slurm.records import AccountingRow, QueueRow
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 from lossi.jobs.schedulers.slurm.sight import Sight
 from lossi.runner.records import CANCELLED, FINAL_STATES, QUEUED, RUNNING, UNKNOWN, PreparedJob, SubmissionRecord
 
 LAG_S = 30.0
 """How long the database may not know a job that the queue has dropped, and the queue one that was just accepted."""
-CONFIGURATION_S = 3600.0
 ACCOUNTING_S = 10.0
 """The database is asked for a job's missing tasks at most this often."""
 MOST_ASKED = 2000
 """Tasks whose accounting is asked for at once; the others wait for the next look."""
 
 _QUEUE = TypeAdapter(list[QueueRow])
-_CONFIGURATION = TypeAdapter(Configuration)
 
 
 @dataclass
@@ -74,6 +73,7 @@ class SlurmScheduler:
         self.client = client
         folder = settings.cache_dir() / "clusters" / f"{target.name}-{os.uname().nodename}"
         self._cache = cache or Cache(folder, wait_s=target.deadline_s)
+        self._description = Description(target, client, self._cache)
 
     @property
     def name(self) -> str:
@@ -92,7 +92,7 @@ class SlurmScheduler:
             accounting=True,
             dependencies=True,
             requeue=True,
-            facts=self._accounts(),
+            facts=self._description.accounts(),
             exit_grace_s=self.target.exit_grace_s,
             notice_s=2 * self.target.poll_interval_s + LAG_S,
         )
@@ -109,14 +109,23 @@ class SlurmScheduler:
         InvalidInput, Forbidden
             When the cluster could never run the job; names the limit.
         """
-        return self.client.arguments(self._requests(job, directory)[0])
+        wanted = self._requests(job, directory)[0]
+        limits.raise_refused(self._findings(wanted, job.tasks))
+        return self.client.arguments(wanted)
+
+    def warnings(self, job: PreparedJob, directory: Path) -> list[str]:
+        """Return what would keep the job waiting, and what may not be as meant."""
+        return limits.warnings(self._findings(self._requests(job, directory)[0], job.tasks))
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         """Hand a job over, as one array or, beyond MaxArraySize, as several.
 
         The part that bears the job's plain name is submitted last: where it exists, all exist.
         """
-        known = self.find(job.id)
+        try:
+            known = self.find(job.id)
+        except Unavailable as error:
+            raise NotSubmitted(error.what, why=error.why, hint=error.hint, **error.details) from error
         if known is not None:
             return known
         accepted: list[Part] = []
@@ -170,21 +179,20 @@ class SlurmScheduler:
 
     # -- submitting --------------------------------------------------------------------------------------------------
 
-    def configuration(self) -> Configuration:
-        """Return what of the scheduler's configuration matters, an hour old at most."""
-        return self._cache.get("configuration", CONFIGURATION_S, _CONFIGURATION, self.client.configuration).value
-
     def _parts(self, job: PreparedJob) -> list[Part]:
         most = None
         if job.tasks > 1:
             with suppress(Unavailable):  # then Slurm itself says that the array is too large
-                most = self.configuration().max_array_size
+                most = self._description.configuration().max_array_size
         return parts.split(job.tasks, most)
 
     def _requests(self, job: PreparedJob, directory: Path) -> list[SlurmRequest]:
         all_parts = self._parts(job)
         shares = parts.throttles(all_parts, job.max_parallel)
         return [request.build(job, directory, self.target, part, share) for part, share in zip(all_parts, shares, strict=True)]
+
+    def _findings(self, wanted: SlurmRequest, tasks: int) -> list[limits.Finding]:
+        return limits.findings(wanted, tasks, self._description.known(lambda: self._queue().value))
 
     def _give_back(self, accepted: Sequence[Part]) -> None:
         if accepted:
@@ -196,14 +204,8 @@ class SlurmScheduler:
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    def _accounts(self) -> bool:
-        try:
-            return self.configuration().accounting
-        except LossiError:
-            return True
-
     def _queue(self) -> Answer[list[QueueRow]]:
-        ask = functools.partial(self.client.queue, ended=not self._accounts())
+        ask = functools.partial(self.client.queue, ended=not self._description.accounts())
         return self._cache.get("queue", self.target.poll_interval_s, _QUEUE, ask)
 
     def _look(self, handle: Handle, by_id: Mapping[int, Sequence[QueueRow]], as_of: float) -> _Looked:
@@ -218,7 +220,7 @@ class SlurmScheduler:
 
     def _accounting(self, looked: Sequence[_Looked]) -> tuple[list[AccountingRow], set[str]]:
         """Return the accounting of what has left the queue, and the jobs that were asked for."""
-        if not self._accounts():
+        if not self._description.accounts():
             return [], set()
         wanted: dict[int, Sequence[int] | None] = {}
         asked: set[str] = set()

@@ -1,0 +1,95 @@
+"""What a cluster says of itself, asked seldom and kept on disk: configuration, partitions, nodes, associations, qualities of service."""
+
+from __future__ import annotations
+
+import grp
+import os
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+from lossi.clusters import Cluster
+from lossi.errors import LossiError, NotSupported, Unavailable
+from lossi.jobs.schedulers.slurm.cache import Cache
+from lossi.jobs.schedulers.slurm.client import SlurmClient
+from lossi.jobs.schedulers.slurm.finding import Known
+from lossi.jobs.schedulers.slurm.records import Association, Configuration, NodeGroup, PartitionRow, Qos, QueueRow
+
+CONFIGURATION_S = 3600.0
+DESCRIPTION_S = 600.0
+"""Partitions and limits change when an administrator changes them; Slurm itself has the last word anyway."""
+
+T = TypeVar("T")
+_CONFIGURATION = TypeAdapter(Configuration)
+_PARTITIONS = TypeAdapter(list[PartitionRow])
+_NODES = TypeAdapter(list[NodeGroup])
+_ASSOCIATIONS = TypeAdapter(list[Association])
+_QUALITIES = TypeAdapter(list[Qos])
+
+
+class Description:
+    """What is known of a cluster through one door."""
+
+    def __init__(self, cluster: Cluster, client: SlurmClient, cache: Cache) -> None:
+        self._cluster = cluster
+        self._client = client
+        self._cache = cache
+
+    def configuration(self) -> Configuration:
+        """Return what of the scheduler's configuration matters.
+
+        Raises
+        ------
+        LossiError
+            When it was never answered.
+        """
+        return self._cache.get("configuration", CONFIGURATION_S, _CONFIGURATION, self._client.configuration).value
+
+    def accounts(self) -> bool:
+        """Return whether a database keeps ended jobs; as long as nobody answers, that is assumed."""
+        try:
+            return self.configuration().accounting
+        except LossiError:
+            return True
+
+    def known(self, queue: Callable[[], Sequence[QueueRow]]) -> Known:
+        """Return what a request is held against; when the cluster does not answer, the rest is not asked for any more."""
+        client = self._client
+        found = _Asked()
+        configuration = found.of(self.configuration)
+        return Known(
+            self._cluster,
+            configuration,
+            found.of(lambda: self._cache.get("partitions", DESCRIPTION_S, _PARTITIONS, client.partitions).value),
+            found.of(lambda: self._cache.get("nodes", DESCRIPTION_S, _NODES, client.nodes).value),
+            found.of(lambda: self._cache.get("associations", DESCRIPTION_S, _ASSOCIATIONS, client.associations).value),
+            found.of(lambda: self._cache.get("qualities", DESCRIPTION_S, _QUALITIES, client.qualities).value),
+            found.of(queue),
+            _groups(),
+        )
+
+
+class _Asked:
+    """One question after the other until one is not answered."""
+
+    def __init__(self) -> None:
+        self._away = False
+
+    def of(self, ask: Callable[[], T]) -> T | None:
+        if self._away:
+            return None
+        try:
+            return ask()
+        except NotSupported:
+            return None
+        except Unavailable:
+            self._away = True
+            return None
+
+
+def _groups() -> list[str] | None:
+    try:
+        return [grp.getgrgid(number).gr_name for number in {os.getegid(), *os.getgroups()}]
+    except (KeyError, OSError):
+        return None
