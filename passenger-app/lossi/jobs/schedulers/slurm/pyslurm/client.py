@@ -1,0 +1,211 @@
+"""Slurm through PySlurm: the same questions as through the commands, put to a child process (`process`, `child`).
+
+What PySlurm lacks is refused with a hint: an expected start, the site's further sbatch options, another cluster of the same
+slurmdbd. Of qualities of service it knows only the names, of a requeued job only the last attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from lossi.clusters import Cluster
+from lossi.errors import InvalidInput, NotFound, NotSupported, Unavailable
+from lossi.files import atomic
+from lossi.jobs.schedulers.slurm import directives, states, values
+from lossi.jobs.schedulers.slurm.pyslurm import process, rows
+from lossi.jobs.schedulers.slurm.records import (
+    AccountingRow,
+    Association,
+    Configuration,
+    NodeGroup,
+    PartitionRow,
+    Qos,
+    QueueRow,
+)
+from lossi.jobs.schedulers.slurm.request import SlurmRequest
+from lossi.runner.records import FINAL_STATES
+
+SUBMIT_S = 30.0
+"""A submission is waited for longer: giving up on one that arrives late leaves a job that nobody knows of."""
+
+T = TypeVar("T")
+_INSTEAD = "set scheduler: slurm_cli for this cluster"
+
+
+class PySlurmClient:
+    """A door to Slurm.
+
+    Parameters
+    ----------
+    cluster
+        The cluster; its ``pyslurm.python`` is the interpreter with PySlurm, ``conf`` the slurm.conf as that interpreter sees
+        it.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def arguments(self, request: SlurmRequest) -> list[str]:
+        """Return PySlurm's words for a request, one ``name=value`` each; no command is started for it."""
+        options = _options(request)
+        said = {**options, "script": str(request.script), "signal": f"B:USR1@{request.signal_s}" if request.signal_s else None}
+        return ["pyslurm.JobSubmitDescription", *(f"{name}={value}" for name, value in said.items() if value is not None)]
+
+    def submit(self, request: SlurmRequest) -> int:
+        """Submit and return Slurm's id of the job.
+
+        Raises
+        ------
+        NotSupported
+            For further options of the site.
+        InvalidInput, Forbidden
+            When Slurm refuses.
+        Unavailable
+            When no answer came: the job may have been submitted.
+        """
+        options = _options(request)
+        try:
+            options["script"] = request.script.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise NotFound(f"there is no script {request.script}", hint="prepare the job again") from error
+        except OSError as error:
+            raise atomic.explained(error, request.script) from error
+        question = {"ask": "submit", "options": options, "signal_s": request.signal_s}
+        return int(process.ask(self.cluster, question, deadline_s=max(SUBMIT_S, self.cluster.deadline_s)))
+
+    def queue(self, *, ended: bool = False) -> list[QueueRow]:
+        """Return the user's own jobs in the queue; with ``ended`` also those that ended lately."""
+        found = self._records({"ask": "queue"}, rows.queue_row)
+        return [row for row in found if ended or states.state_of(row.state) not in FINAL_STATES]
+
+    def accounting(self, jobs: Mapping[int, Sequence[int] | None], *, since: str | None = None) -> list[AccountingRow]:
+        """Return what the database has of jobs by Slurm's id; of requeued tasks only the last attempt."""
+        if not jobs:
+            return []
+        question = {"ask": "accounting", "ids": sorted(jobs), "since": rows.epoch(since) if since else None}
+        return [row for row in self._records(question, rows.accounting_row) if _asked(row, jobs)]
+
+    def named(self, prefix: str, since: str) -> list[tuple[int, str]]:
+        """Return (id, name) of the user's jobs whose name begins so."""
+        found = process.ask(self.cluster, {"ask": "named", "prefix": prefix, "since": rows.epoch(since)})
+        return self._read(lambda: [(int(number), str(name)) for number, name in found])
+
+    def cancel(self, jobs: Mapping[int, Sequence[int] | None]) -> None:
+        """Cancel array tasks (None: the whole job); those that have ended are no error."""
+        targets = [
+            str(job) if tasks is None else f"{job}_[{values.ranges_text(tasks)}]" for job, tasks in jobs.items() if tasks != []
+        ]
+        if targets:
+            process.ask(self.cluster, {"ask": "cancel", "targets": targets}, deadline_s=max(SUBMIT_S, self.cluster.deadline_s))
+
+    def configuration(self) -> Configuration:
+        """Return what of the scheduler's configuration matters."""
+        found = process.ask(self.cluster, {"ask": "configuration"})
+        return self._read(lambda: rows.configuration(found))
+
+    def partitions(self) -> list[PartitionRow]:
+        """Return all partitions that are neither hidden nor root's."""
+        return self._records({"ask": "partitions"}, rows.partition_row)
+
+    def nodes(self) -> list[NodeGroup]:
+        """Return what kinds of node each partition has."""
+        found = process.ask(self.cluster, {"ask": "nodes"})
+        return self._read(lambda: rows.node_groups(found))
+
+    def associations(self) -> list[Association]:
+        """Return which accounts the user may charge; empty where the site keeps no accounts."""
+        return self._records({"ask": "associations"}, rows.association)
+
+    def qualities(self) -> list[Qos]:
+        """Return all qualities of service by name: PySlurm does not know their limits, Slurm itself holds them."""
+        found = process.ask(self.cluster, {"ask": "qualities"})
+        return self._read(lambda: [Qos(str(name)) for name in found])
+
+    def expected_start(self, request: SlurmRequest) -> tuple[str | None, str]:
+        """Refuse: PySlurm cannot ask when a job would start.
+
+        Raises
+        ------
+        NotSupported
+            Always.
+        """
+        raise NotSupported("PySlurm cannot ask when a job would start", hint=_INSTEAD)
+
+    def _records(self, question: Mapping[str, Any], make: Callable[[Mapping[str, Any]], T]) -> list[T]:
+        found = process.ask(self.cluster, question)
+        return self._read(lambda: [make(one) for one in found])
+
+    def _read(self, make: Callable[[], T]) -> T:
+        try:
+            return make()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Unavailable(
+                f"cannot read what PySlurm of cluster {self.cluster.name} answered",
+                why=f"{type(error).__name__}: {error}",
+                hint=_INSTEAD,
+            ) from error
+
+
+def _options(request: SlurmRequest) -> dict[str, Any]:
+    """Return a request in PySlurm's words, but for the script and the signal.
+
+    Raises
+    ------
+    NotSupported
+        For further options of the site.
+    InvalidInput
+        For a variable that no door can pass on.
+    """
+    if request.options:
+        raise NotSupported(
+            f"PySlurm cannot pass on the site's option {request.options[0]}",
+            hint="remove `options` of this cluster from the site file, or " + _INSTEAD,
+        )
+    if request.time_limit_min is not None and request.time_limit_min < 1:
+        raise InvalidInput("the time limit must be at least a minute", hint="leave it out for the partition's own")
+    directives.export(request)  # what is refused at one door is refused at all
+    kind = f"gpu:{request.gpu_type}" if request.gpu_type else "gpu"
+    array = None
+    if request.array is not None:
+        array = values.ranges_text(request.array) + (f"%{request.throttle}" if request.throttle else "")
+    return {
+        "name": request.name,
+        "partitions": request.partition,
+        "account": request.account,
+        "qos": request.qos,
+        "constraints": request.constraint,
+        "nodes": str(request.nodes),
+        "ntasks": request.nodes,
+        "ntasks_per_node": 1,
+        "cpus_per_task": request.cpus,
+        "memory_per_node": request.memory_mb,
+        "gres_per_node": {kind: request.gpus} if request.gpus else None,
+        "time_limit": request.time_limit_min,
+        "array": array,
+        "dependencies": request.dependency,
+        "kill_on_invalid_dependency": True if request.dependency else None,
+        "is_requeueable": request.requeue,
+        "working_directory": str(request.directory),
+        # % begins one of Slurm's own placeholders in this option, and nowhere else.
+        "standard_output": str(request.output).replace("%", "%%"),
+        "log_files_open_mode": "append",
+        # As sbatch's --export=NONE: the user's login environment on the node. An empty one would be taken for "all of mine";
+        # what there is lets srun hand on the script's.
+        "get_user_environment": True,
+        "environment": {**request.environment, "SLURM_EXPORT_ENV": "ALL"},
+    }
+
+
+def _asked(row: AccountingRow, jobs: Mapping[int, Sequence[int] | None]) -> bool:
+    """Return whether a row is of the tasks that were asked for."""
+    if row.job_id not in jobs:
+        return False
+    wanted = jobs[row.job_id]
+    if wanted is None or (row.task is None and not row.tasks):
+        return True
+    return row.task in wanted if row.task is not None else _overlap(row.tasks, wanted)
+
+
+def _overlap(spans: Iterable[range], wanted: Sequence[int]) -> bool:
+    return any(number in span for span in spans for number in wanted)

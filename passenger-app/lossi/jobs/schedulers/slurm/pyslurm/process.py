@@ -1,0 +1,237 @@
+"""Starts the child that has PySlurm, once per question, and believes nothing of it: it may exit, hang, crash or write rubbish.
+
+``import pyslurm`` ends its process where no slurm.conf is found, a libslurm of another version may do worse, and PySlurm's
+licence is not ours: so it lives in a process of its own, which gets its program and the question on standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lossi.clusters import Cluster, PySlurmDoor
+from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
+from lossi.jobs.schedulers.slurm.cli import refusals
+
+MOST_BYTES = 128 * 2**20
+"""Of an answer: some hundred thousand tasks."""
+_MOST_ERRORS = 64 * 2**10
+_PROGRAM = Path(__file__).with_name("child.py")
+# What PySlurm and libslurm print must not get between the lines of the answer: they write to standard error.
+_LOADER = """\
+import json, os, sys
+channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
+os.dup2(2, 1)
+given = json.load(sys.stdin)
+space = {"__name__": "child"}
+exec(compile(given["program"], "child.py", "exec"), space)
+json.dump(space["answer"](given["question"]), channel)
+channel.close()
+"""
+
+
+def argv(door: PySlurmDoor) -> list[str]:
+    """Return the argv that starts the interpreter with PySlurm, in its own root folder where it has one.
+
+    In a user namespace with nothing but the caller's own id, an ordinary user may change the root folder, and munge still
+    sees who it is.
+    """
+    interpreter = [str(door.python), "-I", "-c", _LOADER]
+    if door.chroot is None:
+        return interpreter
+    if os.geteuid() == 0:
+        return ["chroot", str(door.chroot), *interpreter]
+    return ["unshare", "--map-current-user", f"--root={door.chroot}", "--wd=/", *interpreter]
+
+
+def ask(cluster: Cluster, question: Mapping[str, Any], *, deadline_s: float | None = None) -> Any:
+    """Start the child, ask it one question and return its answer.
+
+    Parameters
+    ----------
+    cluster
+        The cluster, which names the interpreter.
+    question
+        Which one (``ask``) and what belongs to it; see `child`.
+    deadline_s
+        Seconds after which the child is killed with all that it started; None: the cluster's.
+
+    Raises
+    ------
+    NotSupported
+        When the cluster names no interpreter with PySlurm.
+    Unavailable
+        When the child cannot be started, ends, hangs, writes rubbish or too much, when its PySlurm does not fit, and when
+        Slurm does not answer it; ``hint`` says what to do.
+    Forbidden, InvalidInput
+        When Slurm refuses.
+    """
+    door = cluster.pyslurm
+    if door is None:
+        raise NotSupported(
+            f"no interpreter with PySlurm is set for cluster {cluster.name}",
+            hint="set pyslurm.python in the site file, or scheduler: slurm_cli",
+        )
+    given = {"any_version": door.any_version, "cluster": cluster.slurm_name, **question}
+    text = json.dumps({"program": _PROGRAM.read_text(encoding="utf-8"), "question": given})
+    out, err, code = _run(cluster, argv(door), text.encode(), cluster.deadline_s if deadline_s is None else deadline_s)
+    try:
+        said = json.loads(out)
+        if "answer" in said:
+            return said["answer"]
+        problem, why = str(said["problem"]), str(said["text"])
+    except (ValueError, KeyError, TypeError):
+        raise _no_answer(cluster, out, err, code) from None
+    raise _explained(cluster, problem, why)
+
+
+def _run(cluster: Cluster, command: list[str], text: bytes, limit: float) -> tuple[bytes, str, int]:
+    """Return what the child wrote, the end of its complaints, and its exit code; nothing of it is left."""
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(cluster),
+            cwd="/",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise Unavailable(
+            f"cannot start the interpreter with PySlurm of cluster {cluster.name}",
+            why=f"{command[0]}: {error.strerror or error}",
+            hint="correct pyslurm.python in the site file, or set scheduler: slurm_cli",
+        ) from error
+    try:
+        out, err = _talk(cluster, child, text, limit)
+    finally:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        for stream in (child.stdin, child.stdout, child.stderr):
+            with contextlib.suppress(OSError):
+                if stream:
+                    stream.close()
+        code = child.wait()
+    return out, err, code
+
+
+def _talk(cluster: Cluster, child: subprocess.Popen[bytes], text: bytes, limit: float) -> tuple[bytes, str]:
+    """Give the child its text and take what it writes until it closes both outputs."""
+    assert child.stdin and child.stdout and child.stderr
+    end = time.monotonic() + limit
+    out, size = [], 0
+    err: deque[bytes] = deque(maxlen=_MOST_ERRORS // 4096)
+    rest = memoryview(text)
+    with selectors.DefaultSelector() as selector:
+        for stream in (child.stdin, child.stdout, child.stderr):
+            os.set_blocking(stream.fileno(), False)
+        selector.register(child.stdin, selectors.EVENT_WRITE)
+        selector.register(child.stdout, selectors.EVENT_READ)
+        selector.register(child.stderr, selectors.EVENT_READ)
+        while child.stdout in selector.get_map():
+            ready = selector.select(max(0.0, end - time.monotonic()))
+            if not ready and time.monotonic() >= end:
+                raise Unavailable(
+                    f"PySlurm of cluster {cluster.name} did not answer within {limit:g} s",
+                    why=_last_line(b"".join(err)),
+                    hint="try again in a while; if this goes on, set scheduler: slurm_cli",
+                )
+            for key, _ in ready:
+                if key.fileobj is child.stdin:
+                    rest = _fed(child.stdin.fileno(), rest)
+                    if not rest:
+                        selector.unregister(child.stdin)
+                        with contextlib.suppress(OSError):
+                            child.stdin.close()
+                    continue
+                block = os.read(key.fd, 65536 if key.fileobj is child.stdout else 4096)
+                if not block:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is child.stderr:
+                    err.append(block)
+                else:
+                    out.append(block)
+                    size += len(block)
+                    if size > MOST_BYTES:
+                        raise Unavailable(
+                            f"PySlurm of cluster {cluster.name} answered with more than {MOST_BYTES // 2**20} MiB",
+                            hint="set scheduler: slurm_cli",
+                        )
+    return b"".join(out), _last_line(b"".join(err) + _left(child.stderr.fileno()))
+
+
+def _fed(descriptor: int, rest: memoryview) -> memoryview:
+    """Write as much as fits and return what is left; nothing is left when the reader has gone."""
+    try:
+        return rest[os.write(descriptor, rest[:65536]) :]
+    except BlockingIOError:
+        return rest
+    except BrokenPipeError:
+        return rest[:0]
+
+
+def _left(descriptor: int) -> bytes:
+    """Return what lies ready in a pipe without waiting."""
+    try:
+        return os.read(descriptor, _MOST_ERRORS)
+    except OSError:
+        return b""
+
+
+def _last_line(text: bytes) -> str:
+    lines = [line.strip() for line in text.decode(errors="replace").splitlines()]
+    return next((line[:300] for line in reversed(lines) if line), "")
+
+
+def _environment(cluster: Cluster) -> dict[str, str]:
+    """Return what the child needs to know of us, nothing else: what it carries goes into the jobs' environment."""
+    account = pwd.getpwuid(os.geteuid())
+    values = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": account.pw_dir, "USER": account.pw_name}
+    if cluster.conf:
+        values["SLURM_CONF"] = str(cluster.conf)
+    return values
+
+
+def _no_answer(cluster: Cluster, out: bytes, err: str, code: int) -> Unavailable:
+    if out.strip():
+        how = "wrote no valid answer"
+    elif code < 0:
+        how = f"was ended by {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"was ended by signal {-code}"
+    else:
+        how = f"ended with exit code {code} and no answer"
+    return Unavailable(
+        f"PySlurm of cluster {cluster.name} {how}",
+        why=err,
+        hint="see that its interpreter and slurm.conf are right and that it fits this libslurm, or set scheduler: slurm_cli",
+    )
+
+
+def _explained(cluster: Cluster, problem: str, why: str) -> LossiError:
+    """Return the error that a problem of the child's stands for."""
+    name = cluster.name
+    if problem == "conf":
+        hint = f"set conf of cluster {name} in the site file to its slurm.conf"
+        return Unavailable(f"PySlurm of cluster {name} finds no slurm.conf", why=why, hint=hint)
+    if problem == "import":
+        hint = "install PySlurm for this interpreter and this Slurm, or set scheduler: slurm_cli"
+        return Unavailable(f"the interpreter of cluster {name} cannot import PySlurm", why=why, hint=hint)
+    if problem == "version":
+        hint = "install the PySlurm of this Slurm, set pyslurm.any_version if it was tried and works, or set scheduler: slurm_cli"
+        return Unavailable(f"PySlurm of cluster {name} does not fit its Slurm", why=why, hint=hint)
+    if problem == "cluster":
+        hint = "set conf to the slurm.conf of this cluster, or scheduler: slurm_cli, which can ask another one"
+        return NotSupported(f"PySlurm cannot reach the cluster {cluster.slurm_name}", why=why, hint=hint)
+    if problem == "invalid":
+        return InvalidInput(f"cluster {name} refuses this", why=why, hint="correct what was asked for")
+    return refusals.error_of("PySlurm", why, 1)
