@@ -28,7 +28,7 @@ from lossi.jobs.schedulers.slurm.records import AccountingRow, NodeGroup, QueueR
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 
 RECORDED = Path(__file__).parent / "recorded"
-VERSIONS = sorted(folder.name for folder in RECORDED.iterdir())
+VERSIONS = sorted(folder.name for folder in RECORDED.iterdir() if folder.name[0].isdigit())
 CI = Cluster(name="ci")
 NAMED = Cluster(name="ci", slurm_name="ci", bin=Path("/opt/slurm/bin"))
 REQUEST = SlurmRequest("lossi-01abc", Path("/p/j/script.sh"), Path("/p/j"), Path("/p/j/scheduler.log"))
@@ -280,7 +280,7 @@ def test_limits_of_a_quality_of_service() -> None:
 
 
 def test_the_argv_of_each_command_names_the_cluster_and_the_binary() -> None:
-    assert squeue.Squeue().argv(CI)[:4] == ["squeue", "--me", "--noheader", "--noconvert"]
+    assert squeue.Squeue().argv(CI)[:5] == ["squeue", "--me", "--local", "--noheader", "--noconvert"]
     assert squeue.Squeue(ended=True).argv(NAMED)[:2] == ["/opt/slurm/bin/squeue", "--clusters=ci"]
     assert "--states=all" in squeue.Squeue(ended=True).argv(CI)
     assert scancel.Scancel(("1", "2_[3]")).argv(NAMED) == ["/opt/slurm/bin/scancel", "--clusters=ci", "1", "2_[3]"]
