@@ -1,0 +1,134 @@
+"""The JSON web token that says to slurmrestd who asks. Reads one file of the user's or starts the site's command; keeps it in memory.
+
+It is never in an argv, a log or an error's text.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import os
+import stat
+import threading
+import time
+from pathlib import Path
+
+from lossi.clusters import Cluster, RestDoor
+from lossi.errors import Forbidden, InvalidInput, Unavailable
+from lossi.jobs.schedulers.slurm.cli import process
+from lossi.jobs.schedulers.slurm.cli.refusals import words
+
+MOST_BYTES = 16384
+UNSAID_S = 300.0
+"""How long a token is used that does not say when it ends."""
+EARLY_S = 30.0
+"""A token is renewed this long before it ends (but not before half of its time)."""
+_PREFIX = "SLURM_JWT="
+
+
+class Token:
+    """The token of one user for one cluster.
+
+    Parameters
+    ----------
+    cluster, door
+        Where `token_file` or `token_command` are named; neither: there is no token.
+    uid
+        Whom the file must belong to.
+    """
+
+    def __init__(self, cluster: Cluster, door: RestDoor, uid: int) -> None:
+        self._cluster = cluster
+        self._door = door
+        self._uid = uid
+        self._held = ""
+        self._until = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def renewable(self) -> bool:
+        """Whether another one can be had after this one was refused."""
+        return bool(self._door.token_command) and self._door.token_file is None
+
+    def get(self) -> str:
+        """Return the token, empty where the door has none.
+
+        Raises
+        ------
+        Forbidden
+            When the file belongs to another user or can be read by others.
+        InvalidInput
+            When what was found is no token.
+        Unavailable
+            When there is no file, or the command failed.
+        """
+        if self._door.token_file is not None:
+            held = _plain(self._from_file(self._door.token_file.expanduser()), str(self._door.token_file))
+            if (expiry(held) or math.inf) <= time.time():
+                raise Forbidden(f"The token in {self._door.token_file} has ended", hint=_HOW)
+            return held
+        if not self._door.token_command:
+            return ""
+        with self._lock:
+            if time.time() >= self._until:
+                self._held = _plain(self._from_command(), Path(self._door.token_command[0]).name)
+                self._until = renewal(self._held, time.time())
+            return self._held
+
+    def forget(self) -> None:
+        """Have the next `get` ask for another one."""
+        with self._lock:
+            self._until = 0.0
+
+    def _from_file(self, path: Path) -> str:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise Unavailable(f"The token in {path} cannot be read", why=error.strerror or "", hint=_HOW) from None
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != self._uid or found.st_mode & 0o077:
+                raise Forbidden(
+                    f"The token in {path} is not used",
+                    why="it is no file of yours, or others may read it",
+                    hint=f"chmod 600 {path}",
+                )
+            return os.read(descriptor, MOST_BYTES).decode("ascii", errors="replace")
+        finally:
+            os.close(descriptor)
+
+    def _from_command(self) -> str:
+        argv = list(self._door.token_command)
+        ended = process.run(self._cluster, argv, most_bytes=MOST_BYTES)
+        if ended.status:
+            raise Unavailable(f"{Path(argv[0]).name} gave no token for slurmrestd", why=words(ended.stderr), hint=_HOW)
+        return ended.stdout
+
+
+_HOW = "ask those who run the cluster how to get one"
+
+
+def renewal(token: str, now: float) -> float:
+    """Return when a token is to be renewed, in seconds since the epoch."""
+    ends = expiry(token)
+    return now + UNSAID_S if ends is None else max(ends - EARLY_S, now + (ends - now) / 2)
+
+
+def expiry(token: str) -> float | None:
+    """Return when a token ends, in seconds since the epoch, from its ``exp`` claim (RFC 7519); None: it does not say."""
+    try:
+        claims = token.split(".")[1]
+        return float(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
+    except (binascii.Error, ValueError, KeyError, IndexError, TypeError):
+        return None
+
+
+def _plain(text: str, source: str) -> str:
+    """Return the token in what a file or command holds: the token alone, or a line ``SLURM_JWT=…``."""
+    found = [line.strip().removeprefix(_PREFIX) for line in text.splitlines() if line.strip()]
+    token = found[-1] if found else ""
+    if not token or not all(33 <= ord(character) < 127 for character in token):
+        raise InvalidInput(f"{source} gave no token for slurmrestd", hint="it must print SLURM_JWT=… or the token alone")
+    return token

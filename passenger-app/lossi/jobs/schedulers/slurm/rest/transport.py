@@ -1,0 +1,204 @@
+"""One question to slurmrestd over TCP or a unix socket, and its answer as JSON. Touches the network only.
+
+Nothing is followed, reused or repeated: no redirects, no proxy of the environment, one connection per question. An answer is
+read within the cluster's deadline and up to a size.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pwd
+import ssl
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lossi.clusters import Cluster, RestDoor
+from lossi.errors import Forbidden, InvalidInput, Unavailable
+from lossi.jobs.schedulers.slurm.rest.token import Token
+
+if TYPE_CHECKING:
+    import httpx
+
+MOST_BYTES = 256 * 2**20
+"""Of one answer: slurmrestd says 3 to 8 KB of each job, and of everybody's."""
+Query = Mapping[str, str | Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is asked of slurmrestd."""
+
+    path: str
+    query: Query = field(default_factory=dict)
+    method: str = "GET"
+    body: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What slurmrestd said: a document, or where it is none, its plain text."""
+
+    status: int
+    document: Mapping[str, Any]
+    text: str = ""
+
+
+class Transport:
+    """The way to one slurmrestd.
+
+    Parameters
+    ----------
+    cluster
+        With its `RestDoor`.
+    uid
+        As whom it is spoken to; the socket must belong to this user or root.
+
+    Raises
+    ------
+    InvalidInput
+        When the cluster does not say where slurmrestd is.
+    """
+
+    def __init__(self, cluster: Cluster, uid: int) -> None:
+        door = cluster.rest
+        if door is None or (door.url is None) == (door.socket is None):
+            raise InvalidInput(
+                f"Cluster {cluster.name!r} does not say how slurmrestd is reached", hint="set either rest.url or rest.socket"
+            )
+        self._deadline_s = cluster.deadline_s
+        self._uid = uid
+        self.user = _name_of(uid)
+        self._door = door
+        self._socket = _socket_of(door, self.user)
+        self._token = Token(cluster, door, uid)
+        self.place = str(self._socket) if self._socket else str(door.url).rstrip("/")
+        """Names the server, in messages and as a key."""
+
+    def ask(self, call: Call) -> Answer:
+        """Ask, once more with another token where the first one was refused and another can be had.
+
+        Raises
+        ------
+        Unavailable
+            When no answer came in time, or none that can be read.
+        Forbidden
+            When slurmrestd does not accept who asks, or the socket is another user's.
+        """
+        answer = self._once(call)
+        if answer.status == 401 and self._token.renewable:
+            self._token.forget()
+            answer = self._once(call)
+        if answer.status == 401:
+            raise Forbidden(
+                "slurmrestd does not accept who asks", why=answer.text or "Authentication failure", hint="get a new token"
+            )
+        return answer
+
+    def _once(self, call: Call) -> Answer:
+        import httpx
+
+        token = self._token.get()
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "lossi"}
+        if token:
+            headers |= {"X-SLURM-USER-NAME": self.user, "X-SLURM-USER-TOKEN": token}
+        end = time.monotonic() + self._deadline_s
+        try:
+            with (
+                self._client() as client,
+                client.stream(call.method, call.path, params=_pairs(call.query), json=call.body, headers=headers) as response,
+            ):
+                return _answer(response, _read(response, end, self._deadline_s), token)
+        except httpx.HTTPError as error:
+            # Its text names hosts and reasons, never headers; the chain is cut because its objects hold the request.
+            raise Unavailable(
+                "slurmrestd does not answer", why=_reason(error, self._deadline_s), hint="try again in a minute"
+            ) from None
+
+    def _client(self) -> httpx.Client:
+        import httpx
+
+        if self._socket is not None:
+            _check_socket(self._socket, self._uid)
+            way = httpx.HTTPTransport(uds=str(self._socket), trust_env=False)
+        else:
+            way = httpx.HTTPTransport(verify=_tls() if self.place.startswith("https:") else False, trust_env=False)
+        base = "http://localhost" if self._socket is not None else self.place
+        return httpx.Client(transport=way, base_url=base, timeout=self._deadline_s, follow_redirects=False, trust_env=False)
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _socket_of(door: RestDoor, user: str) -> Path | None:
+    return None if door.socket is None else Path(str(door.socket).replace("{user}", user)).expanduser()
+
+
+def _check_socket(path: Path, uid: int) -> None:
+    """See that nobody but the user or root can have put the socket there: who listens is told all that is asked."""
+    try:
+        found, folder = path.stat(), path.parent.stat()
+    except OSError as error:
+        raise Unavailable("slurmrestd does not answer", why=f"{path}: {error.strerror}", hint="try again in a minute") from None
+    trusted = (0, uid)
+    safe = folder.st_uid in trusted and (not folder.st_mode & 0o022 or folder.st_mode & stat.S_ISVTX)
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in trusted or not safe:
+        raise Forbidden(
+            f"slurmrestd is not spoken to at {path}",
+            why="it is not a socket of yours or of root, in a folder in which nobody else can replace it",
+            hint="ask those who run the cluster",
+        )
+
+
+@functools.lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()  # the system's authorities, among them the site's own
+
+
+def _pairs(query: Query) -> list[tuple[str, str | int | float | bool | None]]:
+    return [(name, one) for name, value in query.items() for one in ([value] if isinstance(value, str) else value)]
+
+
+def _read(response: httpx.Response, end: float, deadline_s: float) -> bytes:
+    found = bytearray()
+    for chunk in response.iter_raw():
+        found += chunk
+        if len(found) > MOST_BYTES:
+            raise Unavailable(
+                "slurmrestd's answer is too large", why=f"more than {MOST_BYTES >> 20} MiB", hint="use slurm_cli for this cluster"
+            )
+        if time.monotonic() > end:
+            raise Unavailable(
+                "slurmrestd does not answer", why=f"no whole answer within {deadline_s:g} s", hint="try again in a minute"
+            )
+    return bytes(found)
+
+
+def _answer(response: httpx.Response, content: bytes, token: str) -> Answer:
+    if response.is_redirect:
+        raise Unavailable("slurmrestd does not answer", why="there is a redirect in its place", hint="correct rest.url")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        document = None
+    if isinstance(document, dict):
+        return Answer(response.status_code, document)
+    text = content[:300].decode("utf-8", errors="replace")
+    plain = "".join(character if character.isprintable() else " " for character in text).strip()
+    return Answer(response.status_code, {}, plain.replace(token, "…") if token else plain)
+
+
+def _reason(error: httpx.HTTPError, deadline_s: float) -> str:
+    import httpx
+
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer within {deadline_s:g} s"
+    return str(error) or type(error).__name__
