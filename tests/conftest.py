@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("scheduler_contract")
+
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -17,3 +19,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setenv(name, str(folder / place))
     monkeypatch.setenv("LOSSI_SITE", str(folder / "no-site.yml"))
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test comes first builds the image (tests/containers), which may take longer than any other test."""
+    for item in items:
+        if "built_environment" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(2400))

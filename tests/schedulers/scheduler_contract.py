@@ -120,10 +120,12 @@ class SchedulerContract:
     def submit(self, scheduler: Scheduler, made: Made) -> SubmissionRecord:
         record = scheduler.submit(made.job, made.directory)
         self.ids = {**getattr(self, "ids", {}), made.job.id: record.scheduler_id}
+        self.submitted = {made.job.id: datetime.fromisoformat(record.submitted).timestamp(), **getattr(self, "submitted", {})}
         return record
 
     def look(self, scheduler: Scheduler, made: Made) -> JobView:
-        handle = Handle(made.job.id, self.ids[made.job.id], made.directory, made.job.tasks)
+        submitted = self.submitted[made.job.id]
+        handle = Handle(made.job.id, self.ids[made.job.id], made.directory, made.job.tasks, submitted)
         return scheduler.poll([handle])[made.job.id]
 
     def task(self, scheduler: Scheduler, made: Made, task: int = 0) -> TaskView:

@@ -21,8 +21,9 @@ from scheduler_contract import JobFactory, Made, eventually
 
 from lossi.errors import Unavailable
 from lossi.jobs.schedulers.base import TaskView
+from lossi.jobs.schedulers.cancellation import merged
 from lossi.jobs.schedulers.local import LocalScheduler, machine, processes, queue, verdict
-from lossi.jobs.schedulers.local.adapter import merged, summary
+from lossi.jobs.schedulers.local.adapter import summary
 from lossi.jobs.schedulers.local.journal import History, Journal, Started
 from lossi.jobs.schedulers.local.queue import Entry, Places
 from lossi.runner.records import (

@@ -1,0 +1,112 @@
+"""Slurm passes the contract of schedulers through each of its doors, on a real cluster."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_cluster import OwnCluster, RealCluster
+from scheduler_contract import JobFactory, SchedulerContract
+
+from lossi.clusters import RestDoor
+from lossi.jobs import schedulers
+from lossi.jobs.schedulers.base import Handle, Scheduler
+from lossi.runner.records import FAILED, SUCCEEDED
+
+DOORS = ("slurm_cli", "slurm_rest", "slurm_pyslurm")
+ME = pwd.getpwuid(os.geteuid()).pw_name
+
+
+def door(slurm: RealCluster, name: str) -> dict[str, Any]:
+    """Return what Lossi must know of a cluster to go through a door; skips where the door cannot be opened."""
+    if name == "slurm_pyslurm":
+        python = os.environ.get("LOSSI_TEST_PYSLURM_PYTHON")
+        if not python:
+            pytest.skip("LOSSI_TEST_PYSLURM_PYTHON names no interpreter with a PySlurm for this Slurm")
+        return {"pyslurm": {"python": python}}
+    if name == "slurm_rest":
+        if isinstance(slurm, OwnCluster):
+            return {"rest": slurm.rest_door(slurm.users[0])}
+        url = os.environ.get("LOSSI_TEST_REST_URL")
+        if not url:
+            pytest.skip("LOSSI_TEST_REST_URL names no slurmrestd")
+        return {"rest": RestDoor(url=url, token_command=("scontrol", "token", "lifespan=3600"))}
+    return {}
+
+
+@pytest.fixture(params=DOORS)
+def scheduler(
+    slurm: RealCluster, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Scheduler]:
+    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("LOSSI_SITE", str(tmp_path / "no-site.yml"))
+    for name in ("LOSSI_JOB_ID", "LOSSI_TASK", "SLURM_CONF"):
+        monkeypatch.delenv(name, raising=False)
+    yield schedulers.of_cluster(slurm.model(scheduler=request.param, **door(slurm, request.param)))
+
+
+@pytest.fixture
+def job_factory(slurm: RealCluster, scheduler: Scheduler) -> Iterator[JobFactory]:
+    factory = JobFactory(slurm.project(ME), scheduler)
+    yield factory
+    for made in factory.made:
+        found = scheduler.find(made.job.id)
+        if found:
+            scheduler.cancel(Handle(made.job.id, found.scheduler_id, made.directory, made.job.tasks), None)
+
+
+def contains_processes(slurm: RealCluster) -> bool:
+    """Return whether Slurm keeps hold of processes that left their parents: only cgroups do."""
+    return "proctrack/cgroup" in slurm.run_as(slurm.users[0], ["scontrol", "show", "config"]).stdout
+
+
+class TestSlurmScheduler(SchedulerContract):
+    """The contract. Where a test differs from its original, it says what Slurm does otherwise."""
+
+    patience_s = 60.0
+    shortest_time_limit_s = 60
+
+    # sacct takes 128 from the codes above it; script.sh says them in exit.json.
+    @pytest.mark.parametrize(("code", "state"), [(0, SUCCEEDED), (3, FAILED), (127, FAILED)])
+    def test_exit_code_of_the_script_is_the_tasks(
+        self, scheduler: Scheduler, job_factory: JobFactory, code: int, state: str
+    ) -> None:
+        made = job_factory(f"exit {code}")
+        self.submit(scheduler, made)
+        view = self.until_over(scheduler, made).tasks[0]
+        assert (view.state, view.exit_code, view.signal) == (state, code, None)
+
+    # The job's id is in its name; script.sh has it from its folder.
+    def test_each_task_knows_its_job_and_number(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory('echo "${SLURM_JOB_NAME#lossi-} $LOSSI_TASK"', tasks=3)
+        self.submit(scheduler, made)
+        self.until_over(scheduler, made)
+        assert [made.log(n).split() for n in range(3)] == [[made.job.id, str(n)] for n in range(3)]
+
+    def test_unknown_job_is_said_to_be_unknown(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        made = job_factory("true")
+        assert scheduler.poll([Handle(made.job.id, "4000000", made.directory, 1)])[made.job.id].known is False
+
+    def test_whole_process_tree_ends_with_a_cancelled_task(
+        self, slurm: RealCluster, scheduler: Scheduler, job_factory: JobFactory
+    ) -> None:
+        if not contains_processes(slurm):
+            pytest.skip("a cluster without cgroups loses hold of processes that left their parents")
+        super().test_whole_process_tree_ends_with_a_cancelled_task(scheduler, job_factory)
+
+    def test_nothing_outlives_a_task_that_ended_by_itself(
+        self, slurm: RealCluster, scheduler: Scheduler, job_factory: JobFactory
+    ) -> None:
+        if not contains_processes(slurm):
+            pytest.skip("a cluster without cgroups loses hold of processes that left their parents")
+        super().test_nothing_outlives_a_task_that_ended_by_itself(scheduler, job_factory)
+
+    @pytest.mark.slow
+    def test_time_limit_ends_a_task_and_is_named(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        self.patience_s = 180.0  # Slurm looks at limits twice a minute
+        super().test_time_limit_ends_a_task_and_is_named(scheduler, job_factory)
