@@ -51,6 +51,8 @@ class JobPage(BaseModel):
 
     items: list[Job]
     next_cursor: str | None = None
+    total: int = Field(description="Jobs on all pages.")
+    stale: str = Field(description="Not empty: why this may be old, for example that the scheduler does not answer.")
 
 
 class TaskPage(BaseModel):
@@ -58,6 +60,8 @@ class TaskPage(BaseModel):
 
     items: list[Task]
     next_cursor: str | None = None
+    total: int = Field(description="Tasks on all pages.")
+    stale: str = Field(description="Not empty: why this may be old, for example that the scheduler does not answer.")
 
 
 class LogChunk(BaseModel):
@@ -86,6 +90,11 @@ class ResubmitRequest(BaseModel):
     tasks: Literal["failed"] | list[int] | None = Field(None, description="`failed`, numbers of tasks, or none = all.")
     changes: dict[str, Any] = Field(
         default_factory=dict, description="Members of the job's form to replace: parameters, resources, environment, name."
+    )
+    more: list[Literal["time", "memory"]] = Field(
+        default_factory=list,
+        max_length=2,
+        description="Ask for more of it: as much as the tasks want that died for want of it. Without `tasks`, only those are submitted.",
     )
     same_code: bool = Field(False, description="With the code as it was then, not as it is now.")
 
@@ -196,7 +205,12 @@ def resubmit(path: JobPath, query: context.ProjectQuery, body: ResubmitRequest) 
     from lossi import jobs
 
     job = jobs.resubmit(
-        context.project(query.project), path.job_id, tasks=body.tasks, changes=body.changes, same_code=body.same_code
+        context.project(query.project),
+        path.job_id,
+        tasks=body.tasks,
+        changes=body.changes,
+        more=body.more,
+        same_code=body.same_code,
     )
     return _created(job)
 

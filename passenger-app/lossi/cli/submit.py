@@ -10,35 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from lossi.cli import options, output, values
+from lossi.cli import submit_options as shared
 from lossi.errors import InvalidInput, NotFound
-
-Source = Annotated[str, typer.Argument(help="Notebook (.ipynb), script (.py, .R), or after `--` a command.", show_default=False)]
-Arguments = Annotated[list[str] | None, typer.Argument(help="Arguments of the script or command.", show_default=False)]
-Parameters = Annotated[
-    list[str] | None,
-    typer.Option("-p", "--param", metavar="NAME=VALUE", help="A parameter of the notebook or script; again for each."),
-]
-ParameterFile = Annotated[
-    str | None, typer.Option("--params", metavar="FILE", help="Parameters as one JSON object in a file; - reads stdin.")
-]
-Environment = Annotated[str | None, typer.Option("-e", "--env", help="Environment of the catalogue; see `lossi env list`.")]
-Cpus = Annotated[int | None, typer.Option("-c", "--cpus", min=1, help="Cores per task.")]
-Memory = Annotated[str | None, typer.Option("-m", "--memory", help="Memory per task, such as 8G; plain numbers are MiB.")]
-Gpus = Annotated[str | None, typer.Option("--gpus", help="GPUs per task: a number, or TYPE:NUMBER.")]
-Time = Annotated[
-    str | None, typer.Option("-t", "--time", help="Time limit per task as Slurm writes it: 30, 1:30:00, 2-00:00:00.")
-]
-Partition = Annotated[str | None, typer.Option(help="Partition.")]
-Account = Annotated[str | None, typer.Option("-A", "--account", help="Account.")]
-Qos = Annotated[str | None, typer.Option(help="Quality of service.")]
-Name = Annotated[str | None, typer.Option("-n", "--name", help="Name of the job.")]
-Experiment = Annotated[str | None, typer.Option("-x", "--experiment", help="MLflow experiment; without it, the notebook's name.")]
-Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="Tag for every run; again for each.")]
-MaxParallel = Annotated[int | None, typer.Option("--max-parallel", min=1, help="At most this many tasks at once.")]
-SchedulerName = Annotated[str | None, typer.Option("--scheduler", help="Where to run: local.")]
-Key = Annotated[str | None, typer.Option("--idempotency-key", help="The same key submits once, however often it is called.")]
-Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return after submission; the job goes on by itself.")]
-DryRun = Annotated[bool, typer.Option("--preview", help="Show script, command line and tasks; submit nothing.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -48,25 +21,31 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    source: Source,
-    arguments: Arguments = None,
-    param: Parameters = None,
-    params: ParameterFile = None,
-    env: Environment = None,
-    cpus: Cpus = None,
-    memory: Memory = None,
-    gpus: Gpus = None,
-    time: Time = None,
-    partition: Partition = None,
-    account: Account = None,
-    qos: Qos = None,
-    name: Name = None,
-    experiment: Experiment = None,
-    tag: Tags = None,
-    scheduler: SchedulerName = None,
-    idempotency_key: Key = None,
-    detach: Detach = False,
-    preview: DryRun = False,
+    source: shared.Source,
+    arguments: shared.Arguments = None,
+    param: shared.Parameters = None,
+    params: shared.ParameterFile = None,
+    env: shared.Environment = None,
+    cpus: shared.Cpus = None,
+    memory: shared.Memory = None,
+    gpus: shared.Gpus = None,
+    time: shared.Time = None,
+    partition: shared.Partition = None,
+    account: shared.Account = None,
+    qos: shared.Qos = None,
+    nodes: shared.Nodes = None,
+    constraint: shared.Constraint = None,
+    name: shared.Name = None,
+    experiment: shared.Experiment = None,
+    tag: shared.Tags = None,
+    cluster: shared.Cluster = None,
+    scheduler: shared.SchedulerName = None,
+    here: shared.Here = False,
+    after: shared.After = None,
+    no_requeue: shared.NoRequeue = False,
+    idempotency_key: shared.Key = None,
+    detach: shared.Detach = False,
+    preview: shared.DryRun = False,
     project: options.Project = None,
     as_json: options.Json = False,
 ) -> None:
@@ -75,14 +54,15 @@ def run(
     Examples: `lossi run train.ipynb -p lr=0.1`; `lossi run train.py -- --epochs 3`; `lossi run -- ./simulate --steps 100`.
     """
     found = _project_of(source, project)
-    spec = _spec(found, source, arguments, param, params, env, name, experiment, tag, scheduler, None)
-    spec["resources"] = _resources(cpus, memory, gpus, time, partition, account, qos)
+    spec = _spec(found, source, arguments, param, params, env, name, experiment, tag, None)
+    spec["resources"] = _resources(cpus, memory, gpus, time, partition, account, qos, nodes, constraint)
+    spec |= _place(cluster, scheduler, here, after, no_requeue)
     _go(found, spec, idempotency_key, detach, preview, as_json)
 
 
 def sweep(
-    source: Source,
-    arguments: Arguments = None,
+    source: shared.Source,
+    arguments: shared.Arguments = None,
     grid: Annotated[
         list[str] | None,
         typer.Option("-g", "--grid", metavar="NAME=A,B,…", help="Values to combine with all others; again for each."),
@@ -105,24 +85,30 @@ def sweep(
         Path | None,
         typer.Option("--csv", metavar="FILE", help="Combinations as CSV with the parameters' names in the first row."),
     ] = None,
-    param: Parameters = None,
-    params: ParameterFile = None,
-    env: Environment = None,
-    cpus: Cpus = None,
-    memory: Memory = None,
-    gpus: Gpus = None,
-    time: Time = None,
-    partition: Partition = None,
-    account: Account = None,
-    qos: Qos = None,
-    name: Name = None,
-    experiment: Experiment = None,
-    tag: Tags = None,
-    max_parallel: MaxParallel = None,
-    scheduler: SchedulerName = None,
-    idempotency_key: Key = None,
-    detach: Detach = False,
-    preview: DryRun = False,
+    param: shared.Parameters = None,
+    params: shared.ParameterFile = None,
+    env: shared.Environment = None,
+    cpus: shared.Cpus = None,
+    memory: shared.Memory = None,
+    gpus: shared.Gpus = None,
+    time: shared.Time = None,
+    partition: shared.Partition = None,
+    account: shared.Account = None,
+    qos: shared.Qos = None,
+    nodes: shared.Nodes = None,
+    constraint: shared.Constraint = None,
+    name: shared.Name = None,
+    experiment: shared.Experiment = None,
+    tag: shared.Tags = None,
+    max_parallel: shared.MaxParallel = None,
+    cluster: shared.Cluster = None,
+    scheduler: shared.SchedulerName = None,
+    here: shared.Here = False,
+    after: shared.After = None,
+    no_requeue: shared.NoRequeue = False,
+    idempotency_key: shared.Key = None,
+    detach: shared.Detach = False,
+    preview: shared.DryRun = False,
     order_by: Annotated[
         str, typer.Option("--order-by", help="Order of the comparison at the end, as in MLflow: 'metrics.accuracy DESC'.")
     ] = "",
@@ -134,8 +120,9 @@ def sweep(
     Examples: `lossi sweep train.ipynb -g lr=0.1,0.01 -g depth=2,4,8`; `lossi sweep train.ipynb --samples 20 -r lr=loguniform(1e-4,1)`.
     """
     found = _project_of(source, project)
-    spec = _spec(found, source, arguments, param, params, env, name, experiment, tag, scheduler, max_parallel)
-    spec["resources"] = _resources(cpus, memory, gpus, time, partition, account, qos)
+    spec = _spec(found, source, arguments, param, params, env, name, experiment, tag, max_parallel)
+    spec["resources"] = _resources(cpus, memory, gpus, time, partition, account, qos, nodes, constraint)
+    spec |= _place(cluster, scheduler, here, after, no_requeue)
     spec["sweep"] = _sweep(_reader(found, source), grid, random, samples, seed, combinations, csv)
     _go(found, spec, idempotency_key, detach, preview, as_json, order_by=order_by)
 
@@ -165,7 +152,6 @@ def _spec(
     name: str | None,
     experiment: str | None,
     tag: list[str] | None,
-    scheduler: str | None,
     max_parallel: int | None,
 ) -> dict[str, Any]:
     reader = _reader(project, source)
@@ -187,7 +173,6 @@ def _spec(
         ("environment", env),
         ("name", name),
         ("experiment", experiment),
-        ("scheduler", scheduler),
         ("max_parallel", max_parallel),
     ):
         if value is not None:
@@ -246,14 +231,39 @@ def _resources(
     partition: str | None,
     account: str | None,
     qos: str | None,
+    nodes: int | None,
+    constraint: str | None,
 ) -> dict[str, Any]:
-    given: dict[str, Any] = {"cpus": cpus, "memory": memory, "time": time, "partition": partition, "account": account, "qos": qos}
+    given: dict[str, Any] = {
+        "cpus": cpus,
+        "memory": memory,
+        "time": time,
+        "partition": partition,
+        "account": account,
+        "qos": qos,
+        "nodes": nodes,
+        "constraint": constraint,
+    }
     if gpus is not None:
         kind, _, number = gpus.rpartition(":")
         if not number.isdigit():
             raise InvalidInput(f"--gpus {gpus!r} is not a number of GPUs", hint="write --gpus 2 or --gpus a100:2")
         given.update(gpus=int(number), gpu_type=kind or None)
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _place(cluster: str | None, scheduler: str | None, here: bool, after: list[str] | None, no_requeue: bool) -> dict[str, Any]:
+    if here and (cluster or scheduler):
+        raise InvalidInput("--here is this machine, not a cluster", hint="leave out --here, or --cluster and --scheduler")
+    found: dict[str, Any] = {"cluster": cluster, "scheduler": "local" if here else scheduler}
+    if after:
+        found["after"] = [
+            {"job": job, **({"condition": condition} if condition else {})}
+            for job, _, condition in (text.partition(":") for text in after)
+        ]
+    if no_requeue:
+        found["requeue"] = False
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _sweep(

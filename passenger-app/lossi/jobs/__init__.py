@@ -11,18 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lossi.jobs.control import cancel, resubmit
+    from lossi.jobs.diagnoses import JobDiagnosis, TaskExplanation
+    from lossi.jobs.explaining import advise, explain, explain_task
     from lossi.jobs.listing import get, list_jobs, log, output_notebook, progress, task, tasks
     from lossi.jobs.models import Job, JobDefinition, Page, Preview, Task
     from lossi.jobs.spec import JobSpec, validated
     from lossi.jobs.submission import preview, submit
+    from lossi.jobs.waits import queue_waits
     from lossi.jobs.watching import rebuild, reconcile, refresh
 
 _HOME = {
     "control": ("cancel", "resubmit"),
+    "diagnoses": ("JobDiagnosis", "TaskExplanation"),
+    "explaining": ("advise", "explain", "explain_task"),
     "listing": ("get", "list_jobs", "log", "output_notebook", "progress", "task", "tasks"),
     "models": ("Job", "JobDefinition", "Page", "Preview", "Task"),
     "spec": ("JobSpec", "validated"),
     "submission": ("preview", "submit"),
+    "waits": ("queue_waits",),
     "watching": ("rebuild", "reconcile", "refresh"),
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
@@ -30,17 +36,23 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = [
     "Job",
     "JobDefinition",
+    "JobDiagnosis",
     "JobSpec",
     "Page",
     "Preview",
     "Task",
+    "TaskExplanation",
+    "advise",
     "cancel",
+    "explain",
+    "explain_task",
     "get",
     "list_jobs",
     "log",
     "output_notebook",
     "preview",
     "progress",
+    "queue_waits",
     "rebuild",
     "reconcile",
     "refresh",

@@ -1,4 +1,5 @@
 # ---- From here on all scripts are the same. "$@" starts the runner; this script adds task and attempt. ----
+# Its own variables begin with lossi_, so that a site's set-up lines and what they load do not change them by chance.
 set -u
 : "${PATH:=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin}"
 export PATH
@@ -8,109 +9,279 @@ if [ -z "${HOME:-}" ]; then
 fi
 export HOME
 umask 027
-# What the submitting process or the portal carries must not reach the environment's Python.
+# What the submitting process or the portal carries must not reach the environment's Python; a token, nobody.
 unset PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONPLATLIBDIR LD_PRELOAD
-unset RUBYOPT RUBYLIB GEM_HOME GEM_PATH BUNDLE_GEMFILE BUNDLE_PATH BUNDLE_BIN_PATH BUNDLER_VERSION SECRET_KEY_BASE
+unset RUBYOPT RUBYLIB GEM_HOME GEM_PATH BUNDLE_GEMFILE BUNDLE_PATH BUNDLE_BIN_PATH BUNDLER_VERSION SECRET_KEY_BASE SLURM_JWT
 PYTHONNOUSERSITE=1
 export PYTHONNOUSERSITE
+exec 3>&2 5>&1 # the scheduler's log; srun, on the further nodes of a task
 
 fail() {
-    printf 'lossi: %s\n' "$1" >&2
+    printf 'lossi: %s\n' "$1" >&3
     exit "$2"
 }
+is_number() {
+    case $1 in
+        '' | *[!0-9]* | 0?* | ??????????*) return 1 ;;
+    esac
+}
 
-task=${SLURM_ARRAY_TASK_ID:-${LOSSI_TASK:-0}}
-case $task in
-    '' | *[!0-9]* | 0?*) fail "'$task' is not the number of a task" 2 ;;
-esac
-[ "$task" -lt "$tasks" ] || fail "this job has $tasks tasks, there is no task $task" 2
-attempt=${SLURM_RESTART_COUNT:-0}
-case $attempt in
-    '' | *[!0-9]* | 0?*) attempt=0 ;;
-esac
-attempt=$((attempt + 1))
+# On the further nodes of a task srun starts this same script, with this variable.
+lossi_role=${LOSSI_ROLE:-}
+unset LOSSI_ROLE
+lossi_task=${SLURM_ARRAY_TASK_ID:-${LOSSI_TASK:-0}}
+[ "$lossi_role" != rank ] || lossi_task=$LOSSI_TASK
+is_number "$lossi_task" || fail "'$lossi_task' is not the number of a task" 2
+if [ -n "${SLURM_ARRAY_TASK_ID:-}" ] && [ "$lossi_role" != rank ]; then
+    # The further parts of a sweep that one array cannot hold say in their name where they begin.
+    lossi_name=${SLURM_JOB_NAME:-}
+    lossi_offset=${lossi_name#"lossi-$lossi_job_id+"}
+    if [ "$lossi_offset" != "$lossi_name" ] && is_number "$lossi_offset"; then
+        lossi_task=$((lossi_task + lossi_offset))
+    elif [ "$lossi_name" != "lossi-$lossi_job_id" ] && is_number "${SLURM_ARRAY_TASK_MAX:-}" &&
+        [ $((SLURM_ARRAY_TASK_MAX + 1)) -lt "$lossi_tasks" ]; then
+        fail "this array holds a part of the job's $lossi_tasks tasks, and '$lossi_name' does not say which: it was renamed" 2
+    fi
+fi
+[ "$lossi_task" -lt "$lossi_tasks" ] || fail "this job has $lossi_tasks tasks, there is no task $lossi_task" 2
+lossi_attempt=${SLURM_RESTART_COUNT:-0}
+is_number "$lossi_attempt" || lossi_attempt=0
+lossi_attempt=$((lossi_attempt + 1))
+lossi_rank=0
+[ "$lossi_role" != rank ] || lossi_rank=$((${SLURM_PROCID:-0} + 1))
+[ "$lossi_nodes" -eq 1 ] || [ -n "${SLURM_JOB_ID:-}" ] || fail "this job needs $lossi_nodes nodes, which only Slurm can give it" 2
 
-cd "$job_directory" || fail "the job directory $job_directory cannot be entered: was it removed?" 1
-folder=tasks/$task
-mkdir -p "$folder" || fail "cannot make $job_directory/$folder" 1
-exec >>"$folder/log" 2>&1
-rm -f "$folder/exit.json" # of an earlier attempt
+cd "$lossi_directory" || fail "the job directory $lossi_directory cannot be entered: was it removed?" 1
+lossi_folder=tasks/$lossi_task
+lossi_log=$lossi_folder/log
+lossi_exit=exit.json
+if [ "$lossi_rank" -gt 0 ]; then
+    lossi_log=$lossi_log.rank$lossi_rank
+    lossi_exit=exit.rank$lossi_rank.json
+fi
+mkdir -p "$lossi_folder" || fail "cannot make $lossi_directory/$lossi_folder" 1
+true >>"$lossi_log" || fail "cannot write $lossi_directory/$lossi_log" 1
+exec >>"$lossi_log" 2>&1
+if [ "$lossi_rank" -eq 0 ]; then
+    # Of an earlier attempt. A first attempt may have been told to stop already.
+    rm -f "$lossi_folder/exit.json" "$lossi_folder/ranks.jsonl"
+    [ "$lossi_attempt" -eq 1 ] || rm -f "$lossi_folder/ending.json" "$lossi_folder/progress.json"
+fi
+lossi_started=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+lossi_began=$(date +%s)
 
-LOSSI_JOB_ID=$job_id
-LOSSI_TASK=$task
+# leave_account STATE EXIT_CODE SIGNAL REASON: what the runner could not say. Only numbers and fixed words go into the file.
+leave_account() {
+    lossi_beside=$lossi_folder/.$lossi_exit.$$
+    if printf '{"task":%d,"state":"%s","exit_code":%d,"signal":%s,"reason":"%s","started":"%s","ended":"%s","elapsed_s":%d,"host":"%s","attempt":%d,"written_by":"script","format":1}\n' \
+        "$lossi_task" "$1" "$2" "$3" "$4" "$lossi_started" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
+        "$(($(date +%s) - lossi_began))" "$(uname -n | tr -cd 'A-Za-z0-9.-')" "$lossi_attempt" >"$lossi_beside" &&
+        mv -f "$lossi_beside" "$lossi_folder/$lossi_exit"; then
+        :
+    else
+        rm -f "$lossi_beside"
+        printf 'lossi: cannot write %s/%s/%s. The task has %s: %s\n' "$lossi_directory" "$lossi_folder" "$lossi_exit" "$1" "$4" >&3
+    fi
+}
+# The end of this script, on every way that begins here. A further node's account goes to srun, and so to the first node.
+end() {
+    if [ "$lossi_rank" -gt 0 ]; then
+        printf '{"rank":%d,"exit":%s}\n' "$lossi_rank" "$(cat "$lossi_folder/$lossi_exit")" >&5
+        rm -f "$lossi_folder/$lossi_exit"
+    fi
+    if [ -n "$lossi_private" ]; then
+        rm -rf "$lossi_private"
+        [ -z "$lossi_made" ] || rmdir "$lossi_made" 2>/dev/null
+    fi
+    exit "$1"
+}
+lossi_private=
+lossi_made=
+
+LOSSI_JOB_ID=$lossi_job_id
+LOSSI_TASK=$lossi_task
 export LOSSI_JOB_ID LOSSI_TASK
-workdir=
-if [ "$kind" = apptainer ]; then
+if [ -n "${SLURM_JOB_ID:-}" ]; then
+    # sbatch --export=NONE would have every srun of the job export nothing; srun no longer inherits --cpus-per-task by itself.
+    SLURM_EXPORT_ENV=ALL
+    export SLURM_EXPORT_ENV
+    [ -z "${SLURM_CPUS_PER_TASK:-}" ] || { SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK && export SRUN_CPUS_PER_TASK; }
+fi
+if [ "$lossi_nodes" -gt 1 ]; then
+    : "${MASTER_ADDR:=$(uname -n)}" # srun passes the first node's on
+    MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000)) # below the ports that systems give out by themselves
+    LOSSI_NODES=$lossi_nodes LOSSI_NODE_RANK=$lossi_rank SLURM_NNODES=$lossi_nodes
+    # The first node is not part of the others' step: these say what a step over all nodes would.
+    SLURM_NTASKS=$lossi_nodes SLURM_NPROCS=$lossi_nodes SLURM_PROCID=$lossi_rank SLURM_NODEID=$lossi_rank SLURM_LOCALID=0
+    export MASTER_ADDR MASTER_PORT LOSSI_NODES LOSSI_NODE_RANK
+    export SLURM_NNODES SLURM_NTASKS SLURM_NPROCS SLURM_PROCID SLURM_NODEID SLURM_LOCALID
+fi
+
+# shellcheck disable=SC2329 # site_setup calls it, where there is one
+set_up() {
+    lossi_line=$((lossi_line + 1))
+    eval "$1" </dev/null
+}
+# shellcheck disable=SC2329 # the trap calls it
+set_up_ended() {
+    trap - EXIT
+    cd "$lossi_directory" || exit 1
+    printf 'lossi: line %d of the set-up of this site failed with exit code %d\n' "$lossi_line" "$1"
+    set -- "$(($1 ? $1 : 1))"
+    leave_account failed "$1" null "line $lossi_line of the set-up of this site failed with exit code $1; the end of the log says why"
+    end "$1"
+}
+lossi_line=0
+if [ "$lossi_setup" -gt 0 ]; then
+    # They may use what is not set, leave the folder, change options or end the shell.
+    set +u
+    trap 'set_up_ended $?' EXIT
+    site_setup || set_up_ended $?
+    trap - EXIT
+    set +efx -u
+    unset IFS PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONPLATLIBDIR SLURM_JWT
+    umask 027
+    cd "$lossi_directory" || exit 1
+fi
+
+if [ -n "$lossi_scratch" ]; then
+    lossi_user=$(id -un)
+    while :; do
+        # shellcheck disable=SC2016 # these two names and nothing else is replaced
+        case $lossi_scratch in
+            *'$SLURM_JOB_ID'*) lossi_scratch=${lossi_scratch%%'$SLURM_JOB_ID'*}${SLURM_JOB_ID:-0}${lossi_scratch#*'$SLURM_JOB_ID'} ;;
+            *'$USER'*) lossi_scratch=${lossi_scratch%%'$USER'*}$lossi_user${lossi_scratch#*'$USER'} ;;
+            *) break ;;
+        esac
+    done
+    [ -d "$lossi_scratch" ] || lossi_made=$lossi_scratch
+    if ! { mkdir -p "$lossi_scratch" && lossi_private=$(mktemp -d "$lossi_scratch/lossi-$lossi_task.XXXXXXXX"); }; then
+        lossi_private=
+        lossi_made=
+        printf 'lossi: this node has no %s for temporary files: %s takes them\n' "$lossi_scratch" "${TMPDIR:-/tmp}"
+    fi
+fi
+if [ -z "$lossi_private" ] && { [ "$lossi_kind" = apptainer ] || [ "$lossi_nodes" -gt 1 ]; }; then
+    if ! lossi_private=$(mktemp -d "${TMPDIR:-/tmp}/lossi-$lossi_task.XXXXXXXX"); then
+        leave_account failed 1 null "cannot make a folder for temporary files; the end of the log says why"
+        lossi_private=
+        end 1
+    fi
+fi
+if [ -n "$lossi_private" ]; then
+    TMPDIR=$lossi_private
+    export TMPDIR
+fi
+if [ "$lossi_kind" = apptainer ]; then
     # The container starts with a clean environment and a /tmp of its own, which without this would be a few MiB of memory.
-    workdir=$(mktemp -d "${TMPDIR:-/tmp}/lossi-$task.XXXXXXXX") || fail "cannot make a folder in ${TMPDIR:-/tmp}" 1
-    APPTAINER_WORKDIR=$workdir
+    APPTAINER_WORKDIR=$lossi_private
     export APPTAINER_WORKDIR
     # Only names can be in this list, so there is nothing in it for `eval` to run.
-    for name in $(env | sed -nE 's/^((SLURM|LOSSI|MLFLOW|OMP|MKL|OPENBLAS|CUDA_VISIBLE|NVIDIA|ROCR|HIP|HSA)_[A-Z0-9_]*|GPU_DEVICE_ORDINAL|TZ|[A-Za-z]*_(PROXY|proxy))=.*/\1/p'); do
-        [ "$name" = SLURM_JWT ] || eval "export APPTAINERENV_$name=\"\${$name-}\""
+    for lossi_name in $(env | sed -nE 's/^((SLURM|LOSSI|MLFLOW|OMP|MKL|OPENBLAS|CUDA_VISIBLE|NVIDIA|ROCR|HIP|HSA|MASTER|NCCL|GLOO|UCX|FI)_[A-Z0-9_]*|GPU_DEVICE_ORDINAL|TZ|[A-Za-z]*_(PROXY|proxy))=.*/\1/p'); do
+        eval "export APPTAINERENV_$lossi_name=\"\${$lossi_name-}\""
     done
 fi
-started=$(date -u +%Y-%m-%dT%H:%M:%SZ)
-began=$(date +%s)
 
 # A signal interrupts `wait`; the runner is told to stop (always by TERM) and waited for again until it has really ended.
-child=
-stop=
-interrupted=
+lossi_child=
+lossi_stop=
+lossi_interrupted=
 # shellcheck disable=SC2329 # the traps call it
 forward() {
-    interrupted=1
-    : "${stop:=$1}"
-    [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
+    lossi_interrupted=1
+    if [ -z "$lossi_stop" ]; then
+        lossi_stop=$1
+        # The runner cannot see which signal it was.
+        [ "$1" != USR1 ] || [ "$lossi_rank" -gt 0 ] || [ -f "$lossi_folder/ending.json" ] ||
+            printf '{"state":"timed_out","reason":"stopped shortly before its time limit"}\n' >"$lossi_folder/ending.json"
+    fi
+    stop_others
+    [ -z "$lossi_child" ] || kill -TERM "$lossi_child" 2>/dev/null
+}
+stop_others() {
+    exec 4>&- # srun passes the end of its input on
 }
 trap 'forward TERM' TERM
 trap 'forward INT' INT
 trap 'forward USR1' USR1
-"$@" --task "$task" --attempt "$attempt" </dev/null &
-child=$!
-[ -z "$stop" ] || kill -TERM "$child" 2>/dev/null
-status=
-while :; do
-    interrupted=
-    wait "$child"
-    result=$?
-    # 127 after a first answer: it had been waited for already, and the signal came between.
-    if [ -z "$status" ] || [ "$result" -ne 127 ]; then
-        status=$result
-    fi
-    [ -n "$interrupted" ] || break
-done
-trap '' TERM INT USR1
+# wait_for PID: until the process has ended, whatever signals come meanwhile. Its exit code is in lossi_status.
+wait_for() {
+    lossi_status=
+    while :; do
+        lossi_interrupted=
+        wait "$1"
+        lossi_result=$?
+        # 127 after a first answer: it had been waited for already, and the signal came between.
+        if [ -z "$lossi_status" ] || [ "$lossi_result" -ne 127 ]; then
+            lossi_status=$lossi_result
+        fi
+        [ -n "$lossi_interrupted" ] || break
+    done
+}
 
-if [ ! -f "$folder/exit.json" ]; then
-    # The runner could not write how it ended: it was killed, or never started. Only numbers and fixed words go into the file.
-    state=failed
-    signal=null
-    if [ "$status" -gt 128 ]; then
-        signal=$((status - 128))
-        reason="the runner was killed by signal $signal"
-    elif [ "$status" -eq 126 ] || [ "$status" -eq 127 ]; then
-        reason="the environment could not be started; the end of the log says why"
-    elif [ "$status" -eq 0 ]; then
-        status=1
-        reason="the runner ended without leaving its account; is the filesystem full?"
-    else
-        reason="the runner ended with exit code $status and left no account; the end of the log may say why"
+lossi_others=
+if [ "$lossi_nodes" -gt 1 ] && [ "$lossi_rank" -eq 0 ]; then
+    # One process on each further node. This node's is no part of the step: srun can only kill, and this one keeps the account.
+    if ! mkfifo "$lossi_private/stop"; then
+        leave_account failed 1 null "cannot make a pipe in the folder for temporary files; the end of the log says why"
+        end 1
     fi
-    case $stop in
-        TERM | INT) state=cancelled reason="stopped before the runner could say how far it was" ;;
-        USR1) state=timed_out reason="stopped shortly before its time limit" ;;
-    esac
-    host=$(uname -n | tr -cd 'A-Za-z0-9.-')
-    beside=$folder/.exit.json.$$
-    if printf '{"task":%d,"state":"%s","exit_code":%d,"signal":%s,"reason":"%s","started":"%s","ended":"%s","elapsed_s":%d,"host":"%s","attempt":%d,"written_by":"script","format":1}\n' \
-        "$task" "$state" "$status" "$signal" "$reason" "$started" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
-        "$(($(date +%s) - began))" "$host" "$attempt" >"$beside"; then
-        mv -f "$beside" "$folder/exit.json"
-    else
-        rm -f "$beside"
-        printf 'lossi: cannot write %s/exit.json\n' "$folder" >&2
-    fi
+    (
+        trap '' TERM INT USR1
+        exec 4>&-
+        unset LOSSI_NODE_RANK # marks the processes of this node
+        LOSSI_ROLE=rank srun --relative=1 --nodes=$((lossi_nodes - 1)) --ntasks=$((lossi_nodes - 1)) --ntasks-per-node=1 \
+            --kill-on-bad-exit=0 --wait=0 /bin/sh "$lossi_directory/script.sh" \
+            <"$lossi_private/stop" >"$lossi_folder/ranks.jsonl" 3>&- 5>&-
+        printf '{"ended":%d}\n' "$?" >>"$lossi_folder/ranks.jsonl"
+    ) &
+    lossi_others=$!
+    exec 4>"$lossi_private/stop"
+    [ -z "$lossi_stop" ] || stop_others
 fi
-[ -z "$workdir" ] || rm -rf "$workdir"
-exit "$status"
+[ "$lossi_nodes" -eq 1 ] || set -- "$@" --rank "$lossi_rank"
+"$@" --task "$lossi_task" --attempt "$lossi_attempt" </dev/null 3>&- 4>&- 5>&- &
+lossi_child=$!
+[ -z "$lossi_stop" ] || kill -TERM "$lossi_child" 2>/dev/null
+lossi_listener=
+if [ "$lossi_rank" -gt 0 ]; then
+    exec 6<&0 </dev/null
+    (
+        trap - TERM INT USR1
+        read -r _
+        kill -TERM "$lossi_child" 2>/dev/null
+    ) <&6 6<&- 3>&- 5>&- &
+    lossi_listener=$!
+fi
+wait_for "$lossi_child"
+trap '' TERM INT USR1
+lossi_code=$lossi_status
+[ -z "$lossi_listener" ] || kill "$lossi_listener" 2>/dev/null
+if [ -n "$lossi_others" ]; then
+    stop_others
+    wait "$lossi_others"
+fi
+
+if [ ! -f "$lossi_folder/$lossi_exit" ]; then
+    # The runner could not write how it ended: it was killed, or never started.
+    lossi_state=failed
+    lossi_signal=null
+    if [ "$lossi_code" -gt 128 ]; then
+        lossi_signal=$((lossi_code - 128))
+        lossi_reason="the runner was killed by signal $lossi_signal"
+    elif [ "$lossi_code" -eq 126 ] || [ "$lossi_code" -eq 127 ]; then
+        lossi_reason="the environment could not be started; the end of the log says why"
+    elif [ "$lossi_code" -eq 0 ]; then
+        lossi_code=1
+        lossi_reason="the runner ended without leaving its account; is the filesystem full?"
+    else
+        lossi_reason="the runner ended with exit code $lossi_code and left no account; the end of the log may say why"
+    fi
+    case $lossi_stop in
+        TERM | INT) lossi_state=cancelled lossi_reason="stopped before the runner could say how far it was" ;;
+        USR1) lossi_state=timed_out lossi_reason="stopped shortly before its time limit" ;;
+    esac
+    leave_account "$lossi_state" "$lossi_code" "$lossi_signal" "$lossi_reason"
+fi
+[ -z "$lossi_others" ] || rm -f "$lossi_folder/ranks.jsonl"
+end "$lossi_code"

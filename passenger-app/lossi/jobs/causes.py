@@ -79,7 +79,9 @@ _MEMORY = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _DISK = re.compile(
-    r"No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|quota exceeded|disk is full|ENOSPC", re.IGNORECASE
+    r"No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|quota exceeded|disk is full|ENOSPC"
+    r"|the filesystem of .* is full|your quota on the filesystem of .* is used up",
+    re.IGNORECASE,
 )
 _MARKS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("gpu_memory", _GPU_MEMORY),
@@ -129,7 +131,7 @@ def kind_of(task: Task, job: PreparedJob, log: str, scheduler_log: str = "") -> 
         return "not_submitted"
     if says_itself(task):
         return _of_error(task) or ("memory" if marks == "memory" else _of_exception(task, job))
-    return marks or _first(_MARKS, end) or _of_signal(task, job) or _of_end(task, end)
+    return marks or _first(_MARKS, f"{end}\n{task.reason}") or _of_signal(task, job) or _of_end(task, end)
 
 
 def says_itself(task: Task) -> bool:

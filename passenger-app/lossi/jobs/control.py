@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lossi.errors import Conflict, Forbidden, InvalidInput, NotFound, did_you_mean
-from lossi.jobs import listing, prepare, schedulers, watching
+from lossi.jobs import listing, prepare, raising, watching
 from lossi.jobs.code import EarlierCode
 from lossi.jobs.models import Job
 from lossi.jobs.spec import JobSpec, validated
@@ -44,7 +44,7 @@ def cancel(project: Project, id_or_part: str, tasks: Sequence[int] | None = None
     submission = watching.read_submission(directory)
     if submission is None:
         raise Conflict(f"job {job.id} is only being submitted", hint="try again in a few seconds")
-    schedulers.get(submission.scheduler).cancel(
+    watching.scheduler_of(prepared, submission).cancel(
         watching.handle(prepared, directory, submission), None if tasks is None else sorted(set(tasks))
     )
     return listing.get(project, job.id)
@@ -56,6 +56,7 @@ def resubmit(
     *,
     tasks: Which = None,
     changes: dict[str, Any] | None = None,
+    more: Sequence[raising.Want] = (),
     same_code: bool = False,
     idempotency_key: str | None = None,
 ) -> Job:
@@ -69,6 +70,9 @@ def resubmit(
         Numbers of tasks, ``"failed"`` for all that ended without success, None for all.
     changes
         Members of the `JobSpec` to replace; ``parameters`` and ``resources`` are changed one by one.
+    more
+        ``time`` or ``memory`` to ask more of: as much as the tasks want that died for want of it, else twice as much. With
+        ``tasks`` None only those tasks are submitted again.
     same_code
         With the code as it was at the first submission instead of as it is now.
     idempotency_key
@@ -79,12 +83,17 @@ def resubmit(
     NotFound
         When there is no such job or task.
     Conflict
-        When no task has failed.
+        When no task has failed, or none for want of what there is to be ``more`` of.
     InvalidInput
         When a change is not one of a job's members, or does not fit.
     """
     directory, old = listing.directory_of(project, id_or_part)
-    spec = _changed(project, directory, old, tasks, dict(changes or {}))
+    changes = dict(changes or {})
+    if more:
+        given = _object("resources", changes.get("resources", {}))
+        tasks, resources = raising.raised(project, old, more, tasks, given)
+        changes["resources"] = {**given, **resources}
+    spec = _changed(project, directory, old, tasks, changes)
     code = EarlierCode(directory, old) if same_code else None
     return submit(project, spec, idempotency_key=idempotency_key, code=code, resubmitted_from=old.id)
 

@@ -42,6 +42,7 @@ JOB_COLUMNS = (
     "created",
     "sweep",
     "resubmitted_from",
+    "expected_start",
 )
 """What is written of a job besides what follows from its tasks (counts, started, ended)."""
 
@@ -65,7 +66,14 @@ class Change:
     tasks: Sequence[Row] = field(default_factory=list)
 
 
-def job_row(job: PreparedJob, submission: SubmissionRecord | None, state: str, scheduler_state: str, reason: str) -> Row:
+def job_row(
+    job: PreparedJob,
+    submission: SubmissionRecord | None,
+    state: str,
+    scheduler_state: str,
+    reason: str,
+    expected_start: str | None = None,
+) -> Row:
     """Return the row of a job."""
     return {
         "id": job.id,
@@ -88,6 +96,7 @@ def job_row(job: PreparedJob, submission: SubmissionRecord | None, state: str, s
         "created": job.created,
         "sweep": int(job.sweep is not None),
         "resubmitted_from": job.resubmitted_from,
+        "expected_start": expected_start,
     }
 
 
@@ -227,5 +236,9 @@ def settled(connection: sqlite3.Connection, job_id: str) -> set[int]:
 
 def unsettled(connection: sqlite3.Connection, job_id: str) -> dict[int, Mapping[str, Any]]:
     """Return the rows of the tasks of a job that have not ended for good, by number."""
-    rows = connection.execute("SELECT * FROM tasks WHERE job_id = ? AND final = 0", (job_id,))
-    return {row["task"]: dict(row) for row in rows}
+    cursor = connection.cursor()
+    cursor.row_factory = None  # of tens of columns and thousands of rows, tuples are quicker
+    cursor.execute("SELECT * FROM tasks WHERE job_id = ? AND final = 0", (job_id,))
+    names = [column[0] for column in cursor.description]
+    place = names.index("task")
+    return {row[place]: dict(zip(names, row, strict=True)) for row in cursor}

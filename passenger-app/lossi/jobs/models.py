@@ -92,6 +92,7 @@ class Job(BaseModel):
     progress: float | None = Field(
         default=None, description="Share of the work that is done, 0 to 1; running tasks count by their cells."
     )
+    expected_start: str | None = Field(default=None, description="When the scheduler expects a waiting job to start.")
     directory: str = Field(description="The job directory.")
     definition: JobDefinition | None = Field(default=None, description="What was asked for; not in lists.")
 
@@ -123,7 +124,23 @@ class Task(BaseModel):
     gpu_driver: str | None = None
     gpu_utilisation: float | None = Field(default=None, description="Mean over GPUs and time, percent.")
     gpu_memory_mb: float | None = None
-    gpu_hours: float | None = None
+    gpu_hours: float | None = Field(default=None, description="Cards × hours of all attempts.")
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    nodes: int | None = None
+    node_list: str | None = None
+    cpus: int | None = Field(default=None, description="Cores over all nodes: allocated, or asked for while it waits.")
+    memory_mb: float | None = Field(default=None, description="Memory over all nodes: allocated, or asked for.")
+    gpus: int | None = Field(default=None, description="GPUs over all nodes: allocated, or asked for.")
+    restarts: int | None = Field(default=None, description="How often the scheduler started it again.")
+    time_limit_s: float | None = None
+    time_efficiency: float | None = Field(
+        default=None, description="Elapsed time of the last attempt over the time limit, 0 to 1."
+    )
+    eligible: str | None = Field(default=None, description="When it could have started; the wait counts from here.")
+    billing: float | None = Field(default=None, description="The scheduler's billing units × hours.")
+    energy_j: float | None = None
     error: TaskError | None = Field(default=None, description="What the program itself said when it failed.")
     notes: list[str] = []
     tracking_error: str = ""

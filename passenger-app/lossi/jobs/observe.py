@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossi.jobs.schedulers import JobView, TaskView
+from lossi.jobs.schedulers import Capabilities, JobView, TaskFacts, TaskView
 from lossi.runner.records import (
     CANCELLED,
     FAILED,
@@ -40,10 +41,16 @@ GRACE_S = 5.0
 LAG_S = 30.0
 """How long a scheduler may not know a job that it has just accepted."""
 
+FACTS_PATIENCE_S = 3600.0
+"""How long after its end a task stays open for what its scheduler has still to account for it."""
+
 WORST_FIRST = (UNKNOWN, FAILED, OUT_OF_MEMORY, TIMED_OUT, NODE_FAILED, PREEMPTED, CANCELLED, SUCCEEDED)
 
 FORGOTTEN = "the scheduler no longer knows it, and it left no account of its end"
 NO_ACCOUNT = "it ended without leaving its account (exit.json)"
+
+SCHEDULER_COLUMNS = ("partition", "account", "qos", "nodes", "node_list", "cpus", "memory_mb", "gpus", "gpu_type", "eligible")
+"""What the scheduler said of a task once stays when it says nothing of it now."""
 
 _STOPPED = frozenset((TIMED_OUT, OUT_OF_MEMORY, NODE_FAILED, PREEMPTED))
 
@@ -60,6 +67,10 @@ class Seen:
         When its folder was last changed, in seconds since the epoch; None: it has none, so it never started.
     view
         The scheduler's word; None: it says nothing of this task.
+    patience
+        What may be late, and how late.
+    cancelled
+        Somebody asked to stop this task.
     """
 
     task: int
@@ -69,6 +80,22 @@ class Seen:
     progress: Progress | None = None
     started_folder: float | None = None
     view: TaskView | None = None
+    patience: Patience = field(default_factory=lambda: Patience())
+    cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How late things may come from where a job runs, in seconds; and whether its scheduler accounts for tasks after their end."""
+
+    exit_s: float = GRACE_S
+    notice_s: float = GRACE_S
+    facts: bool = False
+
+    @classmethod
+    def with_(cls, able: Capabilities) -> Patience:
+        """Return that of a scheduler."""
+        return cls(able.exit_grace_s, able.notice_s, able.facts)
 
 
 @dataclass(frozen=True)
@@ -94,10 +121,11 @@ def task_state(seen: Seen, job_view: JobView | None, submitted: float | None) ->
     submitted
         Seconds since the epoch.
     """
-    if seen.exit is not None:
-        return _by_exit(seen, seen.exit)
-    if seen.view is not None:
-        return _by_view(seen, seen.view)
+    view = _present(seen)
+    if seen.exit is not None and not _is_of_earlier_attempt(seen.exit, view):
+        return _settled(seen, view, _by_exit(seen, view, seen.exit))
+    if view is not None:
+        return _settled(seen, view, _by_view(seen, view))
     if job_view is not None and job_view.known and job_view.state in FINAL_STATES:
         return _by_view(seen, TaskView(job_view.state, job_view.scheduler_state, job_view.reason))
     if job_view is not None and not job_view.known:
@@ -112,21 +140,52 @@ def task_state(seen: Seen, job_view: JobView | None, submitted: float | None) ->
     return None
 
 
-def _by_exit(seen: Seen, left: TaskExit) -> State:
+def _present(seen: Seen) -> TaskView | None:
+    """Return the scheduler's word; a task that has begun since it said "queued" is running."""
     view = seen.view
-    word = view.scheduler_state if view else ""
+    if view is None or view.state != QUEUED or view.as_of is None or seen.started_folder is None:
+        return view
+    if seen.exit is None and seen.started_folder > view.as_of:
+        return dataclasses.replace(view, state=RUNNING, scheduler_state="", reason="")
+    return view
+
+
+def _is_of_earlier_attempt(left: TaskExit, view: TaskView | None) -> bool:
+    """Return whether an account is one of an attempt after which the scheduler started the task again, or will."""
+    if view is None:
+        return False
+    if view.restarts is not None and left.attempt <= view.restarts:
+        return True
+    return view.state == QUEUED and view.as_of is not None and view.as_of > (seconds(left.ended) or view.as_of)
+
+
+def _settled(seen: Seen, view: TaskView | None, state: State) -> State:
+    """Leave a task open as long as its scheduler owes what it has accounted for it."""
+    if not state.final or not seen.patience.facts or (view is not None and view.facts is not None and view.facts.complete):
+        return state
+    ended = seconds(seen.exit.ended if seen.exit else None) or seconds(view.ended if view else None) or seen.started_folder
+    return dataclasses.replace(state, final=ended is not None and seen.now - ended >= FACTS_PATIENCE_S)
+
+
+def _by_exit(seen: Seen, view: TaskView | None, left: TaskExit) -> State:
+    # A word from before the end says nothing of it.
+    word = view.scheduler_state if view and (view.as_of is None or view.state in FINAL_STATES) else ""
     state = left.state if left.state in FINAL_STATES else UNKNOWN
     reason = left.reason
-    noticed = view is None or view.state in FINAL_STATES or seen.now - (seconds(left.ended) or 0.0) >= GRACE_S
+    since = seen.now - (seconds(left.ended) or 0.0)
+    if view is None:
+        noticed = not seen.patience.facts or since >= seen.patience.notice_s
+    else:
+        noticed = view.state in FINAL_STATES or since >= seen.patience.notice_s
     if state in (CANCELLED, FAILED) and (state == CANCELLED or left.signal is not None or left.written_by != "runner"):
         # Stopped from outside: the scheduler knows why.
-        if not noticed:
+        if not noticed and not (seen.cancelled and state == CANCELLED):
             return State(RUNNING, "it is being stopped", False, word, {"started": left.started, "host": left.host})
         if view and view.state in _STOPPED:
             state, reason = view.state, view.reason or reason
         elif left.written_by != "runner" and seen.ending is not None and seen.ending.state in FINAL_STATES:
             state, reason = seen.ending.state, seen.ending.reason or reason
-        elif left.written_by != "runner" and view and view.state == CANCELLED:
+        elif view and view.state == CANCELLED and (state == CANCELLED or left.written_by != "runner"):
             state, reason = CANCELLED, view.reason or reason
     return State(state, reason, noticed, word)
 
@@ -141,28 +200,41 @@ def _by_view(seen: Seen, view: TaskView) -> State:
         state = view.state if view.state in STATES else UNKNOWN
         return State(state, view.reason, False, view.scheduler_state, facts)
     ended = seconds(view.ended) or seen.started_folder
-    if seen.started_folder is not None and ended is not None and seen.now - ended < GRACE_S:
+    # A scheduler that says when a task started knows that it ran, even where its folder cannot be seen yet.
+    ran = seen.started_folder is not None or (view.facts is not None and view.started is not None)
+    if ran and ended is not None and seen.now - ended < seen.patience.exit_s:
         facts.pop("ended", None)
         return State(RUNNING, "waiting for its account to arrive", False, view.scheduler_state, facts)
-    reason = view.reason or (NO_ACCOUNT if seen.started_folder is not None else "")
+    reason = view.reason or (NO_ACCOUNT if ran else "")
     return State(view.state, reason, True, view.scheduler_state, facts)
 
 
 def task_row(job: PreparedJob, submitted: str | None, seen: Seen, state: State) -> Row:
     """Return the row of a task in the index, with the derived columns.
 
-    Efficiencies are shares (0..1) of what was asked for; ``gpu_hours`` = GPUs × elapsed time.
+    What the scheduler has accounted wins over what the runner measured. Efficiencies are shares (0..1) of what was allocated;
+    ``gpu_hours`` = cards × elapsed time of all attempts.
     """
-    left = seen.exit or TaskExit(seen.task, state.state)
     view = seen.view
+    # The account of an earlier attempt says nothing of the present one but which attempt that was.
+    current = seen.exit if seen.exit is not None and not _is_of_earlier_attempt(seen.exit, view) else None
+    left = current or TaskExit(seen.task, state.state, attempt=_attempt(seen, view))
+    had = (view.facts if view else None) or TaskFacts()
     ended_now = state.state in FINAL_STATES
-    started = stamp(left.started or state.facts.get("started") or (view.started if view else None))
+    accounted = view.started if view is not None and had.complete else None
+    started = stamp(accounted or left.started or state.facts.get("started") or (view.started if view else None))
     ended = stamp(left.ended or state.facts.get("ended")) if ended_now else None
     submitted = stamp(submitted)
-    elapsed = _elapsed(left, started, ended) if ended_now else None
+    last = _elapsed(left, started, ended) if ended_now else None
+    elapsed = _first(had.elapsed_s, last) if ended_now else None
     asked = job.resources
-    exit_code = left.exit_code if seen.exit else state.facts.get("exit_code")
-    signal = left.signal if seen.exit else state.facts.get("signal")
+    exit_code = left.exit_code if current else state.facts.get("exit_code")
+    signal = left.signal if current else state.facts.get("signal")
+    cpus = _first(had.cpus, asked.cpus * asked.nodes)
+    memory = _first(had.memory_mb, None if asked.memory_mb is None else asked.memory_mb * asked.nodes)
+    cpu_s, rss = _first(had.cpu_s or None, left.cpu_s), _first(had.max_rss_mb or None, left.max_rss_mb)
+    limit = _first(had.time_limit_s, asked.time_limit_s)
+    gpus = _first(had.gpus, asked.gpus * asked.nodes)
     return {
         "job_id": job.id,
         "task": seen.task,
@@ -176,22 +248,49 @@ def task_row(job: PreparedJob, submitted: str | None, seen: Seen, state: State) 
         "submitted": submitted,
         "started": started,
         "ended": ended,
-        "wait_s": _difference(submitted, started),
+        "wait_s": _difference(stamp(had.eligible) or submitted, started),
         "elapsed_s": elapsed,
-        "cpu_s": left.cpu_s,
-        "max_rss_mb": left.max_rss_mb,
-        "cpu_efficiency": _share(left.cpu_s, None if elapsed is None else elapsed * asked.cpus),
-        "memory_efficiency": _share(left.max_rss_mb, asked.memory_mb),
-        "gpu_type": left.gpu_type,
+        "cpu_s": cpu_s,
+        "max_rss_mb": rss,
+        "cpu_efficiency": _share(cpu_s, None if elapsed is None or cpus is None else elapsed * cpus),
+        "memory_efficiency": _share(rss, memory),
+        "gpu_type": _first(had.gpu_type, left.gpu_type, asked.gpu_type if asked.gpus else None),
         "gpu_driver": left.gpu_driver,
-        "gpu_utilisation": left.gpu_utilisation,
-        "gpu_memory_mb": left.gpu_memory_mb,
-        "gpu_hours": None if elapsed is None else asked.gpus * elapsed / 3600,
+        "gpu_utilisation": _first(had.gpu_utilisation, left.gpu_utilisation),
+        "gpu_memory_mb": _first(had.gpu_memory_mb, left.gpu_memory_mb),
+        "gpu_hours": _first(had.gpu_hours, None if elapsed is None else (gpus or 0) * elapsed / 3600) if ended_now else None,
         "error": None if left.error is None else json.dumps(dataclasses.asdict(left.error)),
-        "notes": json.dumps(left.notes),
+        "notes": json.dumps(left.notes) if left.notes else "[]",
         "tracking_error": left.tracking_error,
         "final": int(state.final),
+        "partition": had.partition or asked.partition,
+        "account": had.account or asked.account,
+        "qos": had.qos or asked.qos,
+        "nodes": _first(had.nodes, asked.nodes),
+        "node_list": had.node_list or None,
+        "cpus": cpus,
+        "memory_mb": memory,
+        "gpus": gpus,
+        "restarts": _first(had.restarts, left.attempt - 1),
+        "time_limit_s": limit,
+        "time_efficiency": _share(last, limit),
+        "eligible": stamp(had.eligible),
+        "billing": had.billing,
+        "energy_j": had.energy_j,
     }
+
+
+def _attempt(seen: Seen, view: TaskView | None) -> int:
+    if view is not None and view.restarts is not None:
+        return view.restarts + 1
+    return seen.exit.attempt if seen.exit is not None else 1
+
+
+def _first(*values: Any) -> Any:
+    for value in values:
+        if value is not None:
+            return value
+    return None
 
 
 def job_state(counts: Mapping[str, int]) -> str:
@@ -222,12 +321,14 @@ def utc(moment: float) -> str:
     return datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+@functools.lru_cache(maxsize=8192)  # thousands of tasks are looked at again and again, and hold the same
 def stamp(text: str | None) -> str | None:
     """Return a time in the one form of the index, whose order as text is the order in time; None for nothing or nonsense."""
     moment = seconds(text)
     return None if moment is None else utc(moment)
 
 
+@functools.lru_cache(maxsize=8192)
 def seconds(text: str | None) -> float | None:
     """Return seconds since the epoch for ISO 8601 in UTC, None for nothing or nonsense."""
     if not text:

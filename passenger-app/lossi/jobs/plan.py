@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import lossi
 from lossi import environments, notebooks, settings
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
-from lossi.jobs import observe, schedulers, sweep, ulid
+from lossi.jobs import observe, placing, schedulers, space_check, sweep, ulid
 from lossi.jobs.code import Code
 from lossi.jobs.resources import format_time
 from lossi.jobs.spec import JobSpec
@@ -46,12 +46,15 @@ class Plan:
         Parameters of each task, checked.
     warnings
         What will not be as the user may expect.
+    mounts
+        Folders of the cluster that a container sees.
     """
 
     job: PreparedJob
     rows: Sequence[Parameters]
     scheduler: schedulers.Scheduler
     warnings: list[str] = field(default_factory=list)
+    mounts: Sequence[environments.Mount] = ()
 
     def directory(self, project: Project) -> Path:
         """Return the job directory."""
@@ -59,23 +62,36 @@ class Plan:
 
 
 def make(
-    project: Project, spec: JobSpec, code: Code, *, resubmitted_from: str | None = None, idempotency_key: str | None = None
+    project: Project,
+    spec: JobSpec,
+    code: Code,
+    *,
+    dependency: str | None = None,
+    resubmitted_from: str | None = None,
+    idempotency_key: str | None = None,
 ) -> Plan:
-    """Decide everything about a job.
+    """Decide everything about a job; ``dependency`` is what it waits for, in the scheduler's words.
 
     Raises
     ------
     InvalidInput, NotFound, Forbidden, NotSupported, Unavailable
         When the job cannot run as asked for; says what to change.
     """
-    scheduler = schedulers.get(spec.scheduler)
+    scheduler = schedulers.get(spec.scheduler, spec.cluster)
     warnings: list[str] = []
     facts = _source(spec, code, warnings)
     _check_total(spec)
     rows = list(_rows(spec, facts))
     resources = spec.resources.record()
-    environment = _environment(project, spec, resources, warnings)
+    place = placing.of(scheduler, resources)
+    environment = _environment(project, spec, place, warnings)
     _check_resources(resources, scheduler, warnings)
+    if resources.nodes > 1 and spec.notebook is not None:
+        raise InvalidInput(
+            f"the job asks for {resources.nodes} nodes, a notebook runs on one",
+            hint="run a script or a command over several nodes: lossi notebook script makes one of a notebook",
+        )
+    warnings += space_check.check_space(project, len(rows))
     experiment = spec.experiment or facts.stem
     parallel = min(len(rows), spec.max_parallel or len(rows))
     job = PreparedJob(
@@ -94,18 +110,22 @@ def make(
         sweep=None if spec.sweep is None else spec.sweep.model_dump(),
         swept=[] if spec.sweep is None else list(spec.sweep.names),
         max_parallel=spec.max_parallel,
+        requeue=spec.requeue and scheduler.capabilities.requeue,
+        dependency=dependency,
+        setup=place.setup,
+        scratch=place.scratch,
         defaults=_defaults(facts),
         environment=environment,
         resources=resources,
         tracking=TrackingTarget(experiment, server_uri=_server(), publish_interval_s=publish_interval(parallel)),
         tags=dict(spec.tags),
-        request={**spec.model_dump(), "sweep": None, "scheduler": scheduler.name},
+        request={**spec.model_dump(), "sweep": None, "scheduler": scheduler.name, "cluster": scheduler.cluster},
         idempotency_key=idempotency_key,
         resubmitted_from=resubmitted_from,
         output_limit_mb=settings.load().output_limit_mb,
         lossi_version=lossi.__version__,
     )
-    return Plan(job, rows, scheduler, warnings)
+    return Plan(job, rows, scheduler, warnings, mounts=place.mounts)
 
 
 def publish_interval(parallel: int) -> float:
@@ -248,16 +268,17 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def _environment(project: Project, spec: JobSpec, resources: Resources, warnings: list[str]) -> ResolvedEnvironment:
+def _environment(project: Project, spec: JobSpec, place: placing.Place, warnings: list[str]) -> ResolvedEnvironment:
     catalog = environments.load(project.root)
-    accelerator = _accelerator(resources)
     if spec.environment is not None:
-        found = environments.resolve(catalog.get(spec.environment), accelerator=accelerator)
+        found = environments.resolve(
+            catalog.get(spec.environment), accelerator=place.accelerator, architecture=place.architecture
+        )
         _check_packages(found, spec.kind)
         return found
     for candidate in catalog.environments:
         try:
-            found = environments.resolve(candidate, accelerator=accelerator)
+            found = environments.resolve(candidate, accelerator=place.accelerator, architecture=place.architecture)
             _check_packages(found, spec.kind)
         except LossiError:
             continue
@@ -278,13 +299,6 @@ def _check_packages(environment: ResolvedEnvironment, kind: str) -> None:
             why=f"{environment.python} has no {' and no '.join(needed)}",
             hint=f"install it there: {environment.python} -m pip install {' '.join(needed)}; `lossi env check` tells what else is missing",
         )
-
-
-def _accelerator(resources: Resources) -> str:
-    if not resources.gpus:
-        return "none"
-    # AMD names its accelerators MI…; everything else that clusters name by type is NVIDIA's.
-    return "rocm" if re.match(r"(?i)(amd|mi[0-9])", resources.gpu_type or "") else "cuda"
 
 
 def _check_resources(asked: Resources, scheduler: schedulers.Scheduler, warnings: list[str]) -> None:

@@ -41,10 +41,11 @@ def preview(project: Project, plan: Plan) -> Preview:
     """Return what preparing and submitting would do; nothing is written."""
     directory = plan.directory(project)
     argv = plan.scheduler.preview(plan.job, directory)
-    text = script.render(_header(plan.job, directory, plan.scheduler.directives(plan.job, directory)))
+    text = script.render(_header(plan.job, directory, plan.scheduler.directives(plan.job, directory), plan.mounts))
     job = dataclasses.replace(plan.job, request=shown(plan.job.request), sweep=shown(plan.job.sweep))
     tasks = [shown(row) for row in plan.rows[:PREVIEWED_TASKS]]
-    return Preview(job=job, script=text, argv=argv, tasks=tasks, total=len(plan.rows), warnings=plan.warnings)
+    warnings = [*plan.warnings, *plan.scheduler.warnings(plan.job, directory)]
+    return Preview(job=job, script=text, argv=argv, tasks=tasks, total=len(plan.rows), warnings=warnings)
 
 
 def prepare(project: Project, plan: Plan, code: Code) -> tuple[PreparedJob, Path]:
@@ -142,19 +143,32 @@ def _fill(project: Project, plan: Plan, code: Code, part: Path, final: Path, tra
         records.TEMPLATE: _digest(part / records.TEMPLATE),
     }
     job = dataclasses.replace(plan.job, code=taken, tracking=tracking, digests=digests)
-    header = _header(job, final, plan.scheduler.directives(job, final))
+    header = _header(job, final, plan.scheduler.directives(job, final), plan.mounts)
     _write(part / records.SCRIPT, script.encoded(script.render(header)))
     _write(part / records.SPEC, records.dump(job))
     (part / records.TASK_FOLDER).mkdir(mode=0o750)
     return job
 
 
-def _header(job: PreparedJob, directory: Path, directives: Sequence[str]) -> script.Header:
+def _header(
+    job: PreparedJob, directory: Path, directives: Sequence[str], mounts: Sequence[environments.Mount] = ()
+) -> script.Header:
     environment = job.environment
     runner = [environment.python, os.fspath(directory / records.RUNNER), "run", "--job", os.fspath(directory)]
-    binds = [] if environment.kind == "local" else _binds(job, directory)
+    binds = [] if environment.kind == "local" else [*_binds(job, directory), *mounts]
     argv = environments.command(environment, runner, binds=binds)
-    return script.Header(job.id, directory, job.tasks, argv, environment.kind, environment.variables, directives)
+    return script.Header(
+        job.id,
+        directory,
+        job.tasks,
+        argv,
+        environment.kind,
+        environment.variables,
+        directives,
+        nodes=job.resources.nodes,
+        setup=job.setup,
+        scratch=job.scratch,
+    )
 
 
 def _binds(job: PreparedJob, directory: Path) -> list[Path | environments.Mount]:

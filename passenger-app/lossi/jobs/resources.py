@@ -87,12 +87,21 @@ def _word(value: str | None) -> str | None:
 Word = Annotated[str | None, AfterValidator(_word)]
 
 
+def _constraint(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"[A-Za-z0-9_\[\]()&|*:.=-]{1,128}", value):
+        raise ValueError("names of features joined by & and |")
+    return value
+
+
+Constraint = Annotated[str | None, AfterValidator(_constraint)]
+
+
 class Resources(BaseModel):
     """What each task of a job asks for."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    cpus: int = Field(default=1, ge=1, le=65536, description="Cores.")
+    cpus: int = Field(default=1, ge=1, le=65536, description="Cores; of each node, as are memory and GPUs.")
     memory: Annotated[int, _from_text(parse_memory), Field(ge=1, le=MOST_MEMORY_MB)] | None = Field(
         default=None, description="Memory: `8G`, `500M` or a number of MiB; unset: what the scheduler gives by default."
     )
@@ -106,6 +115,9 @@ class Resources(BaseModel):
     partition: Word = Field(default=None, description="Partition.")
     account: Word = Field(default=None, description="Account that pays.")
     qos: Word = Field(default=None, description="Quality of service.")
+    constraint: Constraint = Field(
+        default=None, description="Features that the nodes must have, as Slurm writes them: `a100&nvlink`."
+    )
 
     def record(self) -> records.Resources:
         """Return the form in which they lie in ``spec.json`` (MiB, seconds)."""

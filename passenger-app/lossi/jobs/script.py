@@ -41,6 +41,12 @@ class Header:
         Environment variables that the catalogue sets.
     directives
         Comment lines for the scheduler, such as ``#SBATCH --time=60``.
+    nodes
+        Nodes of one task; on those beyond the first the script is started once more, through srun.
+    setup
+        Lines of POSIX sh that the site has its jobs run before the environment starts; the site's own trusted text.
+    scratch
+        Node-local folder for temporary files, in which ``$SLURM_JOB_ID`` and ``$USER`` are replaced; None: as TMPDIR says.
     """
 
     job_id: str
@@ -50,6 +56,9 @@ class Header:
     kind: str = "local"
     variables: Mapping[str, str] = field(default_factory=dict)
     directives: Sequence[str] = ()
+    nodes: int = 1
+    setup: Sequence[str] = ()
+    scratch: str | None = None
 
 
 def render(header: Header) -> str:
@@ -58,14 +67,20 @@ def render(header: Header) -> str:
     Raises
     ------
     InvalidInput
-        When a value cannot be written into a script: a NUL, a directive of more than one line, a name that is no variable's.
+        When a value cannot be written into a script: a NUL, a directive or a set-up line of more than one line, a name that is
+        no variable's, a scratch folder with other variables in it.
     """
     lines = ["#!/bin/sh", *(_directive(line) for line in header.directives)]
     lines.append("# Started by the scheduler once per task of a Lossi job. Only the next lines differ between jobs.")
-    lines.append(f"job_id={_job_id(header.job_id)}")
-    lines.append(f"job_directory={_quoted(os.fspath(header.directory))}")
-    lines.append(f"tasks={int(header.tasks)}")
-    lines.append(f"kind={_kind(header.kind)}")
+    lines.append(f"lossi_job_id={_job_id(header.job_id)}")
+    lines.append(f"lossi_directory={_quoted(os.fspath(header.directory))}")
+    lines.append(f"lossi_tasks={int(header.tasks)}")
+    lines.append(f"lossi_nodes={int(header.nodes)}")
+    lines.append(f"lossi_kind={_kind(header.kind)}")
+    lines.append(f"lossi_scratch={_scratch(header.scratch)}")
+    lines.append(f"lossi_setup={len(header.setup)}")
+    if header.setup:
+        lines += ["site_setup() {", *(f"    set_up {_line(line)} || return" for line in header.setup), "}"]
     for name, value in sorted(header.variables.items()):
         if not _VARIABLE.fullmatch(name):
             raise InvalidInput(
@@ -97,6 +112,25 @@ def _kind(text: str) -> str:
     if text not in ("local", "apptainer"):
         raise InvalidInput(f"{text!r} is no way to start an environment")
     return text
+
+
+def _scratch(text: str | None) -> str:
+    if text is None:
+        return "''"
+    rest = text.replace("$SLURM_JOB_ID", "").replace("$USER", "")
+    if not text.startswith("/") or "$" in rest or any(ord(character) < 32 for character in text):
+        raise InvalidInput(
+            f"{text!r} cannot be the folder for temporary files",
+            why="it must be an absolute path, with no variables but $SLURM_JOB_ID and $USER",
+            hint="correct `scratch` of the cluster in the site file",
+        )
+    return _quoted(text)
+
+
+def _line(text: str) -> str:
+    if any(ord(character) < 32 and character != "\t" for character in text):
+        raise InvalidInput(f"{text!r} cannot be a line of a script", hint="correct `setup` of the cluster in the site file")
+    return _quoted(text)
 
 
 def _quoted(text: str) -> str:

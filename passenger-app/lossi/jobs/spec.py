@@ -38,6 +38,20 @@ Argument = Annotated[str, AfterValidator(_no_nul)]
 PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
 
 
+class Dependency(BaseModel):
+    """Another job of the project that must have ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    job: Annotated[str, Field(min_length=3, max_length=26, pattern="^[0-9a-z]+$")] = Field(
+        description="Its id, or the first or last characters of it."
+    )
+    condition: Literal["ok", "any", "not_ok"] = Field(
+        default="ok",
+        description="ok: all its tasks succeeded, else this job is cancelled; any: however it ended; not_ok: it failed.",
+    )
+
+
 class JobSpec(BaseModel):
     """A job as asked for: what to run (one of notebook, script and command), with which parameters, where and how."""
 
@@ -65,7 +79,19 @@ class JobSpec(BaseModel):
     )
     tags: dict[str, Annotated[str, Field(max_length=8000)]] = Field(default={}, description="Tags for every run.")
     max_parallel: int | None = Field(default=None, ge=1, le=1_000_000, description="At most this many tasks at once.")
-    scheduler: Line | None = Field(default=None, max_length=64, description="Scheduler; unset: the default one.")
+    scheduler: Line | None = Field(
+        default=None,
+        max_length=64,
+        description="How it is handed over: local, slurm_cli, slurm_rest or slurm_pyslurm; unset: the cluster's own way.",
+    )
+    cluster: Line | None = Field(default=None, max_length=64, description="Cluster; unset: the default one.")
+    after: list[Dependency] = Field(
+        default=[], max_length=100, description="Jobs that must have ended before this one starts, all of them."
+    )
+    requeue: bool = Field(
+        default=True,
+        description="Start a task again, in the same run, when a node failed or a job of higher priority took its place.",
+    )
 
     @property
     def kind(self) -> Literal["notebook", "script", "command"]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lossi.errors import Conflict, LossiError, Unavailable
-from lossi.jobs import keys, listing, plan, preparer, schedulers, ulid, watching
+from lossi.jobs import dependencies, keys, listing, plan, preparer, schedulers, ulid, watching
 from lossi.jobs.code import Code, LiveCode
 from lossi.jobs.keys import Claim
 from lossi.jobs.models import Job, Preview
@@ -30,7 +30,8 @@ def preview(project: Project, spec: JobSpec) -> Preview:
     LossiError
         Whatever `submit` would refuse.
     """
-    return preview_plan(project, plan.make(project, spec, LiveCode(project)))
+    made = plan.make(project, spec, LiveCode(project), dependency=dependencies.expression(project, spec))
+    return preview_plan(project, made)
 
 
 def submit(
@@ -67,7 +68,7 @@ def submit(
     """
     source = code or LiveCode(project)
     if idempotency_key is None:
-        return _submit_new(project, plan.make(project, spec, source, resubmitted_from=resubmitted_from), source)
+        return _submit_new(project, _made(project, spec, source, resubmitted_from), source)
     keys.check(idempotency_key)
     digest = spec.digest() + (f"+{resubmitted_from}" if resubmitted_from else "")
     deadline = time.monotonic() + WAIT_S
@@ -78,7 +79,7 @@ def submit(
             if job is not None:
                 return job
         if found is None or (found.is_free and not (project.jobs / found.job_id).is_dir()) or not found.job_id:
-            made = plan.make(project, spec, source, resubmitted_from=resubmitted_from, idempotency_key=idempotency_key)
+            made = _made(project, spec, source, resubmitted_from, idempotency_key)
             warm(made)  # before the claim, so that nobody waits longer for another's than for their own
             mine = keys.claim(project, idempotency_key, made.job.id, digest, after=found)
             if mine is not None:
@@ -89,6 +90,11 @@ def submit(
                 hint="ask again with the same key in a few seconds",
             )
         time.sleep(0.05)
+
+
+def _made(project: Project, spec: JobSpec, code: Code, resubmitted_from: str | None, key: str | None = None) -> Plan:
+    waits_for = dependencies.expression(project, spec)
+    return plan.make(project, spec, code, dependency=waits_for, resubmitted_from=resubmitted_from, idempotency_key=key)
 
 
 def _of_earlier(project: Project, key: str, found: Claim, digest: str) -> Job | None:
@@ -112,7 +118,7 @@ def _of_earlier(project: Project, key: str, found: Claim, digest: str) -> Job | 
         return None
     job = watching.read_spec(directory)
     try:
-        return _hand_over(project, job, directory, schedulers.get(job.request.get("scheduler")))
+        return _hand_over(project, job, directory, watching.scheduler_of(job, None))
     except LossiError:
         with suppress(LossiError):
             keys.abandon(project, key, mine)
@@ -134,12 +140,20 @@ def _submit_claimed(project: Project, made: Plan, code: Code, key: str, mine: Cl
 def _submit_new(project: Project, made: Plan, code: Code) -> Job:
     made.scheduler.preview(made.job, made.directory(project))  # refuses before anything is written
     job, directory = prepare(project, made, code)
-    return _hand_over(project, job, directory, made.scheduler)
+    return _hand_over(project, job, directory, made.scheduler, fresh=True)
 
 
-def _hand_over(project: Project, job: PreparedJob, directory: Path, scheduler: schedulers.Scheduler) -> Job:
+def _hand_over(
+    project: Project, job: PreparedJob, directory: Path, scheduler: schedulers.Scheduler, *, fresh: bool = False
+) -> Job:
     try:
         record = scheduler.submit(job, directory)
+    except schedulers.NotSubmitted:
+        if fresh:
+            discard(directory)
+        else:  # an earlier process may have handed it over
+            _leave(directory)
+        raise
     except Unavailable as error:
         # It may have been accepted all the same. If that cannot be found out now, the next look at the project will.
         try:

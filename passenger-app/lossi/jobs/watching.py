@@ -7,14 +7,16 @@ read before the one short transaction that writes. Touches ``.lossi/jobs`` and `
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 import pwd
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from lossi.errors import LossiError, Unavailable
 from lossi.files import atomic, permissions
@@ -25,7 +27,9 @@ from lossi.jobs.prepare import remove_left_behind
 from lossi.projects import Project
 from lossi.projects import index as store
 from lossi.runner import records
-from lossi.runner.records import FAILED, QUEUED, UNKNOWN, PreparedJob, SubmissionRecord
+from lossi.runner.records import FAILED, QUEUED, UNKNOWN, CancelRequest, PreparedJob, SubmissionRecord
+
+R = TypeVar("R")
 
 NEVER_SUBMITTED = "was prepared but never submitted"
 GONE = "its directory is gone: removed, or purged by the filesystem's policy"
@@ -164,7 +168,7 @@ def look(project: Project, connection: sqlite3.Connection, *, again: Sequence[st
             opened.append(found)
         elif found is not None:
             changes.append(Change(found))
-    views = _poll([one for one in opened if one.own], stale)
+    views = _poll(connection, [one for one in opened if one.own], stale)
     changes += [_changed(connection, one, views.get(one.job.id)) for one in opened]
     for job_id in sorted(set(known) - set(present)):
         if known[job_id] not in records.FINAL_STATES:
@@ -219,7 +223,7 @@ def _settle(job: PreparedJob, directory: Path, own: bool, stale: list[str]) -> S
     if preparer.at_work(directory) or not own:
         return index.job_row(job, None, QUEUED, "", "it is being submitted")
     try:
-        found = schedulers.get(job.request.get("scheduler")).find(job.id)
+        found = scheduler_of(job, None).find(job.id)
     except LossiError as error:
         stale.append(str(error))
         return index.job_row(job, None, QUEUED, "", "whether it was submitted is not known yet")
@@ -232,18 +236,38 @@ def _settle(job: PreparedJob, directory: Path, own: bool, stale: list[str]) -> S
     return found
 
 
-def _poll(opened: Sequence[_Open], stale: list[str]) -> dict[str, schedulers.JobView]:
+def _poll(connection: sqlite3.Connection, opened: Sequence[_Open], stale: list[str]) -> dict[str, schedulers.JobView]:
     """Ask each scheduler once about all its jobs."""
-    by_scheduler: dict[str, list[schedulers.Handle]] = {}
+    by_scheduler: dict[tuple[str, str | None], list[schedulers.Handle]] = {}
     for one in opened:
-        by_scheduler.setdefault(one.submission.scheduler, []).append(handle(one.job, one.directory, one.submission))
+        found = handle(one.job, one.directory, one.submission, settled=index.settled(connection, one.job.id))
+        by_scheduler.setdefault((one.submission.scheduler, one.submission.cluster), []).append(found)
     views: dict[str, schedulers.JobView] = {}
-    for name, handles in by_scheduler.items():
+    for (name, cluster), handles in by_scheduler.items():
         try:
-            views |= schedulers.get(name).poll(handles)
+            views |= _scheduler(name, cluster).poll(handles)
         except LossiError as error:
             stale.append(str(error))
+    stale += sorted({view.stale for view in views.values() if view.stale})
     return views
+
+
+def scheduler_of(job: PreparedJob, submission: SubmissionRecord | None) -> schedulers.Scheduler:
+    """Return the scheduler that a job was or is to be submitted to.
+
+    Raises
+    ------
+    LossiError
+        When it is not known here.
+    """
+    if submission is not None:
+        return _scheduler(submission.scheduler, submission.cluster)
+    return _scheduler(job.request.get("scheduler"), job.request.get("cluster"))
+
+
+def _scheduler(name: str | None, cluster: str | None) -> schedulers.Scheduler:
+    # A job on a cluster is asked for through whatever door the cluster has now.
+    return schedulers.get(None if name in schedulers.SLURM else name, cluster if name in schedulers.SLURM else None)
 
 
 def _changed(connection: sqlite3.Connection, one: _Open, view: schedulers.JobView | None) -> Change:
@@ -252,21 +276,64 @@ def _changed(connection: sqlite3.Connection, one: _Open, view: schedulers.JobVie
     settled = index.settled(connection, job.id)
     before = index.unsettled(connection, job.id)
     folders = _folders(one.directory)
+    place = os.path.join(one.directory, records.TASK_FOLDER)  # noqa: PTH118 a Path for each of thousands takes too long
     views = dict(view.tasks) if view else {}
+    waiting = _Waiting(view)
+    patience = _patience(one)
     whole_job_ended = view is not None and view.known and view.state in records.FINAL_STATES
     numbers = range(job.tasks) if whole_job_ended else sorted({*folders, *views, *before})
+    cancelled = _cancelled(one.directory)
     rows: list[Row] = []
     for number in numbers:
         if number in settled or not 0 <= number < job.tasks:
             continue
-        seen = _seen(one.directory, number, now, number in folders, views.get(number))
+        word = views.get(number) or waiting.word(number)
+        earlier = before.get(number)
+        if word is None and earlier is not None and earlier["state"] in records.FINAL_STATES and not _is_overdue(earlier, now):
+            continue  # it has ended, and its scheduler has not yet accounted for it
+        stopped = cancelled is not None and (cancelled.tasks is None or number in cancelled.tasks)
+        seen = _seen(
+            f"{place}/{number}" if number in folders else None, Seen(number, now, view=word, patience=patience, cancelled=stopped)
+        )
         state = observe.task_state(seen, view, observe.seconds(one.submission.submitted))
-        if state is None or (view is None and not state.final and number in before):
+        if state is None or (view is None and not state.final and earlier is not None):
             continue  # nothing new, or nobody to ask who knows better than the index
         row = observe.task_row(job, one.submission.submitted, seen, state)
-        if row != before.get(number):
+        if earlier is not None and (word is None or word.facts is None):
+            row |= {name: earlier[name] for name in observe.SCHEDULER_COLUMNS if earlier.get(name) is not None}
+        if row != earlier:
             rows.append(row)
     return Change(_row(one, view, now), rows)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """What a scheduler says of the tasks that wait, without one record for each."""
+
+    view: schedulers.JobView | None
+
+    def word(self, number: int) -> schedulers.TaskView | None:
+        if self.view is None or not any(number in span for span in self.view.waiting):
+            return None
+        return schedulers.TaskView(QUEUED, self.view.scheduler_state, self.view.reason, as_of=self.view.as_of)
+
+
+def _patience(one: _Open) -> observe.Patience:
+    if not one.own:
+        return observe.Patience()
+    try:
+        return observe.Patience.with_(scheduler_of(one.job, one.submission).capabilities)
+    except LossiError:
+        return observe.Patience()
+
+
+def _is_overdue(task: Mapping[str, Any], now: float) -> bool:
+    ended = observe.seconds(task["ended"])
+    return ended is None or now - ended >= observe.FACTS_PATIENCE_S
+
+
+def _cancelled(directory: Path) -> CancelRequest | None:
+    return records.load_optional(CancelRequest, directory / records.CANCEL)
 
 
 def _row(one: _Open, view: schedulers.JobView | None, now: float) -> Row:
@@ -278,7 +345,7 @@ def _row(one: _Open, view: schedulers.JobView | None, now: float) -> Row:
             state, reason = UNKNOWN, observe.FORGOTTEN
         elif view.state in (QUEUED, UNKNOWN):
             reason = view.reason
-    return index.job_row(one.job, one.submission, state, word, reason)
+    return index.job_row(one.job, one.submission, state, word, reason, view.expected_start if view is not None else None)
 
 
 def _folders(directory: Path) -> set[int]:
@@ -289,20 +356,26 @@ def _folders(directory: Path) -> set[int]:
         return set()
 
 
-def _seen(directory: Path, number: int, now: float, has_folder: bool, view: schedulers.TaskView | None) -> Seen:
-    if not has_folder:
-        return Seen(number, now, view=view)
-    place = directory / records.TASK_FOLDER / str(number)
-    left = records.load_optional(records.TaskExit, place / records.EXIT)
+def _seen(folder: str | None, said: Seen) -> Seen:
+    """Return what is known of a task: what its scheduler said, and what lies in its folder; None: it has none."""
+    if folder is None:
+        return said
+    left = _left(records.TaskExit, folder, records.EXIT)
     if left is not None:
-        ending = records.load_optional(records.Ending, place / records.ENDING) if left.written_by != "runner" else None
-        return Seen(number, now, left, ending, started_folder=now, view=view)
-    progress = records.load_optional(records.Progress, place / records.PROGRESS) if view is None else None
+        ending = _left(records.Ending, folder, records.ENDING) if left.written_by != "runner" else None
+        return dataclasses.replace(said, exit=left, ending=ending, started_folder=said.now)
+    progress = _left(records.Progress, folder, records.PROGRESS) if said.view is None else None
     try:
-        changed = place.stat().st_mtime
+        changed = os.stat(folder).st_mtime  # noqa: PTH116 a Path for each of thousands takes too long
     except OSError:
-        changed = now
-    return Seen(number, now, progress=progress, started_folder=changed, view=view)
+        changed = said.now
+    return Seen(said.task, said.now, None, None, progress, changed, said.view, said.patience, said.cancelled)
+
+
+def _left(kind: type[R], folder: str, name: str) -> R | None:
+    """Return a record that a task left; None where it has not (yet)."""
+    path = f"{folder}/{name}"
+    return records.load_optional(kind, Path(path)) if os.path.lexists(path) else None
 
 
 def _gone(connection: sqlite3.Connection, job_id: str) -> Change:
@@ -331,9 +404,12 @@ def _unreadable(directory: Path, reason: str) -> Row:
     return index.unreadable_row(directory.name, observe.utc(ulid.moment(directory.name)), owner, reason)
 
 
-def handle(job: PreparedJob, directory: Path, submission: SubmissionRecord) -> schedulers.Handle:
+def handle(
+    job: PreparedJob, directory: Path, submission: SubmissionRecord, *, settled: Collection[int] = frozenset()
+) -> schedulers.Handle:
     """Return how a scheduler is asked about a job."""
-    return schedulers.Handle(job.id, submission.scheduler_id, directory, job.tasks)
+    submitted = observe.seconds(submission.submitted)
+    return schedulers.Handle(job.id, submission.scheduler_id, directory, job.tasks, submitted, settled)
 
 
 def read_spec(directory: Path) -> PreparedJob:

@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     ended TEXT,
     sweep INTEGER NOT NULL DEFAULT 0,
     resubmitted_from TEXT,
+    expected_start TEXT,                        -- of a job that waits, where the scheduler says it
     refreshed REAL NOT NULL DEFAULT 0           -- seconds since the epoch of the last look at the scheduler
 );
 CREATE INDEX IF NOT EXISTS jobs_created ON jobs (created);
@@ -69,6 +70,20 @@ CREATE TABLE IF NOT EXISTS tasks (
     notes TEXT NOT NULL DEFAULT '[]',
     tracking_error TEXT NOT NULL DEFAULT '',
     final INTEGER NOT NULL DEFAULT 0,
+    partition TEXT,
+    account TEXT,
+    qos TEXT,
+    nodes INTEGER,
+    node_list TEXT,
+    cpus INTEGER,                               -- allocated, over all nodes, as are memory and GPUs
+    memory_mb REAL,
+    gpus INTEGER,
+    restarts INTEGER,
+    time_limit_s REAL,
+    time_efficiency REAL,                       -- 0..1: elapsed_s of the last attempt / time_limit_s
+    eligible TEXT,
+    billing REAL,                               -- the scheduler's billing units × hours
+    energy_j REAL,
     PRIMARY KEY (job_id, task)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tasks_open ON tasks (job_id) WHERE final = 0;
@@ -123,7 +138,8 @@ CREATE TABLE IF NOT EXISTS refused_snapshots (
 ) WITHOUT ROWID;
 """
 
-VERSION = 1
+VERSION = 2
+"""1: the engine on one machine. 2: what a cluster accounts for a task."""
 
 
 def connect(project: Project) -> sqlite3.Connection:
@@ -146,12 +162,32 @@ def connect(project: Project) -> sqlite3.Connection:
         connection.execute("PRAGMA trusted_schema=OFF")
         if connection.execute("PRAGMA user_version").fetchone()[0] < VERSION:
             connection.execute("PRAGMA journal_mode=DELETE")
-            connection.executescript(f"BEGIN IMMEDIATE;{SCHEMA}PRAGMA user_version={VERSION};COMMIT;")
+            _bring_up_to_date(connection)
             project.share(project.index)
     except sqlite3.Error as error:
         connection.close()
         raise _explained(error, project) from error
     return connection
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new index, and add to an older one the columns that it lacks."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in SCHEMA.split(";\n"):
+            connection.execute(statement)
+        with contextlib.closing(sqlite3.connect(":memory:")) as model:
+            model.executescript(SCHEMA)
+            for table in ("jobs", "tasks"):
+                present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+                for _, name, kind, *_ in model.execute(f"PRAGMA table_info({table})"):
+                    if name not in present:
+                        connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
+        connection.execute(f"PRAGMA user_version={VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
 
 
 @contextlib.contextmanager

@@ -39,6 +39,8 @@ class Belonging:
     experiment: str = "Default"
     artifact_location: str = ""
     relocation: Optional[Relocation] = None
+    earlier_params: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What an earlier attempt has logged, by run: kept where this one logs nothing else under the same key."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def amend_live(connection: sqlite3.Connection, belonging: Belonging) -> None:
         belonging.relocation.rewrite(connection)
     for run in store.runs(connection):
         _mark(connection, run, belonging)
+        store.add_params(connection, run.id, belonging.earlier_params.get(run.id, {}))
 
 
 def finalise(connection: sqlite3.Connection, belonging: Belonging, ended: Ended) -> List[store.Run]:
@@ -87,6 +90,7 @@ def finalise(connection: sqlite3.Connection, belonging: Belonging, ended: Ended)
             found = [_create(connection, belonging, ended)]
         for run in found:
             _mark(connection, run, belonging)
+            store.add_params(connection, run.id, belonging.earlier_params.get(run.id, {}))
             if not run.nested:
                 store.add_params(connection, run.id, belonging.params)
             status, end_ms = status_at_end(run, ended)
@@ -95,8 +99,11 @@ def finalise(connection: sqlite3.Connection, belonging: Belonging, ended: Ended)
         return store.runs(connection)
 
 
-def resume(connection: sqlite3.Connection, belonging: Belonging) -> Optional[str]:
-    """Let the task's own run of an earlier attempt go on; return its id, None when there is none.
+def resume(connection: sqlite3.Connection, now_ms: int) -> Tuple[Optional[str], Dict[str, Dict[str, str]]]:
+    """Let the task's own run of an earlier attempt go on; return its id (None when there is none) and all runs' params.
+
+    The params are taken out of the store, because MLflow refuses to log another value for a key that is there; they go back
+    for `Belonging.earlier_params`. Other runs that the earlier attempt had open are ended: nobody will go on with them.
 
     Raises
     ------
@@ -105,13 +112,15 @@ def resume(connection: sqlite3.Connection, belonging: Belonging) -> Optional[str
     """
     store.check(connection)
     found = store.runs(connection)
-    if not found or found[0].nested:
-        return None
+    own = found[0].id if found and not found[0].nested else None
     with store.transaction(connection):
-        store.revive(connection, found[0].id)
+        params = {run.id: store.take_params(connection, run.id) for run in found}
         for run in found:
-            store.forget_params(connection, run.id, belonging.params)
-    return found[0].id
+            if run.id == own:
+                store.revive(connection, run.id)
+            elif run.end_ms is None:
+                store.end_run(connection, run.id, store.KILLED, now_ms)
+    return own, params
 
 
 def status_at_end(run: store.Run, ended: Ended) -> Tuple[str, int]:

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Optional
 
 from . import outputs, places, records
 from .progress import ProgressFile
+from .ranks import Lost, Ranks
 from .records import PreparedJob, TaskError
 from .signals import Signals
 
@@ -38,6 +39,10 @@ class Attempt:
     """Whether the payload was told to stop."""
     failed_s: Optional[float] = None
     """When things went wrong, seconds since the epoch."""
+    ranks: Optional[Ranks] = None
+    """The processes on the task's further nodes, for the one that looks after them."""
+    lost: Optional[Lost] = None
+    """The one of them because of which the task ends."""
 
     @property
     def working_directory(self) -> Path:
@@ -54,6 +59,9 @@ class Attempt:
         """Return why it was told to stop."""
         found = records.load_optional(records.Ending, self.places.task / records.ENDING)
         if found is None or found.state not in records.FINAL_STATES:
+            if self.lost is not None:
+                state = self.lost.exit.state
+                return records.Ending(state if state in records.FINAL_STATES else records.FAILED, self.lost.reason)
             return records.Ending(records.CANCELLED, "stopped by a signal")
         return found
 

@@ -1,7 +1,7 @@
 """What nvidia-smi and rocm-smi say about the GPUs of a task, where one of them is on PATH.
 
 Only the devices that the task may see are counted: ``CUDA_VISIBLE_DEVICES`` for NVIDIA, ``ROCR_VISIBLE_DEVICES`` or
-``HIP_VISIBLE_DEVICES`` for AMD, by number or by (the beginning of) the UUID.
+``HIP_VISIBLE_DEVICES`` for AMD, by number or by (the beginning of) the UUID; under Slurm else those that it names, or none.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import List, Mapping, Optional, Sequence
 NVIDIA_QUERY = "--query-gpu=index,uuid,name,driver_version,utilization.gpu,memory.used"
 ROCM_OPTIONS = ("--showproductname", "--showuniqueid", "--showdriverversion", "--showuse", "--showmeminfo", "vram", "--json")
 TIMEOUT_S = 20.0
+SLURM_VARIABLES = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,14 @@ class Meter:
         self.visible: Optional[List[str]] = None
         for name, variables in (
             ("nvidia-smi", ("CUDA_VISIBLE_DEVICES",)),
-            ("rocm-smi", ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")),
+            ("rocm-smi", ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")),
         ):
             tool = shutil.which(name, path=path)
-            visible = next((listed(environment[key]) for key in variables if key in environment), None)
+            known = next((key for key in (*variables, *SLURM_VARIABLES) if key in environment), None)
+            # A Slurm job that was given no GPU may still see the node's, where the site does not hide them.
+            given = "" if "SLURM_JOB_ID" in environment else None
+            value = given if known is None else environment[known]
+            visible = None if value is None else listed(value)
             if tool and visible != []:
                 options = [NVIDIA_QUERY, "--format=csv,noheader,nounits"] if name == "nvidia-smi" else list(ROCM_OPTIONS)
                 self.argv, self.visible = [tool, *options], visible

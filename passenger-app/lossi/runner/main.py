@@ -1,4 +1,4 @@
-"""The runner's command line: ``run --job DIR --task N [--attempt K]``, and two children of its own, ``notebook`` and ``client``."""
+"""The runner's command line: ``run --job DIR --task N [--attempt K] [--rank R]``, and two children of its own, ``notebook`` and ``client``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Dict, List
 
-USAGE = "usage: python3 runner.pyz run --job DIR --task N [--attempt K]"
+USAGE = "usage: python3 runner.pyz run --job DIR --task N [--attempt K] [--rank R]"
 
 
 def main() -> int:
@@ -23,9 +23,9 @@ def main() -> int:
         return client.main()
     try:
         options = parsed(arguments)
-        number, attempt = int(options["--task"]), int(options.get("--attempt", "1"))
-        if number < 0 or attempt < 1:
-            raise ValueError("--task counts from 0, --attempt from 1")
+        number, attempt, rank = int(options["--task"]), int(options.get("--attempt", "1")), int(options.get("--rank", "0"))
+        if number < 0 or attempt < 1 or rank < 0:
+            raise ValueError("--task and --rank count from 0, --attempt from 1")
     except (KeyError, ValueError) as error:
         print(f"{USAGE} ({error})", file=sys.stderr)
         return 2
@@ -35,7 +35,7 @@ def main() -> int:
     signals = Signals()
     from . import task
 
-    return task.run(Path(os.path.abspath(options["--job"])), number, attempt, signals)
+    return task.run(Path(os.path.abspath(options["--job"])), number, attempt, signals, rank)
 
 
 def parsed(arguments: List[str]) -> Dict[str, str]:
@@ -51,7 +51,7 @@ def parsed(arguments: List[str]) -> Dict[str, str]:
     if arguments[:1] != ["run"] or len(arguments) % 2 == 0:
         raise ValueError("unknown command")
     options = dict(zip(arguments[1::2], arguments[2::2]))  # noqa: B905 - Python 3.9
-    unknown = set(options) - {"--job", "--task", "--attempt"}
+    unknown = set(options) - {"--job", "--task", "--attempt", "--rank"}
     if unknown:
         raise ValueError(f"unknown option {sorted(unknown)[0]}")
     for needed in ("--job", "--task"):

@@ -29,11 +29,15 @@ class Places:
         ``tasks/<n>`` in it.
     work
         A private folder on node-local disk, removed at the end. Resolved: no links on the way.
+    rank
+        Which of the task's processes: 0 is the first node's, the others leave nothing of their own in ``task`` but files of
+        the user's.
     """
 
     job: Path
     task: Path
     work: Path
+    rank: int = 0
 
     @property
     def code(self) -> Path:
@@ -66,6 +70,26 @@ class Places:
         return self.task / records.OUTPUT_FOLDER
 
     @property
+    def collected(self) -> Path:
+        """Where new files of the working directory are kept: each rank's have a folder of their own."""
+        return self.output / f"rank{self.rank}" if self.rank else self.output
+
+    @property
+    def log(self) -> Path:
+        """What this process and its payload print."""
+        return self.task / (f"{records.LOG}.rank{self.rank}" if self.rank else records.LOG)
+
+    @property
+    def progress(self) -> Path:
+        """``progress.json``."""
+        return (self.work if self.rank else self.task) / records.PROGRESS
+
+    @property
+    def use(self) -> Path:
+        """``use.jsonl``."""
+        return (self.work if self.rank else self.task) / records.USE
+
+    @property
     def notebook(self) -> Path:
         """The executed notebook."""
         return self.task / records.OUTPUT_NOTEBOOK
@@ -87,7 +111,7 @@ class Places:
         shutil.rmtree(self.work, onerror=retry)
 
 
-def make(job: Path, task: int, environment: Mapping[str, str]) -> Places:
+def make(job: Path, task: int, environment: Mapping[str, str], rank: int = 0) -> Places:
     """Make the folders of a task.
 
     Raises
@@ -111,7 +135,7 @@ def make(job: Path, task: int, environment: Mapping[str, str]) -> Places:
             work = Path(tempfile.mkdtemp(prefix="lossi-", dir=resolved))  # 0700
             for inner in ("code", "tmp", "jupyter"):
                 (work / inner).mkdir(mode=0o700)
-            return Places(job, folder, work)
+            return Places(job, folder, work, rank)
         except OSError as error:
             problem = f"{resolved}: {error.strerror or error}"
     raise TaskFailure(f"there is no node-local folder to work in ({problem}): set TMPDIR to one")

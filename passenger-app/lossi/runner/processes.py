@@ -67,10 +67,14 @@ class Family:
     ----------
     job_id, task
         The values of ``LOSSI_JOB_ID`` and ``LOSSI_TASK`` that mark the task's processes.
+    rank
+        That of ``LOSSI_NODE_RANK``, for a task of several nodes (two of which may be one machine); None: does not matter.
     """
 
-    def __init__(self, job_id: str, task: int) -> None:
+    def __init__(self, job_id: str, task: int, rank: Optional[int] = None) -> None:
         self.marks = {f"LOSSI_JOB_ID={job_id}".encode(), f"LOSSI_TASK={task}".encode()}
+        if rank is not None:
+            self.marks.add(f"LOSSI_NODE_RANK={rank}".encode())
         self.me = os.getpid()
         self._marked: Dict[Tuple[int, int], bool] = {}
 

@@ -160,14 +160,14 @@ class Publisher:
     ``problem`` until a later snapshot succeeds.
     """
 
-    def __init__(self, store: Path, task_folder: Path, *, interval_s: float, amend: Amend) -> None:
+    def __init__(self, store: Path, task_folder: Path, *, interval_s: float, amend: Amend, first_seq: int = 0) -> None:
         self.store = store
         self.task_folder = task_folder
         self.interval_s = interval_s
         self.amend = amend
         self.problem = ""
         earlier = snapshots(task_folder)
-        self._seq = earlier[-1][0] if earlier else 0
+        self._seq = max(first_seq, earlier[-1][0] if earlier else 0)
         self._seen = state_of(store)
         self._next = time.monotonic() + min(interval_s, FIRST_S)
         self._thread: Optional[threading.Thread] = None

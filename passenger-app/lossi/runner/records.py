@@ -44,6 +44,8 @@ EXIT = "exit.json"
 ENDING = "ending.json"
 USE = "use.jsonl"
 LOG = "log"
+RANKS = "ranks.jsonl"
+"""What the processes on a task's further nodes say of their end, while it runs."""
 OUTPUT_NOTEBOOK = "output.ipynb"
 OUTPUT_FOLDER = "out"
 SNAPSHOT_PATTERN = "tracking-{seq:08d}-{digest}.db"
@@ -128,6 +130,8 @@ class Resources:
     partition: Optional[str] = None
     account: Optional[str] = None
     qos: Optional[str] = None
+    constraint: Optional[str] = None
+    """Features that the nodes must have, as Slurm writes them."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,14 @@ class PreparedJob:
     swept: List[str] = field(default_factory=list)
     """Names of the parameters that differ between tasks."""
     max_parallel: Optional[int] = None
+    requeue: bool = False
+    """Whether the scheduler may start a task again after a node failed or it was preempted; it continues its own run."""
+    dependency: Optional[str] = None
+    """What the job waits for, in the scheduler's words, such as ``afterok:123``."""
+    setup: List[str] = field(default_factory=list)
+    """Lines of POSIX sh that the site has every job of its cluster run first."""
+    scratch: Optional[str] = None
+    """Node-local folder for temporary files, with $SLURM_JOB_ID and $USER still in it; None: $TMPDIR or /tmp."""
     defaults: Dict[str, Any] = field(default_factory=dict)
     """Literal defaults of the notebook's parameters: what a run has where its task says nothing else."""
     environment: ResolvedEnvironment = field(default_factory=lambda: ResolvedEnvironment("", "local", "python3"))

@@ -213,12 +213,19 @@ def add_params(connection: sqlite3.Connection, run_id: str, params: Mapping[str,
     )
 
 
-def forget_params(connection: sqlite3.Connection, run_id: str, params: Mapping[str, Any]) -> None:
-    """Remove the params that `add_params` may have added, so that a run that goes on can log its own."""
-    connection.executemany(
-        "DELETE FROM params WHERE run_uuid = ? AND key = ? AND value = ?",
-        [(run_id, key, param_text(value)) for key, value in params.items()],
-    )
+def take_params(connection: sqlite3.Connection, run_id: str) -> Dict[str, str]:
+    """Remove a run's params and return them, so that a run that goes on can log its own."""
+    found = dict(connection.execute("SELECT key, value FROM params WHERE run_uuid = ?", (run_id,)).fetchall())
+    connection.execute("DELETE FROM params WHERE run_uuid = ?", (run_id,))
+    return found
+
+
+def keep_artifacts_below(connection: sqlite3.Connection, folder: Path) -> None:
+    """Let the artifacts of all experiments go to a folder."""
+    for (number,) in connection.execute("SELECT experiment_id FROM experiments").fetchall():
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (location_of(folder / str(number)), number)
+        )
 
 
 def param_text(value: Any) -> str:

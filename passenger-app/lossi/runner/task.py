@@ -15,14 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from . import outputs, payload, places, records, tracking, unpacking, variables, verdict, watching
+from . import outputs, payload, places, ranks, records, tracking, unpacking, variables, verdict, watching
 from .attempt import Attempt, say
 from .processes import Family, oom_kills
 from .progress import ProgressFile, now
 from .records import PreparedJob, TaskExit
 from .sampling import Sampler
 from .signals import Signals
-from .writing import TaskFailure, explained, write
+from .writing import TaskFailure, explained, no_room, write
 
 GRACE_S = 8.0
 """Seconds that a payload has after SIGTERM, unless LOSSI_GRACE_S says otherwise: the scheduler kills a little later."""
@@ -31,21 +31,26 @@ KILL_PATIENCE_S = 0.5
 LOG_TAIL = 64 * 1024
 
 
-def run(directory: Path, number: int, attempt: int, signals: Signals) -> int:
+def run(directory: Path, number: int, attempt: int, signals: Signals, rank: int = 0) -> int:
     """Run one task of a prepared job and return the exit code of the runner.
 
     Never raises for what can go wrong with a task: it ends in exit.json, or where that cannot be written, in the log.
+    ``rank`` is that of this node among the task's.
     """
     started, started_s, began = now(), time.time(), time.monotonic()
     folder = directory / records.TASK_FOLDER / str(number)
     where: Optional[places.Places] = None
     try:
         job = records.load(PreparedJob, directory / records.SPEC)
-        where = places.make(directory, number, os.environ)
-        _forget_earlier(where.task, attempt)
-        progress = ProgressFile(where.task / records.PROGRESS, number, attempt, started)
+        where = places.make(directory, number, os.environ, rank)
+        if rank == 0:
+            _forget_earlier(where.task, attempt)
+        if attempt > 1:
+            say(f"attempt {attempt} begins")
+        progress = ProgressFile(where.progress, number, attempt, started)
         grace_s = float(os.environ.get("LOSSI_GRACE_S") or GRACE_S)
         task = Attempt(job, number, attempt, where, signals, progress, started, started_s, grace_s)
+        task.ranks = ranks.of_environment(where.task, job.resources.nodes, rank)
         outcome, result = _attempt(task)
         record = replace(outcome, started=started, ended=now(), elapsed_s=round(time.monotonic() - began, 3))
     except Exception as error:  # noqa: BLE001 - the task's end must be on record, whatever it was
@@ -66,7 +71,7 @@ def run(directory: Path, number: int, attempt: int, signals: Signals) -> int:
             attempt=attempt,
         )
     try:
-        written = _record_end(folder, record)
+        written = _record_end(folder / ranks.account(rank), record)
     finally:
         if where is not None:
             where.remove()
@@ -85,28 +90,30 @@ def _reason(error: Exception) -> str:
     return f"the runner itself failed: {type(error).__name__}: {error}"
 
 
-def _record_end(folder: Path, record: TaskExit) -> bool:
+def _record_end(path: Path, record: TaskExit) -> bool:
     """Write exit.json; on a full filesystem less important files make room for it. Return whether it is there."""
     data = records.dump(record)
     for last in (False, True):
         try:
-            write(folder / records.EXIT, data)
+            write(path, data)
             return True
         except OSError as error:
             if last:
                 said = f"The task's state is {record.state}: {record.reason}"
-                say(f"{records.EXIT} could not be written: {explained(error)}. {said}")
+                say(f"{path.name} could not be written: {explained(error)}. {said}")
             for name in (records.PROGRESS, records.USE):
                 try:
-                    os.unlink(folder / name)
+                    os.unlink(path.parent / name)
                 except OSError:
                     pass
     return False
 
 
 def _forget_earlier(folder: Path, attempt: int) -> None:
-    """Remove how an earlier attempt ended: exit.json says that a task is final."""
-    names = [records.EXIT, records.ENDING] if attempt > 1 else [records.EXIT]
+    """Remove how an earlier attempt ended (exit.json says that a task is final) and what it was writing when it was killed."""
+    names = [records.EXIT]
+    if attempt > 1:
+        names += [records.ENDING, *(name for name in os.listdir(folder) if name.startswith(".") and name.endswith(".part"))]
     for name in names:
         try:
             os.unlink(folder / name)
@@ -119,16 +126,17 @@ def _attempt(task: Attempt) -> "tuple[TaskExit, verdict.Verdict]":
     task.progress.phase("starting")
     task.parameters = _parameters(task)
     store = tracking.open_for(task.job, task.number, task.places, task.attempt, task.parameters)
-    family = Family(task.job.id, task.number)
+    family = Family(task.job.id, task.number, task.places.rank if task.job.resources.nodes > 1 else None)
     sampler: Optional[Sampler] = None
     try:
         environment = store.environment(sys.executable)
-        sampler = Sampler(family, task.places.task / records.USE, environment)
+        sampler = Sampler(family, task.places.use, environment)
         kills = oom_kills() or 0
         log_start = _log_size(task)
         process, events = _start(task, environment, store)
         sampler.start()
         returncode = watching.watch(task, process, events, family, store, sampler)
+        watching.await_others(task, returncode, store)
         result = _judge(task, returncode, out_of_memory=(oom_kills() or 0) > kills, log_start=log_start)
     except (TaskFailure, OSError) as error:
         result = verdict.of_failure(explained(error) if isinstance(error, OSError) else str(error))
@@ -168,8 +176,27 @@ def _attempt(task: Attempt) -> "tuple[TaskExit, verdict.Verdict]":
             gpu_type=use.gpu_type,
             gpu_driver=use.gpu_driver,
         )
+    if task.ranks is not None:
+        record = _together(record, task.ranks)
     task.progress.phase("done")
     return record, result
+
+
+def _together(record: TaskExit, others: ranks.Ranks) -> TaskExit:
+    """Return the task's account with what the processes on its further nodes used."""
+    ends = [record, *others.exits.values()]
+    used = [end.cpu_s for end in ends if end.cpu_s is not None]
+    resident = [end.max_rss_mb for end in ends if end.max_rss_mb is not None]
+    busy = [end.gpu_utilisation for end in ends if end.gpu_utilisation is not None]
+    held = [end.gpu_memory_mb for end in ends if end.gpu_memory_mb is not None]
+    return replace(
+        record,
+        cpu_s=round(sum(used), 3) if used else None,
+        max_rss_mb=max(resident) if resident else None,  # what is asked for is per node
+        gpu_utilisation=round(sum(busy) / len(busy), 2) if busy else None,
+        gpu_memory_mb=round(sum(held), 1) if held else None,
+        notes=[*record.notes, *others.notes()],
+    )
 
 
 def _parameters(task: Attempt) -> Dict[str, Any]:
@@ -246,7 +273,7 @@ def _bring_code(task: Attempt, store: tracking.Tracking) -> None:
 
 def _check_not_stopped(task: Attempt) -> None:
     """Do not start what would be stopped at once."""
-    if task.signals.stopped or (task.places.task / records.ENDING).exists():
+    if task.signals.stopped or (task.places.rank == 0 and (task.places.task / records.ENDING).exists()):
         task.signals.stopped_at = task.signals.stopped_at or time.time()
         raise TaskFailure("stopped before it had begun")
 
@@ -259,8 +286,16 @@ def _judge(task: Attempt, returncode: int, *, out_of_memory: bool, log_start: in
         task.error = verdict.error_in_log(_log_tail(task, log_start), returncode)
     if returncode != 0 and task.failed_s is None:
         task.failed_s = ended if task.job.kind == "notebook" else _script_failed_at(task, ended)
+    if task.lost is not None and not (task.places.task / records.ENDING).exists():
+        return verdict.of_rank(task.lost)
     return verdict.of_payload(
-        returncode, stopped=stopped, error=task.error, kernel_signal=task.kernel_signal, out_of_memory=out_of_memory
+        returncode,
+        stopped=stopped,
+        error=task.error,
+        kernel_signal=task.kernel_signal,
+        out_of_memory=out_of_memory,
+        # What it printed last may have found no room either.
+        no_room=no_room(task.places.task) if returncode else "",
     )
 
 
@@ -272,7 +307,7 @@ def _script_failed_at(task: Attempt, ended: float) -> float:
     """
     if task.error is not None and task.error.traceback.startswith(verdict.PYTHON_TRACEBACK):
         try:
-            printed = os.stat(task.places.task / records.LOG).st_mtime
+            printed = os.stat(task.places.log).st_mtime
             task.progress.flush(force=True)
             ahead = os.stat(task.progress.path).st_mtime - time.time()
             return min(printed - ahead - 0.1, ended)
@@ -283,7 +318,7 @@ def _script_failed_at(task: Attempt, ended: float) -> float:
 
 def _log_size(task: Attempt) -> int:
     try:
-        return os.stat(task.places.task / records.LOG).st_size
+        return os.stat(task.places.log).st_size
     except OSError:
         return 0
 
@@ -291,7 +326,7 @@ def _log_size(task: Attempt) -> int:
 def _log_tail(task: Attempt, start: int) -> str:
     """Return the end of what this attempt has printed."""
     try:
-        with open(task.places.task / records.LOG, "rb") as stream:
+        with open(task.places.log, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             stream.seek(max(start, size - LOG_TAIL))
             return stream.read(LOG_TAIL).decode("utf-8", "replace")
@@ -305,13 +340,13 @@ def _collect(task: Attempt) -> None:
         task.places.code,
         task.working_directory,
         task.files,
-        task.places.output,
+        task.places.collected,
         task.job.output_limit_mb,
         since_ns=int(task.started_s * 1e9),
         deadline=deadline,
     ):
         task.note(note)
     try:
-        task.places.output.rmdir()  # nothing came
+        task.places.collected.rmdir()  # nothing came
     except OSError:
         pass

@@ -22,6 +22,8 @@ from .writing import copy, explained
 
 Gpu = Tuple[Optional[str], Optional[str]]
 
+ATTEMPT_SEQ = 1_000_000
+"""Each attempt numbers its snapshots from here on: one that still runs on a node that was given up is always the older."""
 CHILD_TIMEOUT_S = 120.0
 """Seconds for one call of the MLflow client, its import included."""
 
@@ -29,8 +31,9 @@ CHILD_TIMEOUT_S = 120.0
 class Tracking:
     """What both ways have in common. Trouble with tracking never fails a task: it is kept in ``problem``."""
 
-    def __init__(self, job: PreparedJob, task: int, places: Places, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> None:
         self.job = job
+        self.attempt = attempt
         self.task = task
         self.places = places
         # With the notebook's own defaults, so that a run without -p can be compared with one that has it.
@@ -42,8 +45,19 @@ class Tracking:
 
     def environment(self, python: str) -> Dict[str, str]:
         """Return the payload's environment."""
+        return self._environment(python)
+
+    def _environment(self, python: str, uri: Optional[str] = None) -> Dict[str, str]:
         return variables.payload_environment(
-            os.environ, self.job, self.task, self.places, python=python, tags=self.tags((None, None)), run_id=self.run_id
+            os.environ,
+            self.job,
+            self.task,
+            self.places,
+            python=python,
+            tags=self.tags((None, None)),
+            run_id=self.run_id,
+            attempt=self.attempt,
+            uri=uri,
         )
 
     def tags(self, gpu: Gpu) -> Dict[str, str]:
@@ -85,7 +99,7 @@ class Embedded(Tracking):
     """The task's own SQLite store on node-local disk, published to the task's folder."""
 
     def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> None:
-        super().__init__(job, task, places, parameters)
+        super().__init__(job, task, places, attempt, parameters)
         root = store.local_path(job.tracking.artifact_location) if job.tracking.artifact_location else None
         artifacts = root.parent if root is not None else Path(job.project) / ".lossi" / "artifacts"
         self.relocation = strays.Relocation(places.work, places.code, Path(job.project), artifacts / f"{job.id}.{task}")
@@ -93,13 +107,15 @@ class Embedded(Tracking):
         self.publisher: Optional[Publisher] = None
         self._gpu: Callable[[], Gpu] = lambda: (None, None)
         template = places.job / records.TEMPLATE
+        self._earlier: Mapping[str, Mapping[str, str]] = {}
+        """Params that an earlier attempt has logged, by run: this one may log others, and keeps those that it does not."""
         if attempt == 1 or not restore(places.task, places.store):
             check_digest(template, job.digests.get(records.TEMPLATE))
             shutil.copyfile(template, places.store)
             return
         try:
             with store.opened(places.store) as connection:
-                self.run_id = adoption.resume(connection, self._belonging((None, None)))
+                self.run_id, self._earlier = adoption.resume(connection, int(time.time() * 1000))
         except (sqlite3.Error, store.StoreError) as error:
             self._add_problem(f"the run of the earlier attempt could not be continued: {error}")
 
@@ -114,6 +130,7 @@ class Embedded(Tracking):
             self.places.store,
             self.places.task,
             interval_s=self.job.tracking.publish_interval_s,
+            first_seq=(self.attempt - 1) * ATTEMPT_SEQ,
             amend=lambda connection: adoption.amend_live(connection, self._belonging(self._gpu())),
         )
 
@@ -183,14 +200,46 @@ class Embedded(Tracking):
             experiment=self.job.tracking.experiment,
             artifact_location=self.location,
             relocation=self.relocation,
+            earlier_params=self._earlier,
         )
+
+
+class Throwaway(Tracking):
+    """The store of a process beyond the first of a task: what it logs, the first one logs too, and it goes with the node's folder.
+
+    So a program that logs on every node neither makes a run per node nor fails for the want of a store.
+    """
+
+    def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> None:
+        super().__init__(job, task, places, attempt, parameters)
+        template = places.job / records.TEMPLATE
+        check_digest(template, job.digests.get(records.TEMPLATE))
+        shutil.copyfile(template, places.store)
+        try:
+            with store.opened(places.store) as connection:
+                store.keep_artifacts_below(connection, places.work / "artifacts")
+        except sqlite3.Error as error:
+            self._add_problem(f"the store of rank {places.rank}: {error}")
+
+    def environment(self, python: str) -> Dict[str, str]:
+        """Return the payload's environment, with the throwaway store."""
+        return self._environment(python, f"sqlite:///{self.places.store}")
+
+    def link_strays(self, working_directory: Path) -> None:
+        """Let MLflow's default folder go with the store."""
+        work, code = self.places.work, self.places.code
+        strays.Relocation(work, code, Path(self.job.project), work / "artifacts").link(working_directory)
+
+    def finish(self, state: str, started_s: float, failed_s: Optional[float], gpu: Optional[Gpu]) -> List[str]:
+        """Return nothing: no run is kept."""
+        return []
 
 
 class Server(Tracking):
     """An MLflow server: the payload logs there by itself; the rest is done by the image's MLflow client in a child."""
 
     def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> None:
-        super().__init__(job, task, places, parameters)
+        super().__init__(job, task, places, attempt, parameters)
         if attempt > 1:
             answer, problem = _client({"do": "resume", **self._identity()}, self.environment(sys.executable))
             self.run_id = next(iter(answer.get("run_ids", ())), None)
@@ -231,6 +280,8 @@ def open_for(job: PreparedJob, task: int, places: Places, attempt: int, paramete
     OSError
         When it cannot be brought to the node.
     """
+    if places.rank:
+        return Throwaway(job, task, places, attempt, parameters)
     kind = Embedded if variables.server_uri(job) is None else Server
     return kind(job, task, places, attempt, parameters)
 

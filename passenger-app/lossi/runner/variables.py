@@ -1,7 +1,8 @@
 """The payload's environment variables. Pure.
 
 Documented for users: ``LOSSI_JOB_ID``, ``LOSSI_TASK``, ``LOSSI_PROJECT`` (the live project), ``LOSSI_OUTPUT_DIR`` (kept with
-the job), ``LOSSI_PARAMETERS`` (JSON file), ``LOSSI_ENVIRONMENT``; MLflow's own variables make an unmodified client log to the
+the job), ``LOSSI_PARAMETERS`` (JSON file), ``LOSSI_ENVIRONMENT``, ``LOSSI_ATTEMPT`` (from 1), ``LOSSI_NODES`` and
+``LOSSI_NODE_RANK`` (from 0); MLflow's own variables make an unmodified client log to the
 task's store.
 """
 
@@ -54,6 +55,8 @@ def payload_environment(
     python: str,
     tags: Mapping[str, str],
     run_id: Optional[str] = None,
+    attempt: int = 1,
+    uri: Optional[str] = None,
 ) -> Dict[str, str]:
     """Return the whole environment of the payload.
 
@@ -70,6 +73,10 @@ def payload_environment(
     run_id
         The run to go on with after a requeue. A first attempt gets the experiment's name only, because a run id given
         beforehand makes ``set_experiment`` fail.
+    attempt
+        2 or more after a requeue.
+    uri
+        MLflow store; None: the job's.
     """
     result = {name: value for name, value in base.items() if name not in DROPPED}
     result.update(QUIET)
@@ -90,7 +97,10 @@ def payload_environment(
             "LOSSI_OUTPUT_DIR": str(places.output),
             "LOSSI_PARAMETERS": str(places.parameters),
             "LOSSI_ENVIRONMENT": job.environment.name,
-            "MLFLOW_TRACKING_URI": server_uri(job) or f"sqlite:///{places.store}",
+            "LOSSI_ATTEMPT": str(attempt),
+            "LOSSI_NODES": str(job.resources.nodes),
+            "LOSSI_NODE_RANK": str(places.rank),
+            "MLFLOW_TRACKING_URI": uri or server_uri(job) or f"sqlite:///{places.store}",
             "MLFLOW_RUN_CONTEXT": run_context(result.get("MLFLOW_RUN_CONTEXT"), {**job.tags, **tags}, tags),
         }
     )

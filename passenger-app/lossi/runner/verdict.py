@@ -9,6 +9,7 @@ from typing import Optional
 
 from . import records
 from .plain import TRACEBACK_LIMIT, plain
+from .ranks import Lost
 from .records import Ending, TaskError
 
 PYTHON_TRACEBACK = "Traceback (most recent call last):"
@@ -44,6 +45,7 @@ def of_payload(
     error: Optional[TaskError],
     kernel_signal: Optional[int],
     out_of_memory: bool,
+    no_room: str = "",
 ) -> Verdict:
     """Return how a payload ended.
 
@@ -59,6 +61,8 @@ def of_payload(
         The signal that killed a notebook's kernel.
     out_of_memory
         Whether the kernel of the system killed a process of this cgroup for memory meanwhile.
+    no_room
+        Why nothing more can be written into the task's folder.
     """
     code, number = (returncode, None) if returncode >= 0 else (None, -returncode)
     if stopped is not None:
@@ -69,7 +73,15 @@ def of_payload(
     killed = number or kernel_signal
     if out_of_memory and (killed == signal.SIGKILL or code == 128 + signal.SIGKILL):
         return Verdict(records.OUT_OF_MEMORY, code, killed, "killed by the system: the memory limit was reached", error)
-    return Verdict(records.FAILED, code, killed, _reason(code, number, error), error)
+    reason = _reason(code, number, error)
+    return Verdict(records.FAILED, code, killed, f"{reason}; {no_room}" if no_room else reason, error)
+
+
+def of_rank(lost: Lost) -> Verdict:
+    """Return the verdict on a task of which the process on another node did not do its part."""
+    end = lost.exit
+    state = end.state if end.state in records.FINAL_STATES else records.FAILED
+    return Verdict(state, end.exit_code, end.signal, lost.reason, end.error)
 
 
 def of_failure(reason: str) -> Verdict:

@@ -12,9 +12,13 @@ from typing import Any, Dict, List, Optional
 from . import records, tracking
 from .attempt import Attempt
 from .processes import Family
+from .progress import now
 from .records import TaskError
 from .sampling import Sampler
 from .writing import TaskFailure
+
+RANKS_PATIENCE_S = 3.0
+"""Seconds that the account of a process on another node may take, which may be why this one failed."""
 
 
 def start(argv: List[bytes], environment: Dict[str, str], **options: Any) -> "subprocess.Popen[bytes]":
@@ -48,6 +52,10 @@ def watch(
     kill_at: Optional[float] = None
     buffer = b""
     while process.poll() is None:
+        if task.ranks is not None and not task.signals.stopped:
+            task.ranks.read()
+            if task.ranks.lost is not None:
+                task.lost, task.signals.stopped_at = task.ranks.lost, time.time()
         if task.signals.stopped and not task.told:
             task.told, kill_at = True, time.monotonic() + task.grace_s
             task.failed_s = task.failed_s or task.signals.stopped_at
@@ -76,6 +84,35 @@ def watch(
             buffer = _take_events(task, buffer + data)
         os.close(events)
     return process.returncode
+
+
+def await_others(task: Attempt, returncode: int, store: tracking.Tracking) -> None:
+    """Wait for the processes on the task's further nodes: it has succeeded when they all have.
+
+    Where this one failed by itself, only for a moment: it may have been because of another.
+    """
+    ranks = task.ranks
+    if ranks is None or task.signals.stopped:
+        return
+    returned_s = time.time()
+    deadline, ended = None if returncode == 0 else time.monotonic() + RANKS_PATIENCE_S, now()
+    while True:
+        ranks.read()
+        if ranks.ended or ranks.lost is not None or task.signals.stopped:
+            break
+        if deadline is not None and time.monotonic() >= deadline:
+            break
+        task.progress.flush()
+        store.poll()
+        task.signals.wait(0.1, [])
+    lost = ranks.lost
+    if lost is None or task.signals.stopped:
+        return
+    if returncode == 0 or lost.exit.ended <= ended:
+        task.lost = lost
+        task.failed_s = task.failed_s or returned_s - 1.0  # a run that was closed because this process ended did not finish
+    else:  # it failed after this one, and so because of it
+        task.note(lost.reason)
 
 
 def _signal(process: "subprocess.Popen[bytes]", number: int, *, group: bool) -> None:

@@ -93,6 +93,21 @@ def sha256(path: Path) -> str:
             digest.update(block)
 
 
+def no_room(folder: Path) -> str:
+    """Return why nothing more can be written into a folder, an empty text where something can."""
+    path = beside(folder / "room")
+    try:
+        with open(path, "xb", buffering=0) as stream:
+            stream.write(bytes(4096))
+            os.fsync(stream.fileno())
+    except OSError as error:
+        error.filename = str(folder)
+        return explained(error) if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    finally:
+        _discard(path)
+    return ""
+
+
 def explained(error: OSError, what: str = "") -> str:
     """Return one sentence for the user about a failed access."""
     place = str(error.filename2 or error.filename or what or "a file of the task")

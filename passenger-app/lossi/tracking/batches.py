@@ -258,6 +258,9 @@ class Session:
                 base.seed = given.values
                 deliveries.append(Delivery(one.found, one.file, one.contents, one.final, base, given))
             self._merger.merge(deliveries)
+            for one in batch:
+                if one.final:
+                    self.ledger.end_runs(one.found.job_id, one.found.task)
         return deliveries
 
     def _finish_empty(self, found: Found) -> None:

@@ -35,6 +35,35 @@ DATA_TAG = "lossi.dataset."
 """Begins the tags that carry the revision of a dataset."""
 SYSTEM_TAGS = ("mlflow.", "lossi.", "slurm.")
 
+JOB_FACTS = (
+    "state",
+    "reason",
+    "partition",
+    "account",
+    "qos",
+    "nodes",
+    "node_list",
+    "cpus",
+    "memory_mb",
+    "gpus",
+    "gpu_type",
+    "restarts",
+    "wait_s",
+    "elapsed_s",
+    "time_limit_s",
+    "time_efficiency",
+    "cpu_s",
+    "cpu_efficiency",
+    "max_rss_mb",
+    "memory_efficiency",
+    "gpu_hours",
+    "gpu_utilisation",
+    "gpu_memory_mb",
+    "billing",
+    "energy_j",
+)
+"""What a comparison shows of the tasks, in this order; the index's columns of the same names."""
+
 Code = Literal["environment", "gpu_type", "gpu_driver", "architecture", "code"]
 WARNED: dict[Code, tuple[tuple[str, ...], str]] = {
     "environment": (("environment", "variant", "image_digest", "packages_sha256"), "the software that the runs used differs"),
@@ -94,6 +123,7 @@ def _compared(store: Store, project: Project, run_ids: list[str]) -> Comparison:
         differing=differing,
         equal=equal,
         metrics=_metrics(summaries(store, run_ids), run_ids),
+        job=_job(store, run_ids, chosen),
         warnings=_warnings(runs, differing, equal),
         **store.marks,
     )
@@ -162,6 +192,21 @@ def _add_job_facts(store: Store, chosen: str, facts: Facts) -> None:
         for name, value in zip(names, values, strict=True):
             if value is not None:
                 facts[name].setdefault(run_id, cell(value))
+
+
+def _job(store: Store, run_ids: list[str], chosen: str) -> dict[str, list[Cell]]:
+    """Return the facts of the runs' tasks that at least one of them has."""
+    if not store.job_join:
+        return {}
+    sql = (
+        f"SELECT r.run_uuid, {', '.join(f't.{name}' for name in JOB_FACTS)} FROM {store.relations['runs']} r {store.job_join} "
+        "WHERE r.run_uuid IN (SELECT value FROM json_each(?))"
+    )
+    found = {run_id: values for run_id, *values in store.rows(sql, [chosen])}
+    nothing = [None] * len(JOB_FACTS)
+    columns = zip(*(found.get(run_id, nothing) for run_id in run_ids), strict=True)
+    cells = {name: [cell(value) for value in values] for name, values in zip(JOB_FACTS, columns, strict=True)}
+    return {name: values for name, values in cells.items() if any(value not in (None, "") for value in values)}
 
 
 def _add_architecture(facts: Facts) -> None:

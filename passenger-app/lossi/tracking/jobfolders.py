@@ -141,7 +141,7 @@ class Look:
         """Look into one task's folder. The exit record is asked for before the files are listed, else one could be missed."""
         folder = self.project.jobs / job / records.TASK_FOLDER / str(task)
         try:
-            final = (folder / records.EXIT).exists()
+            final = self._is_over(job, task, folder)
             files = _snapshots(folder)
         except FileNotFoundError:
             return None
@@ -163,6 +163,20 @@ class Look:
         if not wanted and (not final or newest_refused):
             return None
         return Found(job, task, folder, final, snapshots=tuple(wanted), files=files, newest_refused=newest_refused)
+
+    def _is_over(self, job: str, task: int, folder: Path) -> bool:
+        """Return whether a task has ended for good: one that was interrupted may be started again by its scheduler."""
+        path = folder / records.EXIT
+        left = records.load_optional(records.TaskExit, path)
+        if left is None:
+            return path.exists() or self.ledger.is_settled(job, task)
+        if left.state == records.SUCCEEDED or (left.state == records.FAILED and left.signal is None):
+            return True
+        spec = records.load_optional(records.PreparedJob, self.project.jobs / job / records.SPEC)
+        if spec is None or not spec.requeue or self.ledger.is_settled(job, task):
+            return True
+        state, ended = self.ledger.job_state(job)
+        return state in records.FINAL_STATES and _old(ended)
 
     def finished(self) -> list[str]:
         """Return the jobs that need not be looked at any more.

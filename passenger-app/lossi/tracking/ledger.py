@@ -11,8 +11,10 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
+from lossi.runner import adoption, records, store
 from lossi.tracking.snapshots import Mark
 
 LIVE, TAKEN, CLEANED = 0, 1, 2
@@ -119,6 +121,11 @@ class Ledger:
         ).fetchone()
         return int(row[0])
 
+    def is_settled(self, job_id: str, task: int) -> bool:
+        """Return whether the index says that nothing will change any more about how a task ended."""
+        rows = self._plain("SELECT final FROM tasks WHERE job_id = ? AND task = ?", job_id, task)
+        return bool(rows and rows[0][0])
+
     def job_state(self, job_id: str) -> tuple[str, str | None]:
         """Return state and end of a job as the index has them, ("", None) when it has none."""
         rows = self._plain(f"SELECT state, ended FROM {self._jobs} WHERE id = ?", job_id)  # noqa: S608
@@ -202,6 +209,20 @@ class Ledger:
         """Return the runs of a task as they were placed."""
         sql = "SELECT run_id FROM task_runs WHERE job_id = ? AND task = ? ORDER BY position, run_id"
         return [run_id for (run_id,) in self._plain(sql, job_id, task)]
+
+    def end_runs(self, job_id: str, task: int) -> None:
+        """End the runs that an ended task left open, because its runner was killed together with it."""
+        rows = self._plain("SELECT state, ended FROM tasks WHERE job_id = ? AND task = ?", job_id, task)
+        state, ended = rows[0] if rows else (records.FAILED, None)
+        if state == records.SUCCEEDED:
+            return
+        moment = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
+        values = (adoption.RUN_STATUS.get(state, store.FAILED), int(moment.timestamp() * 1000))
+        for run_id in self.task_run_ids(job_id, task):
+            if not self._plain("SELECT 1 FROM main.runs WHERE run_uuid = ? AND status = ?", run_id, store.RUNNING):
+                continue
+            self._sql.execute("UPDATE main.runs SET status = ?, end_time = ? WHERE run_uuid = ?", (*values, run_id))
+            self._sql.execute("UPDATE ingested_runs SET status = ?, end_time = ? WHERE run_id = ?", (*values, run_id))
 
     def adopt(self) -> None:
         """Fill a ledger that was lost (the index was deleted) from the tags of the runs in the store.

@@ -162,6 +162,11 @@ class Comparison(Answer):
     )
     equal: dict[str, Cell] = Field(description="The same for what is equal in all runs.")
     metrics: dict[str, ComparedMetric]
+    job: dict[str, list[Cell]] = Field(
+        default={},
+        description="What the scheduler and the runner say of the runs' tasks (`state`, `partition`, `wait_s`, `elapsed_s`, "
+        "`gpu_hours`, `cpu_efficiency`, …): one value per run; what no run has is left out.",
+    )
     warnings: list[Warning]
 
 

@@ -29,6 +29,7 @@ class DirectScheduler:
     """See the module."""
 
     name = "direct"
+    cluster = None
 
     def __init__(self, folder: Path, *, hold: bool = False, capabilities: Capabilities | None = None) -> None:
         self.folder = folder
@@ -43,6 +44,9 @@ class DirectScheduler:
 
     def preview(self, job: PreparedJob, directory: Path) -> list[str]:
         return ["/bin/sh", str(directory / records.SCRIPT)]
+
+    def warnings(self, job: PreparedJob, directory: Path) -> list[str]:
+        return []
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         self._answer()

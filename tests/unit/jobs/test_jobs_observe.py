@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossi.jobs import observe
-from lossi.jobs.observe import GRACE_S, LAG_S, Seen, job_state, task_row, task_state
-from lossi.jobs.schedulers import JobView, TaskView
+from lossi.jobs.observe import GRACE_S, LAG_S, Patience, Seen, job_state, task_row, task_state
+from lossi.jobs.schedulers import JobView, TaskFacts, TaskView
 from lossi.runner.records import FINAL_STATES, STATES, Ending, PreparedJob, Resources, TaskError, TaskExit
 
 NOW = 1_700_000_000.0
@@ -192,3 +192,60 @@ def test_times_are_read_with_and_without_a_zone() -> None:
         == observe.seconds("2023-11-14T22:13:20")
         == NOW
     )
+
+
+ACCOUNTS = Patience(exit_s=60.0, notice_s=90.0, facts=True)
+DONE = TaskFacts(partition="gpu", elapsed_s=40.0, cpu_s=30.0, cpus=2, memory_mb=1000.0, max_rss_mb=250.0, gpu_hours=0.5, complete=True)
+
+
+def test_an_account_of_an_earlier_attempt_is_not_the_end_of_a_task_that_was_started_again() -> None:
+    account = left("cancelled", attempt=1)
+    for word in ("queued", "running"):
+        view = TaskView(word, "PENDING", restarts=1, as_of=NOW)
+        assert look(exit=account, view=view, started_folder=NOW) == (word, False)
+    assert look(exit=account, view=TaskView("queued", as_of=NOW), started_folder=NOW) == ("queued", False)
+    again = left("succeeded", attempt=2)
+    assert look(exit=again, view=TaskView("succeeded", restarts=1), started_folder=NOW) == ("succeeded", True)
+
+
+def test_a_task_that_began_after_the_queue_was_read_is_running() -> None:
+    old = TaskView("queued", "PENDING", as_of=NOW - 20)
+    assert look(view=old, started_folder=NOW - 5) == ("running", False)
+    assert look(view=old, started_folder=NOW - 25) == ("queued", False), "an earlier attempt's folder"
+
+
+def test_a_scheduler_that_accounts_for_tasks_is_waited_for() -> None:
+    account = left("succeeded")
+    assert look(exit=account, view=None, started_folder=NOW, patience=ACCOUNTS) == ("succeeded", False)
+    closed = TaskView("succeeded", "COMPLETED", facts=DONE)
+    assert look(exit=account, view=closed, started_folder=NOW, patience=ACCOUNTS) == ("succeeded", True)
+    old = left("succeeded", ended=at(-observe.FACTS_PATIENCE_S))
+    assert look(exit=old, view=None, started_folder=NOW, patience=ACCOUNTS) == ("succeeded", True), "but not for ever"
+
+
+def test_a_task_that_was_told_to_stop_is_cancelled_only_when_the_user_asked_or_the_scheduler_says_so() -> None:
+    account = left("cancelled")
+    assert look(exit=account, started_folder=NOW, patience=ACCOUNTS) == ("running", False)
+    assert look(exit=account, started_folder=NOW, patience=ACCOUNTS, cancelled=True) == ("cancelled", False)
+    late = left("cancelled", ended=at(-90))
+    assert look(exit=late, started_folder=NOW, patience=ACCOUNTS) == ("cancelled", False)
+
+
+@pytest.mark.parametrize("folder", [None, NOW - 40])
+def test_an_account_that_a_network_filesystem_shows_late_is_waited_for(folder: float | None) -> None:
+    view = TaskView("failed", "FAILED", exit_code=1, started=at(-50), ended=at(-30), facts=DONE)
+    assert look(view=view, started_folder=folder, patience=ACCOUNTS) == ("running", False)
+    view = TaskView("failed", "FAILED", exit_code=1, started=at(-99), ended=at(-61), facts=DONE)
+    assert look(view=view, started_folder=folder, patience=ACCOUNTS) == ("failed", True)
+
+
+def test_what_the_scheduler_accounted_wins_over_what_the_runner_measured() -> None:
+    job = PreparedJob("j", "n", "script", "/p", "u", at(-100), resources=Resources(cpus=8, memory_mb=4000, gpus=1))
+    account = left("succeeded", started=at(-30), elapsed_s=20.0, cpu_s=1.0, max_rss_mb=1.0)
+    seen = Seen(0, NOW, account, started_folder=NOW, view=TaskView("succeeded", "COMPLETED", facts=DONE), patience=ACCOUNTS)
+    state = task_state(seen, RUNS, NOW - 100)
+    assert state is not None
+    row = task_row(job, at(-100), seen, state)
+    assert (row["elapsed_s"], row["cpu_s"], row["max_rss_mb"], row["gpu_hours"]) == (40.0, 30.0, 250.0, 0.5)
+    assert row["cpu_efficiency"] == pytest.approx(30 / (40 * 2))
+    assert row["memory_efficiency"] == pytest.approx(0.25)

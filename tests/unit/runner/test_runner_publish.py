@@ -6,6 +6,7 @@ import hashlib
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,13 +177,45 @@ def test_an_unknown_required_column_is_refused(small: Path) -> None:
         finalised(small, "succeeded")
 
 
-def test_a_resumed_run_forgets_what_was_added_for_it(small: Path) -> None:
+def params_of(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT key, value FROM params").fetchall())
+
+
+def test_a_resumed_run_can_log_other_params_and_keeps_those_it_does_not_log(small: Path) -> None:
     finalised(small, "cancelled")
     with store.opened(small) as connection:
-        run_id = adoption.resume(connection, BELONGING)
+        run_id, earlier = adoption.resume(connection, 5000)
         (run,) = store.runs(connection)
         assert (run.id, run.status, run.end_ms) == (run_id, "RUNNING", None)
-        assert connection.execute("SELECT count(*) FROM params").fetchone() == (0,)
+        assert params_of(connection) == {}
+        kept = {"p": "1", "host": "first"}
+        assert earlier == {run.id: {"p": "1"}}
+        again = replace(BELONGING, earlier_params={run.id: kept})
+        store.add_params(connection, run.id, {"host": "second"})  # what the program logs now
+        adoption.amend_live(connection, again)
+        assert params_of(connection) == {"p": "1", "host": "second"}
+        adoption.finalise(connection, again, adoption.Ended("succeeded", 0, 1000))
+        assert params_of(connection) == {"p": "1", "host": "second"}
+
+
+def test_runs_that_an_earlier_attempt_had_open_are_ended_when_another_goes_on(small: Path) -> None:
+    add_run(small, "own", status="RUNNING", start=1)
+    add_run(small, "open", status="RUNNING", start=2)
+    add_run(small, "done", status="FINISHED", end=3, start=3)
+    with store.opened(small) as connection:
+        assert adoption.resume(connection, 5000)[0] == "own"
+        found = {run.id: (run.status, run.end_ms) for run in store.runs(connection)}
+    assert found == {"own": ("RUNNING", None), "open": ("KILLED", 5000), "done": ("FINISHED", 3)}
+
+
+def test_a_later_attempt_publishes_after_whatever_an_earlier_one_may_still_publish(small: Path, tmp_path: Path) -> None:
+    task = tmp_path / "task"
+    first = publish.Publisher(small, task, interval_s=1, amend=lambda _: None)
+    first.finish()
+    second = publish.Publisher(small, task, interval_s=1, amend=lambda _: None, first_seq=1_000_000)
+    second.finish()
+    first.finish()  # on a node that was given up
+    assert [seq for seq, _ in publish.snapshots(task)] == [2, 1_000_001]
 
 
 def test_places_on_the_node_and_off_it(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from lossi.clusters import Cluster
 from lossi.errors import InvalidInput, Unavailable
 from lossi.jobs import ulid
 from lossi.jobs.observe import utc
-from lossi.jobs.schedulers.base import Handle, JobView
+from lossi.jobs.schedulers.base import Handle, JobView, NotSubmitted
 from lossi.jobs.schedulers.slurm.adapter import LAG_S, SlurmScheduler
 from lossi.jobs.schedulers.slurm.cache import Cache
 from lossi.jobs.schedulers.slurm.records import AccountingRow, Configuration, QueueRow
@@ -221,7 +221,47 @@ def test_what_is_left_of_a_cancelled_array_are_the_tasks_without_a_record_of_the
     assert view.tasks[0].restarts == 0
     assert view.tasks[1].reason == "cancelled by root before it started"
     door.config = Configuration("22.05.8", accounting=False)
-    door.rows = [QueueRow(7, "n", "COMPLETED", (range(0, 1),)), QueueRow(7, "n", "CANCELLED")]
+    door.rows = [QueueRow(7, "n", "COMPLETED", (range(1),)), QueueRow(7, "n", "CANCELLED")]
     scheduler._cache.expire("configuration")
     view = look(scheduler)
     assert [view.tasks[number].state for number in range(3)] == ["succeeded", "cancelled", "cancelled"]
+
+
+def test_when_slurm_cannot_be_asked_before_a_submission_nothing_was_submitted(
+    door: Scripted, scheduler: SlurmScheduler, tmp_path: Path
+) -> None:
+    door.config = Configuration("22.05.8", min_job_age_s=300, accounting=True)
+    door.away = True
+    made, directory = job(tmp_path)
+    with pytest.raises(NotSubmitted):
+        scheduler.submit(made, directory)
+    assert not door.submitted
+
+
+def test_a_young_job_is_looked_for_in_the_queue_alone_so_that_the_database_may_be_down(
+    door: Scripted, scheduler: SlurmScheduler
+) -> None:
+    door.config = Configuration("22.05.8", min_job_age_s=300, accounting=True)
+    young, old = ulid.new(), "01arz3ndektsv4rrffq69g5fav"
+    door.names = [(8, f"lossi-{young}"), (9, f"lossi-{old}")]
+    assert scheduler.find(young) is None
+    found = scheduler.find(old)
+    assert found is not None and found.scheduler_id == "9"
+
+
+def test_without_a_database_what_the_queue_has_dropped_without_an_account_is_unknown(
+    door: Scripted, scheduler: SlurmScheduler, tmp_path: Path
+) -> None:
+    door.config = Configuration("22.05.8", accounting=False)
+    account = tmp_path / "tasks" / "1" / "exit.json"
+    account.parent.mkdir(parents=True)
+    account.write_text("{}")
+    handle = Handle("j", "7", tmp_path, 3, time.time() - 100, frozenset({2}))
+    view = scheduler.poll([handle])["j"]
+    assert {number: task.state for number, task in view.tasks.items()} == {0: "unknown"}
+
+
+def test_a_damaged_record_of_a_submission_disturbs_no_other_job(door: Scripted, scheduler: SlurmScheduler) -> None:
+    door.rows = [QueueRow(7, "n", "RUNNING")]
+    good = Handle("good", "7", Path("/nowhere"), 1, 0.0)
+    assert set(scheduler.poll([Handle("bad", "seven", Path("/nowhere"), 1, 0.0), good])) == {"good"}

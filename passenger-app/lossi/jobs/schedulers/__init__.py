@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lossi import settings
 from lossi.errors import InvalidInput, did_you_mean
-from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, Scheduler, TaskFacts, TaskView
+from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, NotSubmitted, Scheduler, TaskFacts, TaskView
 
 if TYPE_CHECKING:
     from lossi.clusters import Cluster, Clusters
@@ -142,6 +142,7 @@ __all__ = [
     "Capabilities",
     "Handle",
     "JobView",
+    "NotSubmitted",
     "Scheduler",
     "TaskFacts",
     "TaskView",

@@ -22,7 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from lossi.errors import Unavailable
 from lossi.runner.records import UNKNOWN, PreparedJob, SubmissionRecord
+
+
+class NotSubmitted(Unavailable):
+    """The scheduler did not answer before anything was handed over: it surely has nothing of this submission."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,10 @@ class Scheduler(Protocol):
         """
         ...
 
+    def warnings(self, job: PreparedJob, directory: Path) -> list[str]:
+        """Return sentences on what would keep the job waiting or not be as meant; touches nothing."""
+        ...
+
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         """Hand over a prepared job with all its tasks in one submission; return once the scheduler has accepted it durably.
 
@@ -199,6 +208,8 @@ class Scheduler(Protocol):
         ------
         Forbidden, InvalidInput, NotSupported
             Refused; nothing was submitted.
+        NotSubmitted
+            No answer, and nothing was handed over.
         Unavailable
             No answer; whether it was accepted is found out with `find`.
         """

@@ -16,13 +16,13 @@ from pathlib import Path
 import lossi
 from lossi import settings
 from lossi.errors import Forbidden, InvalidInput, LossiError
-from lossi.files import atomic
+from lossi.jobs.schedulers import cancellation
 from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, TaskView
 from lossi.jobs.schedulers.local import launch, machine, processes, queue, verdict
-from lossi.jobs.schedulers.local.journal import ENDED_WORD, NAME, RUNNING_WORD, WAITING_WORD, History, now
+from lossi.jobs.schedulers.local.journal import ENDED_WORD, NAME, RUNNING_WORD, SILENT_S, WAITING_WORD, History, Started, now
 from lossi.jobs.schedulers.local.queue import Entry, Places
 from lossi.runner import records
-from lossi.runner.records import CancelRequest, Ending, PreparedJob, SubmissionRecord, TaskExit
+from lossi.runner.records import Ending, PreparedJob, SubmissionRecord, TaskExit
 
 READY_TIMEOUT_S = 2.0
 """How long `poll` waits for a supervisor that must first find out what became of tasks while there was none."""
@@ -55,6 +55,7 @@ class LocalScheduler:
     """
 
     name = "local"
+    cluster = None
 
     def __init__(
         self,
@@ -65,8 +66,10 @@ class LocalScheduler:
         linger_s: float = launch.LINGER_S,
     ) -> None:
         self.host = os.uname().nodename
+        here = machine.allocation(os.environ)
+        self.allocation = "" if here is None else here.job_id
         self._state = state if state is not None else settings.state_dir() / "local"
-        self.places = Places(self._state / self.host)
+        self.places = Places(self._state / queue.folder_name(self.host, self.allocation))
         self._boot_id_file = boot_id_file
         self._ingest_command = list(ingest_command)
         self._linger_s = linger_s
@@ -93,6 +96,10 @@ class LocalScheduler:
         check_allowed(settings.load(), os.environ)
         self._check_resources(job)
         return ["/bin/sh", str(directory / records.SCRIPT)]
+
+    def warnings(self, job: PreparedJob, directory: Path) -> list[str]:
+        """Return nothing: what has no room here is refused, and the queue is short."""
+        return []
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         """Put a job into the queue.
@@ -153,11 +160,8 @@ class LocalScheduler:
         home = self._home(history)
         if history is not None and _all_ended(history, range(handle.tasks) if tasks is None else tasks):
             return
-        path = handle.directory / records.CANCEL
         with queue.cancelling(home):
-            before = records.load_optional(CancelRequest, path)
-            request = CancelRequest(now(), launch.user_name(), None if tasks is None else sorted(set(tasks)))
-            atomic.write(path, records.dump(merged(before, request)))
+            cancellation.note(handle, tasks, when=now(), user=launch.user_name())
         if handle.job_id in queue.waiting(home):
             self._ensure_supervisor(home)
             queue.wake(home, handle.job_id)
@@ -176,6 +180,7 @@ class LocalScheduler:
             submitted=now(),
             order=time.time_ns(),
             host=self.host,
+            allocation=self.allocation,
             cpus=job.resources.cpus,
             memory_mb=job.resources.memory_mb,
             gpus=job.resources.gpus,
@@ -233,7 +238,7 @@ class LocalScheduler:
 
     def _home(self, history: History | None) -> Places:
         """Return where a job's entry is: a submitter with another environment may have had another state folder."""
-        if history is None or history.queue is None or history.host != self.host:
+        if history is None or history.queue is None or (history.host, history.allocation) != (self.host, self.allocation):
             return self.places
         return Places(history.queue)
 
@@ -241,7 +246,7 @@ class LocalScheduler:
         """Return a job's entry in the queue of another host that shares the state folder."""
         if not self._state.is_dir():
             return None
-        others = (Places(folder) for folder in self._state.iterdir() if folder.name != self.host)
+        others = (Places(folder) for folder in self._state.iterdir() if folder != self.places.root)
         return next((entry for places in others if (entry := queue.find(places, job_id)) is not None), None)
 
     def _view(self, handle: Handle, waits: bool, problem: str) -> JobView:
@@ -253,11 +258,24 @@ class LocalScheduler:
             why = problem or (f"waits on {entry.host}" if entry else "waits for the local scheduler")
             return JobView(True, records.QUEUED, WAITING_WORD, why)
         views: Mapping[int, TaskView] = history.views
+        if history.allocation and (history.host, history.allocation) != (self.host, self.allocation):
+            if history.ended < handle.tasks and history.silent_s() > SILENT_S:
+                views = self._given_up(handle, history)
+            return summary(handle, views)
         if history.ended < handle.tasks and history.host == self.host and (problem or not waits) and _is_own(handle.directory):
             if not views and not waits:
                 return JobView(known=False)
             views = self._unsupervised(handle, history, waiting=waits)
         return summary(handle, views, problem)
+
+    def _given_up(self, handle: Handle, history: History) -> Mapping[int, TaskView]:
+        """Return what became of the tasks of an allocation that has given no sign of life for long."""
+        gone = f"the Slurm job {history.allocation}, in which it ran on {history.host}, has ended"
+        never = TaskView(records.CANCELLED, ENDED_WORD, f"{gone} before it started", ended=now())
+        views = {task: never for task in range(handle.tasks) if task not in history.views} | history.views
+        for task, begun in history.started.items():
+            views[task] = _end_of_lost(handle, task, begun, trace=f"{gone}, and it left no account")
+        return views
 
     def _unsupervised(self, handle: Handle, history: History, *, waiting: bool) -> Mapping[int, TaskView]:
         """Return what became of the tasks as far as can be seen without a supervisor.
@@ -269,17 +287,21 @@ class LocalScheduler:
         for task, begun in history.started.items():
             restarted = begun.boot_id != boot_id
             if restarted or not processes.alive(begun.pid, begun.start):
-                folder = handle.directory / records.TASK_FOLDER / str(task)
-                exit_file = records.load_optional(TaskExit, folder / records.EXIT)
-                end = verdict.of_end(exit_file, records.load_optional(Ending, folder / records.ENDING), None, restarted=restarted)
-                ended = exit_file.ended if exit_file else None
-                views[task] = TaskView(
-                    end.state, ENDED_WORD, end.reason, end.exit_code, end.signal, begun.host, begun.time, ended or now()
-                )
+                views[task] = _end_of_lost(handle, task, begun, restarted=restarted)
         if not waiting:
             lost = TaskView(records.FAILED, ENDED_WORD, LOST_PLACE, ended=now())
             views |= {task: lost for task in range(handle.tasks) if task not in views}
         return views
+
+
+def _end_of_lost(handle: Handle, task: int, begun: Started, *, restarted: bool = False, trace: str = "") -> TaskView:
+    """Return how a task ended whose process is gone; ``trace`` is the reason where it has left none itself."""
+    folder = handle.directory / records.TASK_FOLDER / str(task)
+    exit_file = records.load_optional(TaskExit, folder / records.EXIT)
+    end = verdict.of_end(exit_file, records.load_optional(Ending, folder / records.ENDING), None, restarted=restarted)
+    ended = exit_file.ended if exit_file else None
+    reason = trace if trace and end.reason == verdict.WITHOUT_A_TRACE else end.reason
+    return TaskView(end.state, ENDED_WORD, reason, end.exit_code, end.signal, begun.host, begun.time, ended or now())
 
 
 def summary(handle: Handle, views: Mapping[int, TaskView], problem: str = "") -> JobView:
@@ -292,15 +314,6 @@ def summary(handle: Handle, views: Mapping[int, TaskView], problem: str = "") ->
     if not views:
         return JobView(True, records.QUEUED, WAITING_WORD, problem or "waits for a free slot")
     return JobView(True, records.RUNNING, RUNNING_WORD, problem, views)
-
-
-def merged(before: CancelRequest | None, request: CancelRequest) -> CancelRequest:
-    """Return a request to cancel that also asks for what an earlier one asked."""
-    if before is None:
-        return request
-    if before.tasks is None or request.tasks is None:
-        return CancelRequest(request.requested, request.user, None)
-    return CancelRequest(request.requested, request.user, sorted({*before.tasks, *request.tasks}))
 
 
 def check_allowed(chosen: settings.Settings, environment: Mapping[str, str]) -> None:

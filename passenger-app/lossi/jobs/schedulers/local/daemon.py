@@ -40,7 +40,7 @@ def _nothing(number: int, frame: object) -> None:
 
 
 def _leave(number: int, frame: object) -> None:
-    """End at once on SIGTERM; tasks go on and are adopted by the next supervisor."""
+    """End at once on SIGTERM; tasks go on and are adopted by the next supervisor (in a Slurm allocation they end with it)."""
     os._exit(0)
 
 

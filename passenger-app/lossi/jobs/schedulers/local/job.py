@@ -58,7 +58,7 @@ class Job:
         history = History(self.journal.path)
         history.update()
         if (history.host, history.queue) != (self.entry.host, queue):
-            self.journal.queued(self.entry.tasks, queue)
+            self.journal.queued(self.entry.tasks, queue, self.entry.allocation)
         self.waiting = deque(task for task in range(self.entry.tasks) if task not in history.views)
         for number, begun in sorted(history.started.items()):
             task = Task(self.entry, number, begun, child=False)
@@ -99,6 +99,14 @@ class Job:
         for number, task in self.running.items():
             if wanted is None or number in wanted:
                 self.stop(task, CANCELLED, reason, say)
+
+    def close_down(self, reason: str, say: Callable[[str], None]) -> None:
+        """Stop all that runs and give up all that waits."""
+        if self.waiting:
+            self.journal.never_started(sorted(self.waiting), CANCELLED, f"{reason} before it started")
+            self.waiting.clear()
+        for task in self.running.values():
+            self.stop(task, CANCELLED, reason, say)
 
     def stop(self, task: Task, state: str, reason: str, say: Callable[[str], None]) -> None:
         """Tell a running task to end."""

@@ -3,13 +3,14 @@
 It lies in the job directory, so that a project that is moved or copied carries the truth with it. Lines (all with
 ``event`` and ``time``)::
 
-    queued    tasks, host, queue                      the supervisor that keeps this queue has seen the job
+    queued    tasks, host, queue, allocation          the supervisor that keeps this queue has seen the job
     started   task, pid, start, boot, clock, host, gpus   durable before the task's first instruction
     requeued  task                                    it was about to start when the supervisor died; it never ran
     ending    task, state, reason                     told to stop
     ended     task | ranges, state, exit_code, signal, reason
 
-Later lines win. A line that a crash cut off is passed over.
+Later lines win. A line that a crash cut off is passed over. In a Slurm allocation the supervisor touches the file every
+`BEAT_S`: nobody elsewhere can see whether the processes of an allocation still live.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import contextlib
 import datetime
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,9 @@ from lossi.jobs.schedulers.base import TaskView
 from lossi.runner.records import RUNNING
 
 NAME = "local.jsonl"
+BEAT_S = 30.0
+SILENT_S = 300.0
+"""After so long without a sign of life the allocation has ended: ten beats, for filesystems that show times late."""
 WAITING_WORD, RUNNING_WORD, STOPPING_WORD, ENDED_WORD = "WAITING", "RUNNING", "STOPPING", "ENDED"
 
 
@@ -56,6 +61,8 @@ class History:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.host: str | None = None
+        self.allocation = ""
+        """The Slurm job in which the tasks run."""
         self.queue: Path | None = None
         """State folder of the supervisor; submitters with another environment may have another."""
         self.started: dict[int, Started] = {}
@@ -91,11 +98,19 @@ class History:
                 self._take(json.loads(line))
         return True
 
+    def silent_s(self) -> float:
+        """Return for how many seconds the supervisor has given no sign of life (by this machine's clock)."""
+        try:
+            return time.time() - self.path.stat().st_mtime
+        except OSError:
+            return 0.0
+
     def _take(self, line: dict[str, Any]) -> None:
         event = line["event"]
         if event == "queued":
             self.host = line["host"]
             self.queue = Path(line["queue"])
+            self.allocation = line.get("allocation", "")
         elif event == "started":
             gpus = tuple(line.get("gpus", ()))
             begun = Started(line["pid"], line["start"], line["boot"], line["clock"], line["host"], line["time"], gpus)
@@ -143,9 +158,15 @@ class Journal:
         self._pending: list[bytes] = []
         self._unsynced = False
 
-    def queued(self, tasks: int, queue: Path) -> None:
+    def queued(self, tasks: int, queue: Path, allocation: str = "") -> None:
         """Note that the job was seen."""
-        self._add({"event": "queued", "tasks": tasks, "host": self._host, "queue": str(queue)})
+        line = {"event": "queued", "tasks": tasks, "host": self._host, "queue": str(queue)}
+        self._add(line | ({"allocation": allocation} if allocation else {}))
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path)
 
     def started(self, task: int, begun: Started) -> None:
         """Note a task's process; must be flushed durably before the task may run."""

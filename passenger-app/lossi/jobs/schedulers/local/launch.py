@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lossi.errors import Unavailable
 from lossi.files import atomic
-from lossi.jobs.schedulers.local import queue
+from lossi.jobs.schedulers.local import machine, queue
 from lossi.jobs.schedulers.local.processes import BOOT_ID_FILE
 from lossi.jobs.schedulers.local.queue import Places
 
@@ -66,7 +66,7 @@ def _start(places: Places, lock: int, boot_id_file: Path, linger_s: float) -> No
             stdout=log,
             stderr=log,
             cwd="/",
-            env=clean_environment(),
+            env={**clean_environment(), **machine.passed_on(os.environ)},
             pass_fds=(lock,),
             start_new_session=True,
             check=False,

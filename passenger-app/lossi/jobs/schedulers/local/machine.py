@@ -1,5 +1,7 @@
 """What this machine has to give: cores, memory, GPUs; and whether jobs may run on it at all.
 
+Inside an allocation of Slurm it is what Slurm has given, and jobs may run there: its owner has waited for it.
+
 Reads /proc, the control group and the environment; asks nvidia-smi where there is one. Standard library only, because the
 supervisor imports it too.
 """
@@ -10,21 +12,88 @@ import functools
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 NVIDIA_SMI_TIMEOUT_S = 30
 
+PASSED_ON = (
+    "SLURM_JOB_ID",
+    "SLURMD_NODENAME",
+    "SLURM_TASK_PID",
+    "SLURM_CPUS_ON_NODE",
+    "SLURM_MEM_PER_NODE",
+    "SLURM_MEM_PER_CPU",
+)
+"""What tells a supervisor of its allocation; tasks do not get them, since none of them is a task of that Slurm job."""
+GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
+"""Where Slurm says which GPUs a process may use, in the order in which they are believed: the last counts the whole node's."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What a Slurm job has on this node, None where Slurm does not say."""
+
+    job_id: str
+    cpus: int | None = None
+    memory_mb: int | None = None
+    gpus: tuple[str, ...] = ()
+    task_pid: int | None = None
+    """The process that Slurm itself has started here: with it ends what it was given for."""
+
+
+def allocation(environment: Mapping[str, str]) -> Allocation | None:
+    """Return the Slurm allocation that this process runs in, None where it runs in none.
+
+    ``SLURM_JOB_ID`` alone does not tell: ``salloc`` sets it in a shell on the login node too. What slurmd has started has its
+    node's name, or lies in the job's control group.
+    """
+    job_id = environment.get("SLURM_JOB_ID", "")
+    if not re.fullmatch(r"[0-9]{1,10}", job_id) or not (environment.get("SLURMD_NODENAME") or _in_group_of(job_id)):
+        return None
+    cpus = _number(environment, "SLURM_CPUS_ON_NODE")
+    memory, per_cpu = _number(environment, "SLURM_MEM_PER_NODE"), _number(environment, "SLURM_MEM_PER_CPU")
+    if memory is None and per_cpu is not None and cpus is not None:
+        memory = per_cpu * cpus
+    listed = next((environment[name] for name in GPU_VARIABLES if name in environment), "")
+    gpus = tuple(gpu for gpu in listed.split(",") if gpu and gpu != "NoDevFiles")
+    return Allocation(job_id, cpus, memory, gpus, _number(environment, "SLURM_TASK_PID"))
+
+
+def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which a supervisor finds the allocation that it is started in; none outside of one."""
+    if allocation(environment) is None:
+        return {}
+    return {name: environment[name] for name in PASSED_ON if name in environment}
+
 
 def cores() -> int:
     """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    here = allocation(os.environ)
+    usable = len(os.sched_getaffinity(0))
+    return usable if here is None or here.cpus is None else min(usable, here.cpus)
 
 
 def total_memory_mb() -> int:
-    """Return the machine's memory in MiB, or the limit of this process's control group where that is lower."""
+    """Return the machine's memory in MiB, or the limit of this process's control group or allocation where that is lower."""
     text = Path("/proc/meminfo").read_text("ascii")
     total = int(text.split("MemTotal:")[1].split()[0]) // 1024
-    return min([total, *(limit // 2**20 for limit in _group_limits())])
+    here = allocation(os.environ)
+    given = [here.memory_mb] if here is not None and here.memory_mb is not None else []
+    return min([total, *given, *(limit // 2**20 for limit in _group_limits())])
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    """Return a positive number (Slurm writes 0 for "all there is"), None where there is none."""
+    text = environment.get(name, "")
+    return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def _in_group_of(job_id: str) -> bool:
+    try:
+        return f"/job_{job_id}/" in Path("/proc/self/cgroup").read_text("utf-8").replace("\n", "/\n")
+    except OSError:
+        return False
 
 
 def _group_limits() -> list[int]:
@@ -49,6 +118,9 @@ def _group_limits() -> list[int]:
 
 def gpu_ids() -> tuple[str, ...]:
     """Return the GPUs as CUDA_VISIBLE_DEVICES names them; those that the caller's own CUDA_VISIBLE_DEVICES hides are left out."""
+    here = allocation(os.environ)
+    if here is not None:
+        return here.gpus
     import shutil  # slow to import, and the supervisor never asks
 
     program = shutil.which("nvidia-smi")
@@ -86,6 +158,8 @@ def why_not_here(environment: Mapping[str, str]) -> str | None:
 
     if environment.get("PASSENGER_BASE_URI") or environment.get("ONDEMAND_VERSION"):
         return "this is the web server of Open OnDemand, which all its users share"
+    if allocation(environment) is not None:
+        return None
     sbatch = shutil.which("sbatch", path=environment.get("PATH"))
     if sbatch is not None:
         return f"this machine submits to Slurm ({sbatch}): it is a login node, which all its users share"

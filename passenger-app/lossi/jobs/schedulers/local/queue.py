@@ -1,6 +1,7 @@
 """The queue on disk: one small file per submitted job, the supervisor's lock and the pipe that wakes it.
 
-Everything lies in ``<state>/local/<host>/``, which is the user's own (0700)::
+Everything lies in ``<state>/local/<host>/``, which is the user's own (0700); each Slurm allocation has a queue of its own,
+``<host>.slurm-<id>/``, because what is started outside of it does not end with it::
 
     queue/<job id>.json   an `Entry`: accepted, not all of its tasks have ended
     done/<job id>.json    the same after the last task ended, kept for `KEPT_DAYS`
@@ -30,6 +31,7 @@ from lossi.runner import records
 KEPT_DAYS = 30
 """Days that a finished job is still found by its id, so that an interrupted submission is never repeated."""
 SUFFIX = ".json"
+ALLOCATION = ".slurm-"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Entry:
     grace_s: float = 10.0
     gpu_ids: list[str] = field(default_factory=list)
     """The machine's GPUs, as CUDA_VISIBLE_DEVICES names them."""
+    allocation: str = ""
+    """Id of the Slurm job in whose allocation the tasks run."""
     environment: dict[str, str] = field(default_factory=dict)
     """The environment of the tasks, without what differs between tasks."""
     ingest: list[str] = field(default_factory=list)
@@ -135,6 +139,11 @@ class Places:
         return self.done / (job_id + SUFFIX)
 
 
+def folder_name(host: str, allocation: str) -> str:
+    """Return the name of the queue's folder on a host, in a Slurm allocation ("" outside of one)."""
+    return f"{host}{ALLOCATION}{allocation}" if allocation else host
+
+
 def waiting(places: Places) -> set[str]:
     """Return the ids of the jobs that have not ended."""
     try:
@@ -169,12 +178,18 @@ def set_aside(places: Places, job_id: str) -> None:
 
 
 def forget_old(places: Places) -> None:
-    """Delete entries of jobs that ended more than `KEPT_DAYS` days ago."""
+    """Delete entries of jobs that ended more than `KEPT_DAYS` days ago, and queues of allocations that are as old."""
     oldest = time.time() - KEPT_DAYS * 86400
     with contextlib.suppress(OSError):
         for path in places.done.iterdir():
             if path.stat().st_mtime < oldest:
                 path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        for folder in places.root.parent.glob(f"*{ALLOCATION}*"):
+            if folder != places.root and max(folder.stat().st_mtime, (folder / "queue").stat().st_mtime) < oldest:
+                import shutil
+
+                shutil.rmtree(folder)
 
 
 def wake(places: Places, job_id: str = "") -> None:

@@ -1,9 +1,9 @@
 """The supervisor: one process per user and host that starts, limits, stops and records the tasks in the queue.
 
-Started by `launch` with the lock in hand; ends a moment after its queue is empty. Single-threaded: it sleeps until a
-child ends, the FIFO speaks, an adopted process ends or a time is due. Everything it knows is also on disk, so that it
-may be killed at any moment: the next one takes stock of the journals and goes on. Standard library, `runner.records`
-and `files.atomic` only, because it must be up within a tenth of a second and lives beside the user's computations.
+Started by `launch` with the lock in hand; ends a moment after its queue is empty. Single-threaded: it sleeps until a child
+ends, the FIFO speaks, an adopted process ends or a time is due. Everything it knows is also on disk, so that it may be killed at
+any moment: the next one takes stock of the journals and goes on. Standard library, `runner.records` and `files.atomic` only,
+because it must be up within a tenth of a second.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from lossi.jobs.schedulers.local import processes, queue
 from lossi.jobs.schedulers.local.daemon import prepare_process, rotate_log, say
 from lossi.jobs.schedulers.local.ingest import Ingest
 from lossi.jobs.schedulers.local.job import Job
-from lossi.jobs.schedulers.local.machine import total_memory_mb
+from lossi.jobs.schedulers.local.machine import allocation, total_memory_mb
 from lossi.jobs.schedulers.local.queue import Holder, Places
 from lossi.jobs.schedulers.local.task import SWEEP_LIMIT_S, Task, start_waiting
+from lossi.jobs.schedulers.local.tenancy import Tenancy
 from lossi.runner.records import OUT_OF_MEMORY, TIMED_OUT
 
 SLOW_POLL_S = 2.0
@@ -56,12 +57,11 @@ class Supervisor:
         self.table = processes.Table()
         self.ingest = Ingest(say)
         self.memory_mb = total_memory_mb()
+        self.tenancy = Tenancy(allocation(os.environ))
         self.slots = 1
-        self.ready = False
-        self.unread = False
+        self.ready = self.unread = False
         """Whether the queue holds entries that cannot be taken up now."""
-        self.next_look = 0.0
-        self.next_sample = 0.0
+        self.next_look = self.next_sample = 0.0
         self.idle_since = clock()
         self.selector = selectors.DefaultSelector()
 
@@ -83,6 +83,7 @@ class Supervisor:
     def _step(self) -> None:
         self._reap()
         self._look()
+        self.tenancy.step(self.jobs.values(), say)
         self._enforce()
         self._start()
         self._finish_jobs()

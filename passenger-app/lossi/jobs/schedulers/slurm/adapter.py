@@ -21,10 +21,10 @@ from lossi import settings
 from lossi.clusters import Cluster
 from lossi.errors import LossiError, NotSupported, Unavailable
 from lossi.jobs import ulid
-from lossi.jobs.observe import utc
+from lossi.jobs.observe import FORGOTTEN, seconds, utc
 from lossi.jobs.schedulers import cancellation
-from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, NotSubmitted, TaskView
-from lossi.jobs.schedulers.slurm import accounts, directives, limits, parts, request, sight
+from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, NotSubmitted, TaskFacts, TaskView
+from lossi.jobs.schedulers.slurm import accounts, directives, limits, parts, request, sight, states
 from lossi.jobs.schedulers.slurm.cache import Answer, Cache
 from lossi.jobs.schedulers.slurm.client import SlurmClient
 from lossi.jobs.schedulers.slurm.description import Description
@@ -32,7 +32,8 @@ from lossi.jobs.schedulers.slurm.parts import Part
 from lossi.jobs.schedulers.slurm.records import AccountingRow, QueueRow
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 from lossi.jobs.schedulers.slurm.sight import Sight
-from lossi.runner.records import CANCELLED, FINAL_STATES, QUEUED, RUNNING, UNKNOWN, PreparedJob, SubmissionRecord
+from lossi.runner import records
+from lossi.runner.records import CANCELLED, FINAL_STATES, QUEUED, RUNNING, UNKNOWN, CancelRequest, PreparedJob, SubmissionRecord
 
 LAG_S = 30.0
 """How long the database may not know a job that the queue has dropped, and the queue one that was just accepted."""
@@ -144,8 +145,8 @@ class SlurmScheduler:
 
     def find(self, job_id: str) -> SubmissionRecord | None:
         """Return the record of a job that the queue or the database has; one that was accepted in part is cancelled."""
-        since = utc(ulid.moment(job_id) - 60) if ulid.is_ulid(job_id) else utc(time.time() - 86400)
-        found = [_part_of(slurm_id, name) for slurm_id, name in self.client.named(f"{request.NAME}{job_id}", since)]
+        made = ulid.moment(job_id) if ulid.is_ulid(job_id) else time.time() - 86400
+        found = [_part_of(slurm_id, name) for slurm_id, name in self._named(f"{request.NAME}{job_id}", made)]
         if not found:
             return None
         if not any(part.offset == 0 for part in found):
@@ -159,7 +160,7 @@ class SlurmScheduler:
         by_id: dict[int, list[QueueRow]] = {}
         for row in queue.value:
             by_id.setdefault(row.job_id, []).append(row)
-        looked = [self._look(handle, by_id, queue.as_of) for handle in jobs]
+        looked = [self._look(handle, by_id, queue.as_of) for handle in jobs if _is_readable(handle)]
         rows, asked = self._accounting(looked)
         return {one.handle.job_id: self._view(one, rows, one.handle.job_id in asked, queue) for one in looked}
 
@@ -178,6 +179,16 @@ class SlurmScheduler:
         cancellation.note(handle, tasks, when=utc(time.time()), user=accounts.user_name(os.geteuid()))
 
     # -- submitting --------------------------------------------------------------------------------------------------
+
+    def _named(self, prefix: str, made: float) -> list[tuple[int, str]]:
+        """Return what bears such a name; of what is so young that the queue cannot have dropped it, the queue knows all."""
+        age = None
+        with suppress(LossiError):
+            age = self._description.configuration().min_job_age_s
+        if age is None or not 0 <= time.time() - made < age - LAG_S:
+            return self.client.named(prefix, utc(made - 60))
+        rows = [row for row in self.client.queue(ended=True) if row.name.startswith(prefix)]
+        return sorted({row.job_id: row.name for row in rows if not states.is_rejected(row.state, row.node_list)}.items())
 
     def _parts(self, job: PreparedJob) -> list[Part]:
         most = None
@@ -256,9 +267,14 @@ class SlurmScheduler:
                 # The database lags behind: a task that has left the queue is not running whatever it still says.
                 if view.state in FINAL_STATES:
                     tasks[number] = _worded(view)
+        if asked or not self._description.accounts():
+            tasks.update(self._never_started(one, tasks, queue.as_of))
+        if not self._description.accounts():
+            tasks.update(_forgotten(one, tasks))
         just_submitted = queue.as_of < (handle.submitted or 0.0)
         live = {view.state for view in tasks.values()} - FINAL_STATES
-        known = bool(tasks or seen.waiting or accounted or handle.settled or just_submitted or not asked)
+        young = queue.as_of < (handle.submitted or 0.0) + LAG_S
+        known = bool(tasks or seen.waiting or accounted or handle.settled or young or not asked)
         if live - {QUEUED}:
             state = RUNNING
         elif live or seen.waiting or just_submitted:
@@ -269,6 +285,18 @@ class SlurmScheduler:
         reason = seen.reason if not just_submitted else "it was just submitted"
         return JobView(known, state, seen.word, reason, tasks, waiting, queue.as_of, self._stale(queue), seen.expected_start)
 
+    def _never_started(self, one: _Looked, known: Mapping[int, TaskView], as_of: float) -> dict[int, TaskView]:
+        """Return the array tasks that were cancelled one by one while they waited: Slurm keeps no record of those at all."""
+        asked = records.load_optional(CancelRequest, one.handle.directory / records.CANCEL)
+        if asked is None or as_of < (seconds(asked.requested) or as_of) + self.target.exit_grace_s:
+            return {}
+        absent = {number + part.offset for part in one.parts for number in one.absent.get(part.slurm_id, ())}
+        named = absent if asked.tasks is None else absent.intersection(asked.tasks)
+        folder = one.handle.directory / records.TASK_FOLDER
+        reason = f"cancelled by {asked.user} before it started"
+        ended = TaskView(CANCELLED, "CANCELLED", reason, ended=asked.requested, facts=TaskFacts(elapsed_s=0.0, complete=True))
+        return {number: ended for number in named if number not in known and not (folder / str(number)).exists()}
+
     def _units(self, gpu_type: str | None) -> int:
         kinds = [kind for partition in self.target.partitions for kind in partition.gpu_types]
         return next((kind.units_per_gpu for kind in kinds if gpu_type in (None, "", kind.name)), 1)
@@ -277,6 +305,25 @@ class SlurmScheduler:
         if not queue.problem:
             return ""
         return f"cluster {self.cluster!r}: {queue.problem}; shown as it was at {utc(queue.as_of)[11:19]} UTC"
+
+
+def _is_readable(handle: Handle) -> bool:
+    """Return whether the record of a submission is one; a damaged one leaves its job to its own accounts."""
+    try:
+        return bool(parts.parse(handle.scheduler_id, handle.tasks))
+    except ValueError:
+        return False
+
+
+def _forgotten(one: _Looked, known: Mapping[int, TaskView]) -> dict[int, TaskView]:
+    """Return the tasks of which nobody knows how they ended: the queue has dropped them, and they have left no account."""
+    absent = (number + part.offset for part in one.parts for number in one.absent.get(part.slurm_id, ()))
+    folder = one.handle.directory / records.TASK_FOLDER
+    return {
+        number: TaskView(UNKNOWN, reason=FORGOTTEN)
+        for number in absent
+        if number not in known and not (folder / str(number) / records.EXIT).exists()
+    }
 
 
 def _worded(view: TaskView) -> TaskView:

@@ -1,6 +1,7 @@
 """Answers of the scheduler on disk, shared by all tabs and commands of a user, so that they ask it together and seldom.
 
-One file per question below the user's cache folder. Whoever finds an answer too old asks, the others meanwhile take the old one.
+One file per question below the user's cache folder: a line about the answer, and the answer as a line of its own, which is read
+only where it is needed. Whoever finds an answer too old asks, the others meanwhile take the old one.
 A scheduler that does not answer is not asked again at once: what it said last stays, with why it is old.
 """
 
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -24,7 +25,7 @@ from lossi.files import atomic
 
 T = TypeVar("T")
 
-FORMAT = f"1 {lossi.__version__}"
+FORMAT = f"2 {lossi.__version__}"
 RETRY_S = 10.0
 """After a question without an answer the next one is asked not before this time has passed."""
 
@@ -48,9 +49,9 @@ class Answer(Generic[T]):
 
 @dataclass(frozen=True)
 class _Held:
-    """A file's content; ``data`` None: nothing was ever answered."""
+    """A file's content; ``data`` is JSON, None: nothing was ever answered."""
 
-    data: Any
+    data: bytes | None
     as_of: float
     asked: float
     problem: str
@@ -101,7 +102,7 @@ class Cache:
                 if held.data is None:
                     raise
                 return self._answer(held, adapter)
-            self._write(name, _Held(adapter.dump_python(value, mode="json"), asked, asked, "", ""))
+            self._write(name, _Held(adapter.dump_json(value, exclude_defaults=True), asked, asked, "", ""))
             return Answer(value, asked)
 
     def expire(self, name: str) -> None:
@@ -113,34 +114,27 @@ class Cache:
     def _answer(self, held: _Held, adapter: TypeAdapter[T]) -> Answer[T]:
         if held.data is None:
             raise Unavailable(held.problem, hint=held.hint)
-        return Answer(adapter.validate_python(held.data), held.as_of, held.problem)
+        return Answer(adapter.validate_json(held.data), held.as_of, held.problem)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
     def _read(self, name: str) -> _Held | None:
         try:
-            data = json.loads(self._path(name).read_bytes())
-            if data["format"] != FORMAT:  # another Lossi's: its records may have other members
+            head, data, rest = self._path(name).read_bytes().split(b"\n", 2)
+            about = json.loads(head)
+            if rest or about["format"] != FORMAT:  # another Lossi's: its records may have other members
                 return None
-            held = _Held(data["data"], float(data["as_of"]), float(data["asked"]), str(data["problem"]), str(data["hint"]))
+            return _Held(data or None, float(about["as_of"]), float(about["asked"]), str(about["problem"]), str(about["hint"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return held
 
     def _write(self, name: str, held: _Held) -> None:
-        document = {
-            "format": FORMAT,
-            "as_of": held.as_of,
-            "asked": held.asked,
-            "problem": held.problem,
-            "hint": held.hint,
-            "data": held.data,
-        }
+        about = {"format": FORMAT, "as_of": held.as_of, "asked": held.asked, "problem": held.problem, "hint": held.hint}
         # A cache that cannot be written costs questions, not answers.
         with contextlib.suppress(LossiError, OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            atomic.write(self._path(name), json.dumps(document, separators=(",", ":")).encode(), mode=0o600)
+            atomic.write(self._path(name), b"%s\n%s\n" % (json.dumps(about).encode(), held.data or b""), mode=0o600)
 
     @contextlib.contextmanager
     def _turn(self, name: str, *, wait: bool) -> Iterator[bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lossi.jobs.schedulers.base import TaskView
@@ -93,24 +93,22 @@ def of_accounting(rows: Sequence[AccountingRow], parts: Sequence[Part]) -> dict[
         part = by_id.get(row.job_id)
         if part is None:
             continue
-        if row.task is None and not row.tasks:
+        if row.task is not None:
+            attempts.setdefault(row.task + part.offset, []).append(row)
+        else:
             rest.append((row, part))
-        for number in _numbers(row, part):
-            attempts.setdefault(number, []).append(row)
-    # A record without numbers is a job without an array, or what is left of an array that was cancelled.
+    # A record of several tasks is of those that never started, but goes on naming those that have by now a record of their own.
+    # One without numbers is a job without an array, or what is left of an array that was cancelled; if it has nodes, it is
+    # the last task of an array whose numbers the database does not have yet.
     own = frozenset(attempts)
     for row, part in rest:
-        for number in _whole(part):
-            if number not in own:
-                attempts.setdefault(number, []).append(row)
+        if not row.tasks and part.tasks > 1 and row.node_list:
+            continue
+        for span in (_shifted(span, part.offset) for span in row.tasks or (range(part.tasks),)):
+            for number in span:
+                if number not in own:
+                    attempts.setdefault(number, []).append(row)
     return {number: accounts.in_order(found) for number, found in attempts.items()}
-
-
-def _numbers(row: AccountingRow, part: Part) -> Iterator[int]:
-    if row.task is not None:
-        yield row.task + part.offset
-    for span in row.tasks:
-        yield from _shifted(span, part.offset)
 
 
 def _whole(part: Part) -> range:

@@ -5,6 +5,8 @@ Slurm has base states and flags; a flag, where one is set, is what it prints. Wo
 
 from __future__ import annotations
 
+import functools
+
 from lossi.runner.records import (
     CANCELLED,
     FAILED,
@@ -59,6 +61,7 @@ REQUEUED = frozenset({"REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "REQUEUED_CRON"
 """Words of an attempt after which another one follows, or may."""
 
 
+@functools.lru_cache(maxsize=256)
 def word_of(text: str) -> str:
     """Return the word that counts: of ``CANCELLED by 1000`` CANCELLED, of ``RUNNING,COMPLETING`` (state and flags) the flag."""
     words = text.replace("+", " ").replace(",", " ").upper().split()
@@ -69,3 +72,8 @@ def word_of(text: str) -> str:
 def state_of(text: str) -> str:
     """Return which of `lossi.runner.records.STATES` Slurm's word stands for; unknown words are ``unknown``, never an error."""
     return MEANING.get(word_of(text), UNKNOWN)
+
+
+def is_rejected(state: str, node_list: str) -> bool:
+    """Return whether this is the trace of a submission that slurmctld refused: it failed without ever having a node."""
+    return word_of(state) == "FAILED" and not node_list

@@ -6,6 +6,7 @@ What Slurm leaves open (``N/A``, ``Unknown``, ``UNLIMITED``, ``(null)``…) is N
 from __future__ import annotations
 
 import datetime
+import functools
 import re
 from collections.abc import Iterable, Mapping
 
@@ -31,6 +32,7 @@ def text_of(text: str) -> str:
     return "" if text.strip().lower() in {"n/a", "(null)", "null", "none", "none assigned"} else text.strip()
 
 
+@functools.lru_cache(maxsize=4096)  # the rows of an array hold the same few
 def utc_time(text: str) -> str | None:
     """Return ISO 8601 with Z for a time that was printed with TZ=UTC; None: not known.
 
@@ -73,12 +75,14 @@ def seconds(text: str, *, lone: int = 1) -> float | None:
     return total + float(found["part"] or 0)
 
 
+@functools.lru_cache(maxsize=1024)
 def whole_seconds(text: str, *, lone: int = 1) -> int | None:
     """Return `seconds` as a whole number."""
     found = seconds(text, lone=lone)
     return None if found is None else int(found)
 
 
+@functools.lru_cache(maxsize=1024)
 def number(text: str) -> int | None:
     """Return a whole number (of a span such as ``2-4`` the first); None: not said.
 

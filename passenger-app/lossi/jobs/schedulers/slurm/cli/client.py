@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lossi.clusters import Cluster
+from lossi.jobs.schedulers.slurm import states
 from lossi.jobs.schedulers.slurm.cli import process, refusals
 from lossi.jobs.schedulers.slurm.cli.commands import Command, sacct, sacctmgr, sbatch, scancel, scontrol, sinfo, squeue
 from lossi.jobs.schedulers.slurm.records import (
@@ -66,7 +67,7 @@ class CliClient:
         Submissions that were refused are left out, though both remember them for a while.
         """
         found = dict(self._database(sacct.SacctNames(process.user_name(), since), []))
-        rows = (row for row in self.queue(ended=True) if not sacct.is_rejected(row.state, row.node_list))
+        rows = (row for row in self.queue(ended=True) if not states.is_rejected(row.state, row.node_list))
         found.update({row.job_id: row.name for row in rows})
         return sorted((job, name) for job, name in found.items() if name.startswith(prefix))
 

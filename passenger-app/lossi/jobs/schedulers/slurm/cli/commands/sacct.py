@@ -100,14 +100,9 @@ class SacctNames:
             parts = _JOB.match(job)
             if parts is None:
                 raise Unreadable(self.name, f"not a job: {job!r}")
-            if user == self.user and not is_rejected(state, values.text_of(nodes)):
+            if user == self.user and not states.is_rejected(state, values.text_of(nodes)):
                 found[int(parts["job"])] = name
         return list(found.items())
-
-
-def is_rejected(state: str, node_list: str) -> bool:
-    """Return whether this is the trace of a submission that slurmctld refused: it failed without ever having a node."""
-    return states.word_of(state) == "FAILED" and not node_list
 
 
 def words_of(jobs: Mapping[int, Sequence[int] | None]) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,13 +46,17 @@ class Squeue:
     name: ClassVar[str] = "squeue"
 
     def argv(self, cluster: Cluster) -> list[str]:
-        """Return what to start; a size of 0, which an empty one is, means that fields are not cut."""
+        """Return what to start; a size of 0, which an empty one is, means that fields are not cut.
+
+        Without ``--local`` slurmctld is asked a third thing each time: whether its cluster belongs to a federation.
+        """
         form = ",".join(f"{field}:{UNIT}" for field in FIELDS)
         states_asked = ["--states=all"] if self.ended else []
         return [
             cluster.command(self.name),
             *chosen(cluster),
             "--me",
+            "--local",
             "--noheader",
             "--noconvert",
             *states_asked,
@@ -97,7 +102,7 @@ def _row(
 ) -> QueueRow:
     has_ended = states.state_of(state) in FINAL_STATES
     code, signal = values.exit_code(status) if has_ended else (None, None)
-    gpus, gpu_type = values.gpus(values.tres(tres), per_node)
+    gpus, gpu_type = _gpus(tres, per_node)
     return QueueRow(
         job_id=int(job),
         name=name,
@@ -122,3 +127,8 @@ def _row(
         exit_code=code,
         signal=signal,
     )
+
+
+@functools.lru_cache(maxsize=256)  # all tasks of an array hold the same
+def _gpus(tres: str, per_node: str) -> tuple[int | None, str | None]:
+    return values.gpus(values.tres(tres), per_node)
