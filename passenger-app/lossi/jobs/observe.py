@@ -164,7 +164,9 @@ def _settled(seen: Seen, view: TaskView | None, state: State) -> State:
     if not state.final or not seen.patience.facts or (view is not None and view.facts is not None and view.facts.complete):
         return state
     ended = seconds(seen.exit.ended if seen.exit else None) or seconds(view.ended if view else None) or seen.started_folder
-    return dataclasses.replace(state, final=ended is not None and seen.now - ended >= FACTS_PATIENCE_S)
+    ran = seen.exit is not None or seen.started_folder is not None or (view is not None and view.started is not None)
+    patience = FACTS_PATIENCE_S if ran else seen.patience.notice_s  # what never ran is accounted for at once or never
+    return dataclasses.replace(state, final=ended is not None and seen.now - ended >= patience)
 
 
 def _by_exit(seen: Seen, view: TaskView | None, left: TaskExit) -> State:

@@ -291,6 +291,7 @@ def _changed(connection: sqlite3.Connection, one: _Open, view: schedulers.JobVie
         earlier = before.get(number)
         if word is None and earlier is not None and earlier["state"] in records.FINAL_STATES and not _is_overdue(earlier, now):
             continue  # it has ended, and its scheduler has not yet accounted for it
+        word = _since_first_missed(word, earlier)
         stopped = cancelled is not None and (cancelled.tasks is None or number in cancelled.tasks)
         seen = _seen(
             f"{place}/{number}" if number in folders else None, Seen(number, now, view=word, patience=patience, cancelled=stopped)
@@ -304,6 +305,13 @@ def _changed(connection: sqlite3.Connection, one: _Open, view: schedulers.JobVie
         if row != earlier:
             rows.append(row)
     return Change(_row(one, view, now), rows)
+
+
+def _since_first_missed(word: schedulers.TaskView | None, earlier: Mapping[str, Any] | None) -> schedulers.TaskView | None:
+    """Let a task that ended without ever starting have ended when that was first seen."""
+    if word is None or earlier is None or word.started is not None or word.state not in records.FINAL_STATES:
+        return word
+    return dataclasses.replace(word, ended=earlier["ended"]) if earlier["state"] == word.state and earlier["ended"] else word
 
 
 @dataclass(frozen=True)

@@ -265,3 +265,14 @@ def test_a_damaged_record_of_a_submission_disturbs_no_other_job(door: Scripted, 
     door.rows = [QueueRow(7, "n", "RUNNING")]
     good = Handle("good", "7", Path("/nowhere"), 1, 0.0)
     assert set(scheduler.poll([Handle("bad", "seven", Path("/nowhere"), 1, 0.0), good])) == {"good"}
+
+
+def test_a_waiting_task_that_somebody_took_out_of_the_queue_is_cancelled_though_slurm_keeps_nothing_of_it(
+    door: Scripted, scheduler: SlurmScheduler
+) -> None:
+    door.rows = [QueueRow(7, "n", "PENDING", (range(0, 1),)), QueueRow(7, "n", "RUNNING", (range(1, 2),))]
+    assert set(look(scheduler, ago=5).tasks) == {1}, "the database may lag behind"
+    view = look(scheduler, ago=10 * LAG_S)
+    assert (view.tasks[2].state, view.tasks[2].facts) == ("cancelled", None)
+    door.rows = []
+    assert dict(look(scheduler, ago=10 * LAG_S).tasks) == {}, "a job of which nobody knows anything is another matter"

@@ -286,16 +286,27 @@ class SlurmScheduler:
         return JobView(known, state, seen.word, reason, tasks, waiting, queue.as_of, self._stale(queue), seen.expected_start)
 
     def _never_started(self, one: _Looked, known: Mapping[int, TaskView], as_of: float) -> dict[int, TaskView]:
-        """Return the array tasks that were cancelled one by one while they waited: Slurm keeps no record of those at all."""
-        asked = records.load_optional(CancelRequest, one.handle.directory / records.CANCEL)
-        if asked is None or as_of < (seconds(asked.requested) or as_of) + self.target.exit_grace_s:
-            return {}
-        absent = {number + part.offset for part in one.parts for number in one.absent.get(part.slurm_id, ())}
-        named = absent if asked.tasks is None else absent.intersection(asked.tasks)
+        """Return the array tasks that were cancelled one by one while they waited: Slurm keeps no record of those at all.
+
+        Through Lossi, ``cancel.json`` says who did it. Otherwise that the rest of the array is known has to do; such a word is
+        not the last one yet.
+        """
         folder = one.handle.directory / records.TASK_FOLDER
-        reason = f"cancelled by {asked.user} before it started"
-        ended = TaskView(CANCELLED, "CANCELLED", reason, ended=asked.requested, facts=TaskFacts(elapsed_s=0.0, complete=True))
-        return {number: ended for number in named if number not in known and not (folder / str(number)).exists()}
+        absent = {number + part.offset for part in one.parts for number in one.absent.get(part.slurm_id, ())}
+        missing = {number for number in absent if number not in known and not (folder / str(number)).exists()}
+        asked = records.load_optional(CancelRequest, one.handle.directory / records.CANCEL)
+        if asked is not None and as_of >= (seconds(asked.requested) or as_of) + self.target.exit_grace_s:
+            named = missing if asked.tasks is None else missing.intersection(asked.tasks)
+            reason = f"cancelled by {asked.user} before it started"
+            ended = TaskView(CANCELLED, "CANCELLED", reason, ended=asked.requested, facts=TaskFacts(elapsed_s=0.0, complete=True))
+            return dict.fromkeys(named, ended)
+        others = known or one.seen.waiting or one.handle.settled
+        if asked is None and others and self._description.accounts() and as_of >= (one.handle.submitted or 0.0) + LAG_S:
+            vanished = TaskView(
+                CANCELLED, reason="it was taken out of the queue before it started", ended=utc(as_of), as_of=as_of
+            )
+            return dict.fromkeys(missing, vanished)
+        return {}
 
     def _units(self, gpu_type: str | None) -> int:
         kinds = [kind for partition in self.target.partitions for kind in partition.gpu_types]

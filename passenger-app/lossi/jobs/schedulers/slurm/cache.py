@@ -134,7 +134,8 @@ class Cache:
         # A cache that cannot be written costs questions, not answers.
         with contextlib.suppress(LossiError, OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            atomic.write(self._path(name), b"%s\n%s\n" % (json.dumps(about).encode(), held.data or b""), mode=0o600)
+            content = b"%s\n%s\n" % (json.dumps(about).encode(), held.data or b"")
+            atomic.write(self._path(name), content, mode=0o600, durable=False)
 
     @contextlib.contextmanager
     def _turn(self, name: str, *, wait: bool) -> Iterator[bool]:
