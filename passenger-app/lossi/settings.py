@@ -38,6 +38,9 @@ class Settings(BaseModel):
     local_slots: int | None = Field(
         None, ge=1, le=4096, description="Tasks that the local scheduler runs at once; unset: one per core."
     )
+    sif_folder: Path | None = Field(
+        None, description="Folder of the Apptainer images that `lossi env build` and `pull` make; images are large: not a home folder."
+    )
     cancel_grace_s: float = Field(10.0, ge=0, le=600, description="Seconds between SIGTERM and SIGKILL.")
     untracked_limit_mb: int = Field(50, ge=0, description="Untracked files in a code snapshot, all together, in MiB.")
     output_limit_mb: int = Field(1024, ge=0, description="New files of a task that are collected, in MiB.")
@@ -47,6 +50,18 @@ class Settings(BaseModel):
     )
     render_limit_mb: int = Field(2048, ge=64, description="Memory of the child process that renders a notebook, in MiB.")
     render_timeout_s: int = Field(120, ge=1, description="Time limit of that child process.")
+    accel_redirect: str | None = Field(
+        None,
+        pattern="^(|/[A-Za-z0-9._~/-]*)$",
+        description="Internal location of nginx that finds every absolute path below it and sends large files; empty: never; "
+        "unset: `/sendfile` behind the nginx of Open OnDemand.",
+    )
+    portal_url: str | None = Field(
+        None,
+        pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$",
+        description="Address of Open OnDemand as browsers see it, such as `https://ondemand.example.org`: the only pages that sessions "
+        "answer; unset: where the form of the session was shown.",
+    )
     serve_port: int = Field(8477, ge=0, le=65535, description="Port of `lossi serve`; 0 takes any free one.")
 
 

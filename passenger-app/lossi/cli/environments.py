@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lossi.cli import options, output
+from lossi.cli import environment_images, options, output
 
 if TYPE_CHECKING:
     from lossi.environments import Catalog, Environment
     from lossi.runner.records import ResolvedEnvironment
 
 app = typer.Typer(no_args_is_help=True)
+app.command("build")(environment_images.build)
+app.command("pull")(environment_images.pull)
+app.command("verify")(environment_images.verify)
 
 Name = Annotated[str, typer.Argument(help="Name of the environment.", show_default=False)]
 Target = Annotated[str, typer.Option("--target", help="local, apptainer, or auto: what is usable here.")]

@@ -2,8 +2,10 @@
 
 An environment is a named software stack: container images by architecture and accelerator, or a Python of this machine.
 This room reads the catalogue files (shipped, site, project, user), looks whether what they name is on this machine, and
-builds argv and environment variables; it starts only what `check` and the one question to an interpreter need.
-It writes the user's own catalogue (`add`) and a cache.
+builds argv and environment variables; what it starts is what `check`, the one question to an interpreter and the making of images
+(`build`, `pull`, `verify`: podman or buildah, skopeo, Apptainer) need. It writes the user's own catalogue (`add`), the image of a
+variant into a catalogue (`build`, `pull`), SIF files, and a cache. Images are the business of `obtaining` and `verifying`, which the
+web process never imports: they are not named here.
 """
 
 from lossi.environments.catalog import Catalog, load, project_file, shipped_file, user_file

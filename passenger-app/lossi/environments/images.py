@@ -34,16 +34,14 @@ def check(path: str) -> str | None:
         with Path(path).open("rb") as stream:
             header = stream.read(48)
     except FileNotFoundError:
-        hint = (
-            "it was moved or removed, or a filesystem is not mounted here: build or copy it again, or correct the catalogue entry"
-        )
+        hint = "it was moved or removed, or a filesystem is not mounted here: `lossi env pull` or copy it again, or correct the catalogue entry"
         raise Unavailable(f"there is no image at {path!r}", hint=hint) from None
     except OSError as error:
         raise Unavailable(
             f"cannot read the image {path!r}", why=error.strerror or str(error), hint="check its permissions"
         ) from None
     if header[_MAGIC] != b"SIF_MAGIC\0":
-        hint = "make one with `apptainer build NAME.sif docker://IMAGE` or from an archive: see containers/README.md"
+        hint = "make one with `lossi env pull` or `apptainer build NAME.sif docker://IMAGE`: see containers/README.md"
         raise InvalidInput(f"{path!r} is not a SIF image", hint=hint)
     return _ARCHITECTURES.get(header[_ARCHITECTURE], "another architecture")
 

@@ -1,13 +1,7 @@
-"""Adding an environment to the user's own catalogue: the new entry is written into the file, all else stays as it is.
-
-Comments and formatting are kept: the entry is inserted as text, and the result is accepted only if it reads as the old
-content plus the entry; otherwise the file is written anew from its data.
-"""
+"""Adding an environment to the user's own catalogue: the new entry is written into the file, all else stays as it is."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lossi.environments import catalog, images, interpreter, messages
+from lossi.environments import catalog, catalog_text, images, interpreter, messages
 from lossi.environments.models import ACCELERATORS, ARCHITECTURES, CatalogFile, Environment
 from lossi.environments.paths import expanded
 from lossi.errors import Conflict, InvalidInput, did_you_mean
-from lossi.files import atomic, document
+from lossi.files import document
 
 
 def add(
@@ -66,14 +60,7 @@ def add(
     _check_free(name, existing)
     entry = _entry(title, python, sif, image, digest, accelerator, architecture, description, frameworks, variables)
     _validate(name, entry)
-    path = catalog.user_file()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise atomic.explained(error, path) from error
-    with _locked(path.parent / ".catalog.lock"):
-        old = _content(path)
-        atomic.write(path, _with_entry(old, name, entry), mode=0o600)
+    catalog_text.change(catalog.user_file(), lambda data: _insertion(data, name, entry), mode=0o600)
     return catalog.load().get(name)
 
 
@@ -154,97 +141,8 @@ def _validate(name: str, entry: dict[str, Any]) -> None:
         raise InvalidInput(f"{key}: {first.message}" if key else first.message, hint=first.hint) from None
 
 
-class _locked:  # noqa: N801
-    """One writer of the user's catalogue at a time: two `lossi env add` at once keep both entries."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        try:
-            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise atomic.explained(error, self.path) from error
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.descriptor)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise InvalidInput(f"cannot read {path}", why=error.strerror or "", hint="check its permissions") from None
-
-
-def _with_entry(old: bytes, name: str, entry: dict[str, Any]) -> bytes:
-    """Return the file's new content."""
-    import yaml
-
-    try:
-        data = document.parse(old).data
-    except document.Unreadable as error:
-        place = f" on line {error.line}" if error.line else ""
-        raise InvalidInput(
-            f"your catalogue {catalog.user_file()} {error.message}{place}", hint="correct it first; it was left as it is"
-        ) from None
-    data = {} if data is None else data
-    if not isinstance(data, dict) or not isinstance(data.get("environments") or {}, dict):
-        raise InvalidInput(
-            f"your catalogue {catalog.user_file()} is not a mapping of `environments`",
-            hint="correct it first; it was left as it is",
-        )
+def _insertion(data: dict[str, Any], name: str, entry: dict[str, Any]) -> list[catalog_text.Change]:
+    """Return what is to be put into the user's file, unless somebody else has just added the name."""
     if name in (data.get("environments") or {}):
         raise Conflict(f"there is an environment {name!r} already", hint="choose another name")
-    wanted = {**data, "environments": {**(data.get("environments") or {}), name: entry}}
-    text = _inserted(old, name, entry)
-    if text is not None and _reads_as(text, wanted):
-        return text
-    return _yaml(wanted, yaml)
-
-
-def _reads_as(text: bytes, wanted: dict[str, Any]) -> bool:
-    try:
-        return bool(document.parse(text).data == wanted)
-    except document.Unreadable:
-        return False
-
-
-def _yaml(data: Any, yaml: Any) -> bytes:
-    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120)).encode()
-
-
-def _inserted(old: bytes, name: str, entry: dict[str, Any]) -> bytes | None:
-    """Return ``old`` with the entry's lines after the last one of ``environments``, or None where that has no such place."""
-    import yaml
-
-    text = old.decode("utf-8-sig")
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    if root is None:
-        head = text if not text or text.endswith("\n") else text + "\n"
-        return head.encode() + _yaml({"environments": {name: entry}}, yaml)
-    named = next((value for key, value in root.value if key.value == "environments"), None)
-    if named is None:
-        return (text if text.endswith("\n") else text + "\n").encode() + _yaml({"environments": {name: entry}}, yaml)
-    if not isinstance(named, yaml.MappingNode) or named.flow_style or not named.value:
-        return None
-    indent = " " * named.value[0][0].start_mark.column
-    lines = text.splitlines(keepends=True)
-    at = _last_line(named) + 1
-    if at > len(lines) or not lines[at - 1].endswith("\n"):
-        lines.append("\n")
-        at = len(lines)
-    block = "".join(f"{indent}{line}\n" for line in _yaml({name: entry}, yaml).decode().splitlines())
-    return "".join([*lines[:at], block, *lines[at:]]).encode()
-
-
-def _last_line(node: Any) -> int:
-    """Return the 0-based line on which the last scalar below ``node`` ends."""
-    if isinstance(node.value, str):
-        end = node.end_mark
-        return int(end.line if end.column else max(end.line - 1, node.start_mark.line))
-    children = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
-    return max([int(node.start_mark.line), *(_last_line(child) for child in children)])
+    return [(("environments", name), entry)]

@@ -133,15 +133,15 @@ def _image(environment: Environment, variant: Variant, architecture: str, accele
     raise NotSupported(
         f"environment {environment.name!r} has no image for {architecture}-{accelerator} on this machine",
         why=f"its catalogue entry names {variant.image}, but neither a SIF nor the digest of a built image",
-        hint=_how_to_get(environment, variant),
+        hint=_how_to_get(environment, variant, f"{architecture}-{accelerator}"),
     )
 
 
-def _how_to_get(environment: Environment, variant: Variant) -> str:
+def _how_to_get(environment: Environment, variant: Variant, name: str) -> str:
     own = f"use a Python of your own: lossi env add my-{environment.name} --title … --python /path/to/venv"
     if variant.recipe:
-        return f"build it by {variant.recipe} (see the README beside it) and name the SIF in the site's catalogue, or {own}"
-    return f"build it with `apptainer build NAME.sif docker://{variant.image}` and name it under `sif`, or {own}"
+        return f"build it: lossi env build {environment.name} --variant {name}; or {own}"
+    return f"fetch it: lossi env pull {environment.name} --variant {name} --image {variant.image}; or {own}"
 
 
 def _no_variant(environment: Environment, architecture: str, accelerator: str) -> LossiError:

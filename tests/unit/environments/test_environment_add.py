@@ -128,7 +128,7 @@ def test_sif_says_itself_for_which_architecture_it_is(
 @pytest.mark.parametrize("broken", ["environments: [1, 2]\n", "environments:\n  a: [1\n", "- a\n"])
 def test_broken_file_is_left_as_it_is(user_catalog: WriteCatalog, broken: str) -> None:
     path = user_catalog(broken)
-    with pytest.raises(InvalidInput, match="your catalogue"):
+    with pytest.raises(InvalidInput, match="the catalogue"):
         environments.add("mine", title="Mine", python="auto")
     assert path.read_text() == broken
 

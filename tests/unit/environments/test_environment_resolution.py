@@ -132,7 +132,7 @@ def test_image_that_nobody_built_says_how_to_build_it(home: Path) -> None:
     with pytest.raises(NotSupported) as caught:
         environments.resolve(environments.load().get("pytorch"))
     assert f"no image for {MACHINE}-none" in caught.value.what
-    assert "pytorch/Containerfile.none" in caught.value.hint
+    assert f"lossi env build pytorch --variant {MACHINE}-none" in caught.value.hint
     assert "lossi env add my-pytorch" in caught.value.hint
 
 

@@ -1,0 +1,195 @@
+"""Running the programs that build and carry images: argv lists, their lines as they come, and what their errors mean.
+
+podman, buildah, skopeo and Apptainer say on stderr, in words, what went wrong; the marks below were seen from podman 4.3,
+buildah 1.28, skopeo 1.9 and Apptainer 1.4.5.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from lossi.errors import Conflict, Forbidden, InvalidInput, LossiError, NotFound, NotSupported, Unavailable
+
+Say = Callable[[str], None]
+"""Told each line of a program, for a terminal."""
+
+_KEPT_LINES = 40
+
+_MEANINGS: tuple[tuple[str, type[LossiError], str, str], ...] = (
+    (
+        r"no space left on device|disk quota exceeded",
+        Unavailable,
+        "there is no room left",
+        "point TMPDIR to a folder of this machine with more room (five times the packed image), or free some where images are kept",
+    ),
+    (
+        r"newuidmap|newgidmap|sub[ug]id|insufficient UIDs or GIDs|potentially insufficient",
+        Unavailable,
+        "this user has no range of subordinate ids, which building needs",
+        "ask for a line in /etc/subuid and /etc/subgid, or build on a machine where you have one",
+    ),
+    (
+        r"server gave HTTP response to HTTPS client|http: server gave HTTP",
+        InvalidInput,
+        "the registry speaks plain HTTP",
+        "say --insecure if you trust the network between here and it",
+    ),
+    (
+        r"manifest unknown|name unknown|repository name not known|not found: manifest|manifest.*not found",
+        NotFound,
+        "the registry has no such image",
+        "check the name and the digest",
+    ),
+    (
+        r"unauthorized|authentication required|access to the resource is denied|requested access.*denied|\b403\b",
+        Forbidden,
+        "the registry wants a login, or does not allow this",
+        "log in with `skopeo login REGISTRY` (the Apptainer way: `apptainer registry login`)",
+    ),
+    (
+        r"manifest.*does not match|digest did not match|does not match (?:the )?(?:expected|provided) .*digest|digest mismatch|"
+        r"corrupt blob",
+        Conflict,
+        "what the registry sent is not what the digest names",
+        "do not use it; ask who keeps the registry, or build the image again",
+    ),
+    (
+        r"exec format error|no image found in (?:image index|manifest list) for architecture|image architecture|"
+        r"choosing image instance",
+        NotSupported,
+        "the image is for another architecture",
+        "build or pull it on a machine of its own architecture, or name another variant",
+    ),
+    (
+        r"connection refused|no such host|i/o timeout|network is unreachable|no route to host|TLS handshake|x509:|"
+        r"pinging container registry|connection reset|server misbehaving|Temporary failure in name resolution",
+        Unavailable,
+        "the registry does not answer",
+        "check its name and whether this machine reaches it (proxy, certificate)",
+    ),
+    (
+        r"command not found|unknown flag|unrecognized arguments",
+        NotSupported,
+        "the program is too old for this",
+        "install a newer one",
+    ),
+)
+
+
+def run(
+    argv: Sequence[str],
+    what: str,
+    *,
+    say: Say | None = None,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    accept: Collection[int] = (0,),
+) -> None:
+    """Run a program to its end.
+
+    Parameters
+    ----------
+    argv
+        Program and arguments.
+    what
+        What cannot be done when it fails, for the error.
+    say
+        Told each line that it writes.
+    environment
+        Variables besides those of this process.
+    cwd
+        Folder in which it runs.
+    accept
+        Exit codes that are no failure.
+
+    Raises
+    ------
+    LossiError
+        What the program's last lines mean.
+    """
+    last: deque[str] = deque(maxlen=_KEPT_LINES)
+    with _started(argv, what, environment, cwd, subprocess.STDOUT) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            for text in filter(None, (part.strip() for part in line.decode("utf-8", "replace").split("\r"))):
+                last.append(text)
+                if say:
+                    say(text)
+    if child.returncode not in accept:
+        raise explained(what, argv[0], child.returncode, list(last))
+
+
+def answer(argv: Sequence[str], what: str, *, environment: Mapping[str, str] | None = None) -> bytes:
+    """Run a program and return what it writes on stdout.
+
+    Raises
+    ------
+    LossiError
+        What its last lines on stderr mean.
+    """
+    with _started(argv, what, environment, None, subprocess.PIPE) as child:
+        out, err = child.communicate()
+    if child.returncode:
+        raise explained(what, argv[0], child.returncode, err.decode("utf-8", "replace").splitlines())
+    return out
+
+
+@contextlib.contextmanager
+def _started(
+    argv: Sequence[str], what: str, environment: Mapping[str, str] | None, cwd: Path | None, stderr: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program that ends with the block, with all that it started, also when the block is left by an exception."""
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env={**os.environ, **(environment or {})},
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise Unavailable(what, why=f"{argv[0]}: {error.strerror}", hint="check the installation of this program") from None
+    try:
+        yield child
+        child.wait()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+        try:
+            child.wait(10)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        raise
+    finally:
+        for stream in (child.stdout, child.stderr):
+            if stream:
+                stream.close()
+
+
+def explained(what: str, program: str, code: int, said: Sequence[str]) -> LossiError:
+    """Return what the last lines of a failed program mean."""
+    text = "\n".join(said)
+    cause = _cause(said) or f"{Path(program).name} ended with {code}"
+    for pattern, kind, meaning, hint in _MEANINGS:
+        if re.search(pattern, text, re.IGNORECASE):
+            return kind(what, why=f"{meaning}: {cause}", hint=hint, output=list(said))
+    return Unavailable(what, why=cause, hint="its output above says more; run it again once that is corrected", output=list(said))
+
+
+def _cause(said: Sequence[str]) -> str:
+    """Return the last line that speaks of an error, or else the last one."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in said]
+    lines = [line for line in lines if line]
+    errors = [line for line in lines if re.match(r"(?:error|fatal|time=)", line, re.IGNORECASE)]
+    return (errors or lines or [""])[-1][:600]

@@ -1,0 +1,184 @@
+"""Which recipe, labels and catalogue an image gets; what cannot work is refused before anything is started."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+import lossi
+from lossi import environments
+from lossi.environments import building, obtaining, programs, recording, registry
+from lossi.errors import Conflict, InvalidInput, LossiError, NotFound, NotSupported, Unavailable
+
+WriteCatalog = Callable[[str], Path]
+DIGEST = "sha256:" + "1" * 64
+MACHINE = platform.machine()
+
+
+def image(sif: Path | None, **changes: object) -> recording.Image:
+    values = {
+        "architecture": MACHINE,
+        "accelerator": "none",
+        "image": "registry.example/sklearn:1",
+        "digest": DIGEST,
+        "frameworks": {},
+    }
+    return recording.Image(**{**values, "sif": sif, **changes})  # type: ignore[arg-type]
+
+
+def test_sites_catalogue_gets_the_shipped_entry_with_the_image_and_no_path_that_an_upgrade_moves(
+    site_catalog: WriteCatalog, sif: Callable[..., Path]
+) -> None:
+    path = site_catalog("# ours\nenvironments:\n  mine: {title: Mine, local: {python: auto}}\n")
+    shipped = environments.load().get("sklearn")
+    where = recording.place(shipped)
+    assert where == recording.Place(path, "sklearn", False)
+    made = image(sif(), frameworks={"scikit-learn": "1.9.2", "mlflow": "3.17.2"})
+    found = recording.record(where, shipped, made)
+    assert found and found.source == "site" and found.title == shipped.title and found.local == shipped.local
+    variant = found.variant(MACHINE, "none")
+    assert variant and (variant.digest, variant.frameworks) == (DIGEST, {"scikit-learn": "1.9.2"})
+    assert "recipe" not in path.read_text() and path.read_text().startswith("# ours\n")
+    assert environments.load().problems == ()
+    # The recipe is still found, and a second image replaces the first.
+    assert building.recipe(found).file == Path(environments.shipped_file()).parent / "sklearn" / "Containerfile.none"
+    again = recording.record(recording.place(found), found, image(sif("2.sif"), digest=None, image="localhost/lossi/sklearn:1"))
+    variant = again.variant(MACHINE, "none") if again else None
+    assert variant and (variant.digest, variant.sif) == (None, str(sif("2.sif")))
+
+
+def test_user_gets_a_name_of_their_own_where_the_site_offers_no_catalogue(home: Path, sif: Callable[..., Path]) -> None:
+    shipped = environments.load().get("sklearn")
+    where = recording.place(shipped)
+    assert where == recording.Place(environments.user_file(), "my-sklearn", True)
+    found = recording.record(where, shipped, image(sif()))
+    assert found and found.local is None and found.variant_names() == [f"{MACHINE}-none"]
+    assert environments.load().problems == ()
+    # A second one goes to the same place, from either name.
+    assert recording.place(shipped) == recording.place(found) == where
+
+
+def test_name_that_another_has_is_not_taken(site_catalog: WriteCatalog) -> None:
+    site_catalog("environments:\n  my-sklearn: {title: Mine, local: {python: auto}}\n")
+    with pytest.raises(Conflict, match="taken"):
+        recording.place(environments.load().get("sklearn"), own=True)
+    with pytest.raises(InvalidInput, match="two places"):
+        recording.place(environments.load().get("sklearn"), own=True, file=Path("x"))
+
+
+def test_file_that_is_not_read_here_is_written_and_said_to_be_so(home: Path, tmp_path: Path, sif: Callable[..., Path]) -> None:
+    shipped = environments.load().get("sklearn")
+    where = recording.place(shipped, file=tmp_path / "elsewhere.yml")
+    assert recording.record(where, shipped, image(sif())) is None
+    assert yaml.safe_load(where.file.read_text())["environments"]["sklearn"]["variants"][MACHINE]["none"]["digest"] == DIGEST
+    assert where.file.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("name", ["sklearn", "pytorch", "tensorflow"])
+def test_labels_say_what_is_inside(home: Path, name: str) -> None:
+    environment = environments.load().get(name)
+    seen = set()
+    for variant in environment.variant_names():
+        recipe = building.recipe(environment, variant)
+        labels = building.labels(recipe, base="registry.example/python:3.12")
+        assert (labels["org.lossi.environment"], labels["org.lossi.variant"]) == (name, variant)
+        assert json.loads(labels["org.lossi.frameworks"])["mlflow"] == environments.MLFLOW_VERSION
+        assert labels["org.opencontainers.image.base.name"] == "registry.example/python:3.12"
+        assert labels["org.opencontainers.image.version"] == lossi.__version__
+        assert f'version="{lossi.__version__}"' in recipe.file.read_text()
+        seen.add((recipe.accelerator, labels["org.lossi.lock-sha256"]))
+    assert len({lock for _, lock in seen}) == len({accelerator for accelerator, _ in seen}), "each recipe has a lock of its own"
+
+
+def test_what_cannot_be_built_is_refused_with_what_to_do(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = environments.load()
+    foreign = "aarch64" if MACHINE == "x86_64" else "x86_64"
+    recipe = building.recipe(load.get("sklearn"), f"{foreign}-none")
+    with pytest.raises(NotSupported, match=f"the variant is {foreign}"):
+        building.build(recipe, tmp_path)
+    with pytest.raises(InvalidInput, match="no variant"):
+        building.recipe(load.get("sklearn"), "cuda")
+    with pytest.raises(NotFound, match="Python of this machine only"):
+        building.recipe(load.get("python"))
+    with pytest.raises(InvalidInput, match="not your home"):
+        obtaining.build(load.get("sklearn"))
+    here = building.recipe(load.get("sklearn"))
+    for wrong in ("no value", "=x", "-x=y"):
+        with pytest.raises(InvalidInput, match="no build argument"):
+            building.build(here, tmp_path, arguments=[wrong])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unavailable, match="neither podman nor buildah"):
+        building.build(here, tmp_path)
+    with pytest.raises(Unavailable, match="no Apptainer"):
+        obtaining.build(load.get("sklearn"), target=obtaining.Target(sif_folder=tmp_path / "sif"))
+    with pytest.raises(Unavailable, match="no skopeo"):
+        obtaining.build(load.get("sklearn"), push="registry.example/x", target=obtaining.Target(sif=False))
+
+
+@pytest.mark.parametrize(
+    ("reference", "http", "remote"),
+    [
+        ("127.0.0.1:5000/a/b:1", True, True),
+        ("localhost:5000/a", True, True),
+        ("localhost/lossi/sklearn:1", True, False),
+        ("registry.example/a", False, True),
+        ("127.0.0.1.evil.example/a", False, True),
+        ("localhost.evil.example:80/a", False, True),
+    ],
+)
+def test_plain_http_is_spoken_on_this_machine_only(reference: str, http: bool, remote: bool) -> None:
+    assert (registry.speaks_http(reference), registry.is_remote(reference)) == (http, remote)
+
+
+@pytest.mark.parametrize("text", ["", "-rf /", "A/B", "a@sha256:1", "a b", "registry.example/a@latest", "docker://", "a\nb"])
+def test_what_is_no_reference_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="not an image reference"):
+        registry.checked_reference(text)
+
+
+def test_program_that_hangs_ends_with_its_children_when_we_are_interrupted(tmp_path: Path) -> None:
+    mark = tmp_path / "child"
+    script = f"sleep 300 & echo $! > {mark}; echo started; wait"
+
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        programs.run(["sh", "-c", script], "cannot", say=interrupt)
+    child = Path(f"/proc/{mark.read_text().strip()}/stat")
+    end = time.monotonic() + 20
+    while _lives(child):
+        assert time.monotonic() < end, "it runs on"
+        time.sleep(0.02)
+
+
+def _lives(child: Path) -> bool:
+    try:
+        return child.read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "meaning"),
+    [
+        ("Error: writing blob: storing: no space left on device", "Unavailable", "no room left"),
+        ("Error: cannot set up namespace using newuidmap: should have setuid", "Unavailable", "subordinate ids"),
+        ("FATAL: dial tcp: lookup registry.example: no such host", "Unavailable", "does not answer"),
+        ('level=fatal msg="reading manifest 1: manifest unknown"', "NotFound", "no such image"),
+        ("http: server gave HTTP response to HTTPS client", "InvalidInput", "plain HTTP"),
+        ("exec /bin/sh: exec format error", "NotSupported", "another architecture"),
+        ("something quite different", "Unavailable", "something quite different"),
+    ],
+)
+def test_last_words_of_a_program_are_explained(said: str, error: str, meaning: str) -> None:
+    with pytest.raises(LossiError, match=meaning) as caught:
+        programs.run([sys.executable, "-c", f"import sys; print('before'); sys.exit({said!r})"], "cannot build x")
+    assert type(caught.value).__name__ == error and caught.value.what == "cannot build x" and caught.value.hint
