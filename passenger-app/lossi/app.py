@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flask_openapi3 import Info, OpenAPI
+from flask_openapi3 import Info
 
 from lossi import __version__
 from lossi.api import problems, security
+from lossi.api.operations import Application
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -30,7 +31,8 @@ def create_app(door: security.Door | None = None, *, project: Project | None = N
     """
     from lossi import api
 
-    app = OpenAPI(
+    door = door or security.portal_door()
+    app = Application(
         "lossi",
         info=Info(
             title="Lossi",
@@ -40,7 +42,7 @@ def create_app(door: security.Door | None = None, *, project: Project | None = N
         doc_ui=False,
         security_schemes={
             "token": {"type": "http", "scheme": "bearer"},
-            "session": {"type": "apiKey", "in": "cookie", "name": "lossi_session"},
+            "session": {"type": "apiKey", "in": "cookie", "name": door.cookie},
         },
         responses={"default": problems.Problem},
         validation_error_model=problems.Problem,
@@ -51,7 +53,14 @@ def create_app(door: security.Door | None = None, *, project: Project | None = N
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.config["LOSSI_PROJECT"] = project
     app.config["MAX_CONTENT_LENGTH"] = 64 * 2**20
+    app.url_defaults(_versioned)
     problems.register(app)
-    security.register(app, door or security.portal_door())
+    security.register(app, door)
     api.register(app, PREFIX)
     return app
+
+
+def _versioned(endpoint: str, values: dict[str, Any]) -> None:
+    """Name the version in addresses of static files: the portal's server lets browsers keep them for a while."""
+    if endpoint == "static":
+        values.setdefault("v", __version__)

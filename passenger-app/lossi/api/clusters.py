@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from flask import Response, jsonify
-from flask_openapi3 import APIBlueprint, Tag
+from flask_openapi3 import Tag
 from pydantic import BaseModel, Field
 
+from lossi.api.operations import Operations
 from lossi.clusters import ClusterOffer, Problem
 from lossi.jsonable import plain
 
-api = APIBlueprint(
+api = Operations(
     "clusters",
     __name__,
     abp_tags=[Tag(name="clusters", description="Batch systems: partitions, GPU types and accounts that the site offers.")],

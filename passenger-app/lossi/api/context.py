@@ -52,19 +52,27 @@ def project(text: str | None) -> Project:
         if "\0" in text or (not text.startswith("/") and "/" in text):
             raise NotFound(f"no project {text!r}", hint="GET /api/v1/projects lists the known ones")
         found = projects.by_name_or_path(text)
-        known = {item.root for item in projects.registered()}
+        known = {item.root for item in known_projects()}
         if found.root not in known and not roots.default(default_root()).allows(found.root):
             raise NotFound(f"no project {text!r}", hint="GET /api/v1/projects lists the known ones")
         return found
     default = default_project()
     if default is not None:
         return default
-    known_projects = projects.registered()
-    if len(known_projects) == 1:
-        return known_projects[0]
-    if not known_projects:
+    candidates = known_projects()
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
         raise NotFound("you have no project yet", hint="make one with `lossi project init` in its folder")
     raise InvalidInput("which project?", hint="send `project` with a name or path from GET /api/v1/projects")
+
+
+def known_projects() -> list[Project]:
+    """Return the projects that the user has used or the site offers, as far as the portal's own limit lets them be shown."""
+    from lossi import projects
+    from lossi.files import roots
+
+    return [item for item in projects.registered() if roots.portal_allows(item.root)]
 
 
 def default_root() -> Path | None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from flask import Response, jsonify
-from flask_openapi3 import APIBlueprint, Tag
+from flask_openapi3 import Tag
 
 from lossi.api import context
 from lossi.api.jobs import JobPath, TaskPath
+from lossi.api.operations import Operations
 from lossi.jobs.advice import JobAdvice
 from lossi.jobs.diagnoses import JobDiagnosis, TaskExplanation
 from lossi.jobs.waits import QueueWaits
 from lossi.jsonable import plain
 
-api = APIBlueprint(
+api = Operations(
     "diagnosis", __name__, abp_tags=[Tag(name="diagnosis", description="Why jobs died or wait, and what to ask for next time.")]
 )
 
@@ -44,11 +45,11 @@ def advise(path: JobPath, query: context.ProjectQuery) -> Response:
 @api.get("/queue-waits", summary="Show queue waits", responses={200: QueueWaits})
 def queue_waits(query: context.ProjectQuery) -> Response:
     """Show how long the user's own tasks waited in each partition in the last 90 days, over all projects or in one."""
-    from lossi import jobs, projects
+    from lossi import jobs
 
     if query.project is not None:
         return jsonify(plain(jobs.queue_waits([context.project(query.project)])))
-    known = {project.root: project for project in projects.registered()}
+    known = {project.root: project for project in context.known_projects()}
     default = context.default_project()
     if default is not None:
         known[default.root] = default

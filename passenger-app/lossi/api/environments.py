@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from flask import Response, jsonify
-from flask_openapi3 import APIBlueprint, Tag
+from flask_openapi3 import Tag
 from pydantic import BaseModel, Field
 
 from lossi.api import context
+from lossi.api.operations import Operations
 from lossi.environments import Catalog, Environment, Problem, Way
 from lossi.jsonable import plain
 
-api = APIBlueprint(
+api = Operations(
     "environments",
     __name__,
     abp_tags=[

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from flask import Response, jsonify, url_for
-from flask_openapi3 import APIBlueprint, Tag
+from flask_openapi3 import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
 from lossi.api import context
+from lossi.api.operations import Operations
 from lossi.jobs import Job, JobSpec, Preview, Task
 from lossi.jsonable import plain
 
-api = APIBlueprint("jobs", __name__, abp_tags=[Tag(name="jobs", description="Submissions to the batch system, and their tasks.")])
+api = Operations("jobs", __name__, abp_tags=[Tag(name="jobs", description="Submissions to the batch system, and their tasks.")])
 
 State = Literal[
     "queued", "running", "succeeded", "failed", "cancelled", "timed_out", "out_of_memory", "node_failed", "preempted", "unknown"

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from flask import Response, jsonify, make_response, send_file
-from flask_openapi3 import APIBlueprint, Tag
+from flask_openapi3 import Tag
 from pydantic import BaseModel, Field
 
 from lossi.api import context
+from lossi.api.operations import Operations
 from lossi.errors import InvalidInput
 from lossi.files import beneath
 
-api = APIBlueprint("notebooks", __name__, abp_tags=[Tag(name="notebooks", description="Notebooks of a project.")])
+api = Operations("notebooks", __name__, abp_tags=[Tag(name="notebooks", description="Notebooks of a project.")])
 
 WAIT_S = 0.8
 """The web process serves one request at a time: a page that takes longer is made while others are served."""

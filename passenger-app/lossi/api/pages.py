@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, redirect, render_template, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from lossi.api import context, current
+from lossi.api import context, current, job_pages
 from lossi.errors import LossiError, NotFound
-from lossi.runner.records import FINAL_STATES
 
 pages = Blueprint("pages", __name__)
 
@@ -27,9 +27,7 @@ REFERENCE_POLICY = (
 @pages.get("/")
 def start() -> str | Response | tuple[str, int]:
     """Show recent jobs, the runs of the latest sweep compared, and the way into the API."""
-    from lossi import projects
-
-    known = projects.registered()
+    known = context.known_projects()
     try:
         project = context.project(request.args.get("project"))
     except LossiError as error:
@@ -39,19 +37,21 @@ def start() -> str | Response | tuple[str, int]:
         ), status
     problem: LossiError | None = None
     jobs: list[Any] = []
+    stale = ""
     sweep: dict[str, Any] | None = None
     try:
-        jobs = _recent_jobs(project)
-        sweep = _latest_sweep(project, jobs)
+        jobs, stale = _recent_jobs(project)
+        sweep = _runs(project, _chosen(project, jobs, request.args.get("job")))
     except LossiError as error:
         problem = error
-    active = any(job.state not in FINAL_STATES and job.state != "unknown" for job in jobs)
+    active = any(job_pages.is_active(job) for job in jobs)
     return render_template(
         "start.html",
         projects=known,
         project=project,
         problem=problem,
-        jobs=[_job_row(job) for job in jobs],
+        jobs=[job_pages.progress(job) for job in jobs],
+        stale=stale,
         sweep=sweep,
         active=active,
     )
@@ -83,29 +83,33 @@ def reference_asset(name: str) -> Response:
     return send_from_directory(folder, name, max_age=86400)
 
 
-def _recent_jobs(project: Any) -> list[Any]:
+@pages.app_context_processor
+def _surroundings() -> dict[str, str]:
+    """Return what all pages need: inside Open OnDemand, what its dashboard is called."""
+    return {"portal": os.environ.get("OOD_DASHBOARD_TITLE", "Open OnDemand") if "PASSENGER_BASE_URI" in os.environ else ""}
+
+
+def _recent_jobs(project: Any) -> tuple[list[Any], str]:
     from lossi import jobs
 
-    return list(jobs.list_jobs(project, limit=RECENT_JOBS).items)
+    page = jobs.list_jobs(project, limit=RECENT_JOBS)
+    return list(page.items), page.stale
 
 
-def _job_row(job: Any) -> dict[str, Any]:
-    done = sum(number for state, number in job.counts.items() if state in FINAL_STATES)
-    good = job.counts.get("succeeded", 0)
-    bad = done - good
-    return {
-        "job": job,
-        "done": done,
-        "good_percent": round(100 * good / max(job.tasks, 1)),
-        "bad_percent": round(100 * bad / max(job.tasks, 1)),
-    }
+def _chosen(project: Any, recent: list[Any], job_id: str | None) -> Any:
+    """Return the job whose runs are shown: the one asked for, else the newest sweep, else the newest job that has started."""
+    from lossi import jobs
+
+    if job_id:
+        return jobs.get(project, job_id)
+    started = [job for job in recent if job.started]
+    return next(iter([*(job for job in recent if job.tasks > 1), *started, *recent]), None)
 
 
-def _latest_sweep(project: Any, jobs: list[Any]) -> dict[str, Any] | None:
-    """Return the newest sweep's runs as a small table, the parameters that differ first."""
+def _runs(project: Any, chosen: Any) -> dict[str, Any] | None:
+    """Return a job's runs as a small table, the parameters that differ first."""
     from lossi import tracking
 
-    chosen = next((job for job in jobs if job.tasks > 1), jobs[0] if jobs else None)
     if chosen is None:
         return None
     current.look(project)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from flask import Response, jsonify
-from flask_openapi3 import APIBlueprint, Tag
+from flask_openapi3 import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
 from lossi.api import context
+from lossi.api.operations import Operations
 from lossi.jsonable import plain
 from lossi.projects import ProjectInfo
 
-api = APIBlueprint(
+api = Operations(
     "projects", __name__, abp_tags=[Tag(name="projects", description="The directories that hold code, jobs and runs.")]
 )
 
@@ -34,7 +35,7 @@ def list_projects() -> Response:
     """List the known projects."""
     from lossi import projects
 
-    known = projects.registered()
+    known = context.known_projects()
     default = context.default_project()
     if default is not None and default.root not in {project.root for project in known}:
         known = [default, *known]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from typing import Literal
 
-from flask import Response, request
-from flask_openapi3 import APIBlueprint, Tag
+from flask import Response
+from flask_openapi3 import Tag
 from pydantic import BaseModel, ConfigDict, Field
-from werkzeug.wsgi import wrap_file
 
-from lossi.api import context, current
+from lossi.api import context, current, sending
+from lossi.api.operations import Operations
 from lossi.files.beneath import Entry
 from lossi.tracking.models import Comparison, Experiments, Histories, RunDetail, RunTable, View
 
-api = APIBlueprint("runs", __name__, abp_tags=[Tag(name="runs", description="What MLflow tracked of the tasks.")])
+api = Operations("runs", __name__, abp_tags=[Tag(name="runs", description="What MLflow tracked of the tasks.")])
 
 MOST_ROWS = 10_000
 MOST_IDS = 10_000
@@ -203,17 +202,8 @@ def list_artifacts(path: RunPath, query: ArtifactQuery) -> Response:
 def artifact_content(path: RunPath, query: ContentQuery) -> Response:
     """Send one file of a run's artifacts; shown in the browser only where nothing in it can act."""
     from lossi import tracking
-    from lossi.files import downloads
 
-    descriptor = tracking.open_artifact(context.project(query.project), path.run_id, query.path)
-    stream = os.fdopen(descriptor, "rb")
-    status = os.fstat(descriptor)
-    response = Response(wrap_file(request.environ, stream), headers=downloads.headers(query.path), direct_passthrough=True)
-    response.call_on_close(stream.close)
-    response.content_length = status.st_size
-    response.set_etag(f"{status.st_mtime_ns:x}-{status.st_size:x}")
-    response.make_conditional(request, accept_ranges=True, complete_length=status.st_size)
-    return response
+    return sending.file(tracking.open_artifact(context.project(query.project), path.run_id, query.path), query.path)
 
 
 def _json(answer: BaseModel) -> Response:

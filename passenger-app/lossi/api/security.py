@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -41,24 +42,34 @@ class Door:
         The secret of the stand-alone server; None inside the portal.
     secret
         Key that signs the session cookie.
+    cookie
+        Name of the session cookie.
     """
 
     secret: str
     token: str | None = None
+    cookie: str = "lossi_session"
 
 
 def portal_door() -> Door:
-    """Return the door inside Open OnDemand: signed with the per-user SECRET_KEY_BASE where there is one."""
-    return Door(secret=os.environ.get("SECRET_KEY_BASE") or secrets.token_hex(32))
+    """Return the door inside Open OnDemand.
+
+    The key is derived from the per-user SECRET_KEY_BASE that all apps of the portal get (from a file of the user's own where there
+    is none), and together with the cookie's name from where the app is mounted: the portal widens the path of every cookie to
+    ``/pun``, so that the apps see each other's.
+    """
+    mounted = os.environ.get("PASSENGER_BASE_URI", "").strip("/")
+    base = os.environ.get("SECRET_KEY_BASE") or (
+        _kept(settings.state_dir() / "portal" / "secret") if mounted else secrets.token_hex(32)
+    )
+    secret = hmac.new(base.encode("utf-8", "surrogateescape"), b"lossi session " + mounted.encode(), hashlib.sha256).hexdigest()
+    name = "_".join(re.findall(r"[A-Za-z0-9]+", mounted.removeprefix("pun/")))
+    return Door(secret=secret, cookie=f"lossi_session_{name}" if name else "lossi_session")
 
 
 def token_door() -> Door:
     """Return the door of ``lossi serve``: its token lies in a file that only the user can read."""
-    token = token_file().read_text("ascii").strip() if token_file().exists() else ""
-    if len(token) < 32:
-        _private_folder()
-        atomic.write(token_file(), secrets.token_urlsafe(32).encode() + b"\n", mode=0o600)
-        token = token_file().read_text("ascii").strip()
+    token = _kept(token_file())
     return Door(secret=hashlib.sha256(b"session:" + token.encode()).hexdigest(), token=token)
 
 
@@ -67,10 +78,20 @@ def token_file() -> Path:
     return settings.state_dir() / "serve" / "token"
 
 
+def _kept(path: Path) -> str:
+    """Return the secret in a file that only the user can read, made if it is not there."""
+    secret = path.read_text("ascii").strip() if path.exists() else ""
+    if len(secret) < 32:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic.write(path, secrets.token_urlsafe(32).encode() + b"\n", mode=0o600)
+        secret = path.read_text("ascii").strip()
+    return secret
+
+
 def new_code() -> str:
     """Make a one-time code that a browser exchanges for a cookie within ten minutes."""
     code = secrets.token_urlsafe(24)
-    _private_folder()
+    token_file().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     atomic.write(_code_file(code), b"", mode=0o600)
     return code
 
@@ -86,20 +107,19 @@ def use_code(code: str) -> bool:
     return age <= CODE_LIFETIME_S
 
 
-def _private_folder() -> None:
-    token_file().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
 def _code_file(code: str) -> Path:
     # The name is a digest, so that a listing of the folder gives no code away.
     return token_file().parent / f"code-{hashlib.sha256(code.encode()).hexdigest()}"
 
 
 class _Session(SecureCookieSessionInterface):
-    """The session cookie belongs to where the app is mounted, not to the whole host."""
+    """The session cookie belongs to where the app is mounted, not to the whole host, and goes over https where that is there."""
 
     def get_cookie_path(self, app: Flask) -> str:
         return request.script_root + "/"
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure
 
 
 def register(app: Flask, door: Door) -> None:
@@ -107,10 +127,9 @@ def register(app: Flask, door: Door) -> None:
     app.secret_key = door.secret
     app.session_interface = _Session()
     app.config.update(
-        SESSION_COOKIE_NAME="lossi_session",
+        SESSION_COOKIE_NAME=door.cookie,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax" if door.token is None else "Strict",
-        SESSION_COOKIE_SECURE=False,
     )
 
     @app.before_request

@@ -7,13 +7,14 @@ import pwd
 from typing import Any
 
 from flask import Response, current_app, jsonify
-from flask_openapi3 import APIBlueprint, Tag
+from flask_openapi3 import Tag
 from pydantic import BaseModel, Field
 
 from lossi import __version__
 from lossi.api import problems, security
+from lossi.api.operations import Operations
 
-api = APIBlueprint("service", __name__, abp_tags=[Tag(name="service", description="Health, session and this document.")])
+api = Operations("service", __name__, abp_tags=[Tag(name="service", description="Health, session and this document.")])
 
 
 class Health(BaseModel):

@@ -13,8 +13,10 @@ from typing import IO
 from lossi.errors import Forbidden, LossiError, Unavailable
 
 
-def write(path: Path, data: bytes, *, mode: int = 0o640) -> None:
+def write(path: Path, data: bytes, *, mode: int = 0o640, durable: bool = True) -> None:
     """Replace ``path`` by ``data`` so that a reader sees the old or the new content, never a part.
+
+    Without ``durable`` the content need not survive a crash of the machine, after which it may also be cut off.
 
     Raises
     ------
@@ -23,12 +25,12 @@ def write(path: Path, data: bytes, *, mode: int = 0o640) -> None:
     Forbidden
         When the user may not write there.
     """
-    with replacing(path, mode=mode) as stream:
+    with replacing(path, mode=mode, durable=durable) as stream:
         stream.write(data)
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, mode: int = 0o640) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, mode: int = 0o640, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open a stream beside ``path`` that takes its place when the block ends without an exception."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
@@ -37,9 +39,11 @@ def replacing(path: Path, *, mode: int = 0o640) -> Iterator[IO[bytes]]:
             with os.fdopen(descriptor, "wb") as stream:
                 yield stream
                 stream.flush()
-                os.fsync(stream.fileno())
+                if durable:
+                    os.fsync(stream.fileno())
             beside.replace(path)
-            sync_folder(path.parent)
+            if durable:
+                sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 beside.unlink()

@@ -21,7 +21,7 @@ ACTIVE = re.compile(r"html|xml|svg|script|mhtml|rfc822|pdf|flash|java", re.IGNOR
 MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,63}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,63}")
 
 
-def headers(name: str, media_type: str | None = None) -> dict[str, str]:
+def headers(name: str, media_type: str | None = None, *, saved: bool = False) -> dict[str, str]:
     """Return the headers with which a file of a user is sent.
 
     Parameters
@@ -30,6 +30,8 @@ def headers(name: str, media_type: str | None = None) -> dict[str, str]:
         The file's name; a folder part is dropped.
     media_type
         What it is known to be; guessed from the name if None.
+    saved
+        Never to be shown, whatever it is.
 
     Returns
     -------
@@ -46,6 +48,8 @@ def headers(name: str, media_type: str | None = None) -> dict[str, str]:
         sent, way = "text/plain; charset=utf-8", "inline"
     else:
         sent, way = kind if MEDIA_TYPE.fullmatch(kind) and not ACTIVE.search(kind) else "application/octet-stream", "attachment"
+    if saved:
+        way = "attachment"
     return {
         "Content-Type": sent,
         "Content-Disposition": f"{way}; {_filename(base)}",

@@ -84,6 +84,12 @@ def default(project: Path | None = None) -> Roots:
     return Roots([*own, *([project] if project is not None else [])])
 
 
+def portal_allows(path: Path) -> bool:
+    """Return whether the portal's own limit, ``OOD_ALLOWLIST_PATH``, lets a path be shown; it does where there is none."""
+    allowlist = _allowlist()
+    return allowlist is None or Roots(allowlist).allows(path)
+
+
 def _allowlist() -> list[Path] | None:
     text = os.environ.get("OOD_ALLOWLIST_PATH") or os.environ.get("WHITELIST_PATH")
     return [Path(part) for part in text.split(":") if part.startswith("/")] if text else None
