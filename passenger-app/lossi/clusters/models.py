@@ -280,7 +280,7 @@ class Cluster(BaseModel):
         default=(), description="Further sbatch options for every job, such as --hint=nomultithread."
     )
     signal_before_s: int = Field(default=60, ge=5, le=3600, description="How long before the time limit a job is told to save.")
-    poll_interval_s: float = Field(default=30.0, ge=0, le=3600, description="The scheduler is asked at most this often per user.")
+    poll_interval_s: float = Field(default=60.0, ge=0, le=3600, description="The scheduler is asked at most this often per user.")
     deadline_s: float = Field(default=3.0, gt=0, le=60, description="How long an answer is waited for.")
     exit_grace_s: float = Field(default=60.0, ge=0, le=3600, description="How late the nodes' files may become visible here.")
     jobstats: bool = Field(default=False, description="AdminComment holds Jobstats' GPU figures.")

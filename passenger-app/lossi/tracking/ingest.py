@@ -35,7 +35,7 @@ READABLE = f"{lossi.__version__} {' '.join(sorted(stores.KNOWN_REVISIONS))}"
 """What this Lossi can read: a snapshot that was refused is tried again when this changes."""
 
 
-def ingest(project: Project, *, budget_s: float | None = None) -> IngestReport:
+def ingest(project: Project, *, budget_s: float | None = None, lease: leases.Lease | None = None) -> IngestReport:
     """Take what tasks published into the project's store.
 
     Cheap when there is nothing new. Repeating it changes nothing, and any number of processes may call it at once.
@@ -46,6 +46,8 @@ def ingest(project: Project, *, budget_s: float | None = None) -> IngestReport:
         Whose results.
     budget_s
         Stop after about this many seconds; ``remaining`` of the report says whether anything is left.
+    lease
+        The lease of a caller that holds it already; it stays held.
 
     Returns
     -------
@@ -59,12 +61,15 @@ def ingest(project: Project, *, budget_s: float | None = None) -> IngestReport:
         if not _writable(project):
             tally.read_only = True
             return tally.report()
-        lease = leases.acquire(project.home)
-        if lease is None:
+        if lease is not None:
+            _under_lease(project, lease, tally)
+            return tally.report()
+        taken = leases.acquire(project.home)
+        if taken is None:
             tally.busy = True
             return tally.report()
-        with lease:
-            _under_lease(project, lease, tally)
+        with taken:
+            _under_lease(project, taken, tally)
     except leases.Lost:
         tally.busy = True
     except Forbidden:
