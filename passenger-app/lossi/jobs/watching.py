@@ -7,29 +7,25 @@ read before the one short transaction that writes. Touches ``.lossi/jobs`` and `
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import pwd
 import sqlite3
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 from lossi.errors import LossiError, Unavailable
 from lossi.files import atomic, permissions
-from lossi.jobs import index, observe, preparer, schedulers, ulid
+from lossi.jobs import index, looking, observe, preparer, schedulers, ulid
 from lossi.jobs.index import Change
-from lossi.jobs.observe import Row, Seen
+from lossi.jobs.looking import OpenJob
+from lossi.jobs.observe import Row
 from lossi.jobs.prepare import remove_left_behind
 from lossi.projects import Project
 from lossi.projects import index as store
 from lossi.runner import records
-from lossi.runner.records import FAILED, QUEUED, UNKNOWN, CancelRequest, PreparedJob, SubmissionRecord
-
-R = TypeVar("R")
+from lossi.runner.records import FAILED, QUEUED, UNKNOWN, PreparedJob, SubmissionRecord
 
 NEVER_SUBMITTED = "was prepared but never submitted"
 GONE = "its directory is gone: removed, or purged by the filesystem's policy"
@@ -52,16 +48,6 @@ class Looked:
     changes: list[Change]
     stale: str = ""
     left_behind: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Open:
-    """A job to look at: what was prepared, what the scheduler accepted, and whether this user's scheduler can be asked."""
-
-    job: PreparedJob
-    directory: Path
-    submission: SubmissionRecord
-    own: bool
 
 
 def refresh(project: Project, *, again: Sequence[str] = ()) -> str:
@@ -160,16 +146,16 @@ def look(project: Project, connection: sqlite3.Connection, *, again: Sequence[st
     unsettled = {row[0] for row in connection.execute("SELECT DISTINCT job_id FROM tasks WHERE final = 0")}
     wanted = [job for job in present if known.get(job) not in records.FINAL_STATES or job in unsettled or job in again]
     changes: list[Change] = []
-    opened: list[_Open] = []
+    opened: list[OpenJob] = []
     stale: list[str] = []
     for job_id in wanted:
         found = _open(project, job_id, known, stale)
-        if isinstance(found, _Open):
+        if isinstance(found, OpenJob):
             opened.append(found)
         elif found is not None:
             changes.append(Change(found))
     views = _poll(connection, [one for one in opened if one.own], stale)
-    changes += [_changed(connection, one, views.get(one.job.id)) for one in opened]
+    changes += [looking.found(connection, one, views.get(one.job.id), _patience(one)) for one in opened]
     for job_id in sorted(set(known) - set(present)):
         if known[job_id] not in records.FINAL_STATES:
             changes.append(_gone(connection, job_id))
@@ -197,7 +183,7 @@ def _directories(project: Project) -> tuple[list[str], list[str]]:
     return sorted(filter(ulid.is_ulid, names), reverse=True), [name for name in names if name.endswith(".part")]
 
 
-def _open(project: Project, job_id: str, known: dict[str, str], stale: list[str]) -> _Open | Row | None:
+def _open(project: Project, job_id: str, known: dict[str, str], stale: list[str]) -> OpenJob | Row | None:
     """Return a job to ask about, the row of one that there is nothing to ask about, or None to leave it as it is."""
     directory = project.jobs / job_id
     try:
@@ -215,7 +201,7 @@ def _open(project: Project, job_id: str, known: dict[str, str], stale: list[str]
         if not isinstance(found, SubmissionRecord):
             return found
         submission = found
-    return _Open(job, directory, submission, own)
+    return OpenJob(job, directory, submission, own)
 
 
 def _settle(job: PreparedJob, directory: Path, own: bool, stale: list[str]) -> SubmissionRecord | Row:
@@ -236,7 +222,7 @@ def _settle(job: PreparedJob, directory: Path, own: bool, stale: list[str]) -> S
     return found
 
 
-def _poll(connection: sqlite3.Connection, opened: Sequence[_Open], stale: list[str]) -> dict[str, schedulers.JobView]:
+def _poll(connection: sqlite3.Connection, opened: Sequence[OpenJob], stale: list[str]) -> dict[str, schedulers.JobView]:
     """Ask each scheduler once about all its jobs."""
     by_scheduler: dict[tuple[str, str | None], list[schedulers.Handle]] = {}
     for one in opened:
@@ -250,6 +236,15 @@ def _poll(connection: sqlite3.Connection, opened: Sequence[_Open], stale: list[s
             stale.append(str(error))
     stale += sorted({view.stale for view in views.values() if view.stale})
     return views
+
+
+def _patience(one: OpenJob) -> observe.Patience:
+    if not one.own:
+        return observe.Patience()
+    try:
+        return observe.Patience.with_(scheduler_of(one.job, one.submission).capabilities)
+    except LossiError:
+        return observe.Patience()
 
 
 def scheduler_of(job: PreparedJob, submission: SubmissionRecord | None) -> schedulers.Scheduler:
@@ -268,122 +263,6 @@ def scheduler_of(job: PreparedJob, submission: SubmissionRecord | None) -> sched
 def _scheduler(name: str | None, cluster: str | None) -> schedulers.Scheduler:
     # A job on a cluster is asked for through whatever door the cluster has now.
     return schedulers.get(None if name in schedulers.SLURM else name, cluster if name in schedulers.SLURM else None)
-
-
-def _changed(connection: sqlite3.Connection, one: _Open, view: schedulers.JobView | None) -> Change:
-    """Return the job's row and the rows of its tasks that differ from those in the index."""
-    job, now = one.job, time.time()
-    settled = index.settled(connection, job.id)
-    before = index.unsettled(connection, job.id)
-    folders = _folders(one.directory)
-    place = os.path.join(one.directory, records.TASK_FOLDER)  # noqa: PTH118 a Path for each of thousands takes too long
-    views = dict(view.tasks) if view else {}
-    waiting = _Waiting(view)
-    patience = _patience(one)
-    whole_job_ended = view is not None and view.known and view.state in records.FINAL_STATES
-    numbers = range(job.tasks) if whole_job_ended else sorted({*folders, *views, *before})
-    cancelled = _cancelled(one.directory)
-    rows: list[Row] = []
-    for number in numbers:
-        if number in settled or not 0 <= number < job.tasks:
-            continue
-        word = views.get(number) or waiting.word(number)
-        earlier = before.get(number)
-        if word is None and earlier is not None and earlier["state"] in records.FINAL_STATES and not _is_overdue(earlier, now):
-            continue  # it has ended, and its scheduler has not yet accounted for it
-        word = _since_first_missed(word, earlier)
-        stopped = cancelled is not None and (cancelled.tasks is None or number in cancelled.tasks)
-        seen = _seen(
-            f"{place}/{number}" if number in folders else None, Seen(number, now, view=word, patience=patience, cancelled=stopped)
-        )
-        state = observe.task_state(seen, view, observe.seconds(one.submission.submitted))
-        if state is None or (view is None and not state.final and earlier is not None):
-            continue  # nothing new, or nobody to ask who knows better than the index
-        row = observe.task_row(job, one.submission.submitted, seen, state)
-        if earlier is not None and (word is None or word.facts is None):
-            row |= {name: earlier[name] for name in observe.SCHEDULER_COLUMNS if earlier.get(name) is not None}
-        if row != earlier:
-            rows.append(row)
-    return Change(_row(one, view, now), rows)
-
-
-def _since_first_missed(word: schedulers.TaskView | None, earlier: Mapping[str, Any] | None) -> schedulers.TaskView | None:
-    """Let a task that ended without ever starting have ended when that was first seen."""
-    if word is None or earlier is None or word.started is not None or word.state not in records.FINAL_STATES:
-        return word
-    return dataclasses.replace(word, ended=earlier["ended"]) if earlier["state"] == word.state and earlier["ended"] else word
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    """What a scheduler says of the tasks that wait, without one record for each."""
-
-    view: schedulers.JobView | None
-
-    def word(self, number: int) -> schedulers.TaskView | None:
-        if self.view is None or not any(number in span for span in self.view.waiting):
-            return None
-        return schedulers.TaskView(QUEUED, self.view.scheduler_state, self.view.reason, as_of=self.view.as_of)
-
-
-def _patience(one: _Open) -> observe.Patience:
-    if not one.own:
-        return observe.Patience()
-    try:
-        return observe.Patience.with_(scheduler_of(one.job, one.submission).capabilities)
-    except LossiError:
-        return observe.Patience()
-
-
-def _is_overdue(task: Mapping[str, Any], now: float) -> bool:
-    ended = observe.seconds(task["ended"])
-    return ended is None or now - ended >= observe.FACTS_PATIENCE_S
-
-
-def _cancelled(directory: Path) -> CancelRequest | None:
-    return records.load_optional(CancelRequest, directory / records.CANCEL)
-
-
-def _row(one: _Open, view: schedulers.JobView | None, now: float) -> Row:
-    state, word, reason = QUEUED, "", ""
-    if view is not None:
-        word = view.scheduler_state
-        submitted = observe.seconds(one.submission.submitted) or 0.0
-        if not view.known and now - submitted >= observe.LAG_S:
-            state, reason = UNKNOWN, observe.FORGOTTEN
-        elif view.state in (QUEUED, UNKNOWN):
-            reason = view.reason
-    return index.job_row(one.job, one.submission, state, word, reason, view.expected_start if view is not None else None)
-
-
-def _folders(directory: Path) -> set[int]:
-    """Return the tasks that have a folder: those that have started."""
-    try:
-        return {int(name) for name in os.listdir(directory / records.TASK_FOLDER) if name.isdecimal()}  # noqa: PTH208 only names
-    except OSError:
-        return set()
-
-
-def _seen(folder: str | None, said: Seen) -> Seen:
-    """Return what is known of a task: what its scheduler said, and what lies in its folder; None: it has none."""
-    if folder is None:
-        return said
-    left = _left(records.TaskExit, folder, records.EXIT)
-    if left is not None:
-        ending = _left(records.Ending, folder, records.ENDING) if left.written_by != "runner" else None
-        return dataclasses.replace(said, exit=left, ending=ending, started_folder=said.now)
-    progress = _left(records.Progress, folder, records.PROGRESS) if said.view is None else None
-    try:
-        changed = os.stat(folder).st_mtime  # noqa: PTH116 a Path for each of thousands takes too long
-    except OSError:
-        changed = said.now
-    return Seen(said.task, said.now, None, None, progress, changed, said.view, said.patience, said.cancelled)
-
-
-def _left(kind: type[R], folder: str, name: str) -> R | None:
-    """Return a record that a task left; None where it has not (yet)."""
-    path = f"{folder}/{name}"
-    return records.load_optional(kind, Path(path)) if os.path.lexists(path) else None
 
 
 def _gone(connection: sqlite3.Connection, job_id: str) -> Change:
