@@ -1,6 +1,6 @@
 """Distributed training with PyTorch: started once per node, it starts itself through torchrun, one process per GPU.
 
-``lossi run train_ddp.py --nodes 2 --gpus 4 -p epochs=20`` (or ``sbatch job.sbatch``). It logs to MLflow from the first process
+``lossi run train_ddp.py --nodes 2 --gpus 4 -p epochs=20`` (or ``sbatch script.sh``). It logs to MLflow from the first process
 alone, and keeps a checkpoint in $LOSSI_OUTPUT_DIR from which it goes on after a requeue.
 """
 

@@ -1,6 +1,6 @@
 """REST under ``/api/v1`` and the start page: translates between HTTP and the rooms, never decides.
 
-One module per resource, each with its `APIBlueprint`; errors become problem documents in `problems`, doors and headers
+One module per resource, each with its `Operations`; errors become problem documents in `problems`, doors and headers
 are in `security`.
 """
 
@@ -16,9 +16,23 @@ __all__ = ["register"]
 
 def register(app: OpenAPI, prefix: str) -> None:
     """Mount every resource below ``prefix`` and the pages at the root."""
-    from lossi.api import environments, jobs, notebooks, pages, polling, projects, runs, service
+    from lossi.api import (
+        clusters,
+        diagnosis,
+        environments,
+        job_pages,
+        jobs,
+        notebooks,
+        pages,
+        polling,
+        projects,
+        recent,
+        runs,
+        service,
+    )
 
-    for module in (service, projects, environments, notebooks, jobs, runs):
+    for module in (service, projects, clusters, environments, notebooks, jobs, diagnosis, runs, recent):
         app.register_api(module.api, url_prefix=prefix)
     app.register_blueprint(pages.pages)
+    app.register_blueprint(job_pages.pages)
     polling.register(app)

@@ -51,7 +51,7 @@
 
   function row(app, job) {
     const colour = COLOURS[job.state] || "danger";
-    const state = element("span", `badge badge-${colour} text-bg-${colour}`, String(job.state).replaceAll("_", " "));
+    const state = element("span", `badge badge-${colour} bg-${colour} text-white`, String(job.state).replaceAll("_", " "));
     const tasks = job.tasks === 1 ? "" : ` ${job.done}/${job.tasks} tasks · `;
     const facts = element("small", "text-muted d-block text-break", `${tasks}${job.project_name} · ${since(job.created)}`);
     if (job.why) {

@@ -1,0 +1,16 @@
+#!/bin/bash
+#SBATCH --job-name=notebook-run
+#SBATCH --nodes=1
+#SBATCH --mem-per-cpu=2G
+#SBATCH --output=%x-%j.log
+# Runs the notebook once, in this job, as a tracked run of the project. More options: lossi run --help
+set -eu
+environment=sklearn # of the catalogue: lossi env list
+
+if ! command -v lossi >/dev/null 2>&1; then
+    echo "There is no command lossi on $(uname -n): load its module or put it on PATH above this line, or ask the site to offer it on compute nodes." >&2
+    exit 127
+fi
+lossi project init .
+exec lossi run --here --project . -e "$environment" -c "${SLURM_CPUS_ON_NODE:-1}" \
+    train.ipynb -p penalty=2

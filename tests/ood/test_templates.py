@@ -1,0 +1,185 @@
+"""Every template as Open OnDemand starts it: copied as the Job Composer or the Project Manager does, submitted with sbatch as it is."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from real_cluster import OwnCluster
+from slurm_site import Site
+
+TREE = Path(__file__).resolve().parents[2]
+TEMPLATES = sorted(path.parent for path in (TREE / "batch-templates").glob("*/script.sh"))
+STARTER = TREE / "project-manager" / "starter"
+LAUNCHERS = sorted((STARTER / ".ondemand" / "launchers").glob("*/form.yml"))
+SCRIPTS = [*(folder / "script.sh" for folder in TEMPLATES), *sorted(STARTER.glob("*.sh"))]
+
+# What stands for PyTorch, which is too large to install for a test: it meets the other node as torchrun does and logs one run.
+MEETING = """
+import argparse, os, socket, sys, time
+parser = argparse.ArgumentParser()
+for name in ("nnodes", "node-rank", "nproc-per-node", "master-port"):
+    parser.add_argument(f"--{name}", type=int)
+parser.add_argument("--master-addr")
+parser.add_argument("rest", nargs=argparse.REMAINDER)
+a = parser.parse_args()
+assert os.path.basename(a.rest[0]) == "train_ddp.py", a.rest
+if a.node_rank:
+    for _ in range(600):
+        try:
+            with socket.create_connection((a.master_addr, a.master_port)) as other:
+                other.sendall(str(a.node_rank).encode())
+            sys.exit()
+        except OSError:
+            time.sleep(0.1)
+    sys.exit("nobody there")
+with socket.create_server((a.master_addr, a.master_port)) as server:
+    server.settimeout(60)
+    met = server.accept()[0].recv(10).decode()
+import mlflow
+with mlflow.start_run():
+    mlflow.log_params({"nodes": a.nnodes, "met": met, "per_node": a.nproc_per_node, "arguments": " ".join(a.rest[1:])})
+"""
+
+
+# How each of the two apps copies a template.
+COMPOSER = ("rsync", "-r", "--exclude", "manifest.yml")
+MANAGER = ("rsync", "-rltp", "--exclude", "launchers/*", "--exclude", ".ondemand/job_log.yml")
+RUNS = {
+    "notebook-run": 1,
+    "notebook-sweep": 6,
+    "training-script": 1,
+    "torchrun": 1,
+    "mlflow-project": 1,
+    "nbrun001": 1,
+    "nbsweep1": 6,
+}
+
+
+@dataclass(frozen=True)
+class Started:
+    """A job and the folder that it was started in."""
+
+    folder: Path
+    job_id: int
+
+
+@pytest.fixture(scope="module")
+def site(slurm: OwnCluster) -> Site:
+    made = Site(slurm)
+    standin = slurm.projects / "standin"
+    (standin / "torch" / "distributed").mkdir(parents=True)
+    (standin / "torch" / "__init__.py").write_text("class cuda:\n    device_count = staticmethod(lambda: 0)\n")
+    (standin / "torch" / "distributed" / "__init__.py").touch()
+    (standin / "torch" / "distributed" / "run.py").write_text(MEETING)
+    described = yaml.safe_load(made.file.read_text())
+    local = {"python": str(slurm.installation.python)}
+    described["environments"] = {
+        "sklearn": {"title": "scikit-learn", "local": local},
+        "pytorch": {"title": "PyTorch", "local": local, "variables": {"PYTHONPATH": str(standin)}},
+    }
+    made.file.write_text(yaml.safe_dump(described))
+    return made
+
+
+def started(site: Site, source: Path, script: str, *options: str, copy: Sequence[str] = COMPOSER, lossi: bool = True) -> Started:
+    """Copy a template as the user and submit one of its scripts from the copy."""
+    folder = site.cluster.project(site.user)
+    site.cluster.run_as(site.user, [*copy, f"{source}/", folder])
+    environment = dict(site.env)
+    if lossi:
+        environment["PATH"] = f"{site.cluster.installation.command.parent}:{site.cluster.environment()['PATH']}"
+    argv = ["sbatch", "--parsable", *options, script]
+    answer = site.cluster.run_as(site.user, argv, cwd=folder, env=environment).stdout
+    return Started(folder, int(answer.split(";")[0]))
+
+
+def ended(site: Site, job: Started, patience_s: float = 180) -> tuple[str, str, str]:
+    """Wait for a job's end and return its state, its exit code and what it wrote."""
+
+    def over() -> dict[str, str] | None:
+        found = site.cluster.job(site.user, job.job_id)
+        return None if found["JobState"] in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING") else found
+
+    found = site.cluster.wait(over, patience_s, f"job {job.job_id} has ended") or {}
+    return found["JobState"], found["ExitCode"], "\n".join(path.read_text() for path in job.folder.glob("*.log"))
+
+
+def runs(site: Site, job: Started) -> dict[str, list[Any]]:
+    """Return the runs of the folder, as its owner sees them later."""
+    found: dict[str, list[Any]] = site.cluster.lossi(site.user, "runs", "list", project=job.folder, env=site.env)["columns"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def jobs(site: Site) -> dict[str, Started]:
+    """All templates and launchers at once, each in a copy of its own."""
+    sent = {folder.name: started(site, folder, "script.sh") for folder in TEMPLATES}
+    for form in LAUNCHERS:
+        values = {name: said.get("value") for name, said in yaml.safe_load(form.read_text())["attributes"].items()}
+        asked = ["-n", str(values["auto_cores"]), "-t", f"{values['bc_num_hours']}:00:00"]
+        sent[form.parent.name] = started(site, STARTER, values["auto_scripts"], *asked, copy=MANAGER)
+    return sent
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", RUNS)
+def test_a_template_or_launcher_runs_as_it_is_and_leaves_tracked_runs(site: Site, jobs: dict[str, Started], name: str) -> None:
+    state, _, said = ended(site, jobs[name])
+    assert state == "COMPLETED", said
+    found = runs(site, jobs[name])
+    assert len(found["run_id"]) == RUNS[name] and set(found["status"]) == {"FINISHED"}, found
+    if name == "torchrun":
+        assert (found["params.nodes"], found["params.met"], found["params.arguments"]) == (["2"], ["1"], ["--epochs 20"])
+
+
+def test_every_template_and_launcher_is_tried() -> None:
+    assert {folder.name for folder in TEMPLATES} | {form.parent.name for form in LAUNCHERS} == set(RUNS)
+
+
+@pytest.mark.root
+def test_a_node_without_lossi_says_so(site: Site) -> None:
+    job = started(site, TREE / "batch-templates" / "notebook-run", "script.sh", lossi=False)
+    state, code, said = ended(site, job)
+    assert (state, code) == ("FAILED", "127:0") and "There is no command lossi on" in said
+
+
+@pytest.mark.parametrize("folder", TEMPLATES, ids=[folder.name for folder in TEMPLATES])
+def test_a_manifest_says_what_the_job_composer_reads(folder: Path) -> None:
+    manifest = yaml.safe_load((folder / "manifest.yml").read_text())
+    assert set(manifest) == {"name", "notes", "script"}, "the cluster is the site's first one"
+    assert all(isinstance(value, str) and value for value in manifest.values())
+    assert (folder / manifest["script"]).is_file()
+
+
+def test_the_starter_project_keeps_the_project_managers_form() -> None:
+    manifest = yaml.safe_load((STARTER / ".ondemand" / "manifest.yml").read_text())
+    assert set(manifest) == {"id", "name", "description", "icon"}
+    assert len(LAUNCHERS) == 2
+    for form in LAUNCHERS:
+        assert len(form.parent.name) == 8 and form.parent.name.isalnum()
+        launcher = yaml.safe_load(form.read_text())
+        assert set(launcher) == {"title", "created_at", "form", "attributes"}
+        assert {"auto_scripts", "auto_batch_clusters"} <= set(launcher["form"]) >= set(launcher["attributes"])
+        assert (STARTER / launcher["attributes"]["auto_scripts"]["value"]).is_file()
+
+
+def test_no_template_knows_a_site() -> None:
+    for script in SCRIPTS:
+        text = script.read_text()
+        assert not any(word in text for word in ("/etc/", "/opt/", "/usr/", "/home/", "--partition", "--account")), script
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=[str(path.relative_to(TREE)) for path in SCRIPTS])
+def test_scripts_are_clean(script: Path) -> None:
+    subprocess.run(["bash", "-n", script], check=True)
+    assert script.stat().st_mode & 0o111
+    if shutil.which("shellcheck"):
+        done = subprocess.run(["shellcheck", script], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
