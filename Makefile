@@ -7,13 +7,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 DEMO_DIR ?= lossi-demo
 SERVE ?= 1
+WHEELS ?= 1
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test check unit bench format docs lock clean setup setup-dev
+.PHONY: help demo test test-slurm-versions check unit bench format docs release lock clean setup setup-dev
 
 help: ## say what there is
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 21
 
 demo: setup ## set up, then run the main job: a notebook swept, tracked, compared and served (SERVE=0: not served)
 	@LOSSI_ALLOW_LOCAL_SCHEDULER=true $(BIN)/lossi demo --directory "$(DEMO_DIR)" $(if $(filter 0,$(SERVE)),--no-serve)
@@ -21,6 +22,9 @@ demo: setup ## set up, then run the main job: a notebook swept, tracked, compare
 test: setup-dev ## set up, then run every test
 	@sh tests/provision.sh
 	@$(BIN)/python -m pytest
+
+test-slurm-versions: setup-dev ## root on Debian: the same truth from Slurm 24.11 and 26.05 (with PySlurm), in Debian systems of their own
+	@PYTHON="$(CURDIR)/$(BIN)/python" bash tests/slurm/versions.sh
 
 check: setup-dev ## lint, types, layers, unit tests; no root, no services
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -36,6 +40,9 @@ format: setup-dev ## format the sources
 
 docs: setup-dev ## write the reference pages that follow from the code
 	@$(BIN)/python docs/generate.py
+
+release: setup ## make build/lossi-VERSION.tar.gz, with all that a host without network needs (WHEELS=0: without)
+	@PYTHON="$(CURDIR)/$(BIN)/python" WHEELS="$(WHEELS)" sh release/make.sh
 
 lock: setup-dev ## take newer versions into the lock files
 	cd requirements && ../$(UV_COMPILE) --upgrade run.in -o run.lock && ../$(UV_COMPILE) --upgrade dev.in -o dev.lock

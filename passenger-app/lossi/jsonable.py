@@ -9,6 +9,10 @@ from typing import Any
 
 def plain(data: Any) -> Any:
     """Turn Pydantic models, records and paths into JSON types; NaN and infinities, which JSON lacks, into words."""
+    if isinstance(data, (str, int)) or data is None:  # most of what there is
+        return data
+    if isinstance(data, dict):
+        return {str(key): plain(value) for key, value in data.items()}
     if hasattr(data, "model_dump"):
         return plain(data.model_dump())
     if hasattr(data, "__dataclass_fields__"):
@@ -19,6 +23,4 @@ def plain(data: Any) -> Any:
         return [plain(item) for item in data]
     if isinstance(data, float) and not math.isfinite(data):
         return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
-    if data is None or isinstance(data, (str, int, float, bool)):
-        return data
-    return str(data)
+    return data if isinstance(data, float) else str(data)

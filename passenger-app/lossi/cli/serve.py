@@ -62,6 +62,7 @@ def _listen(port: int, *, given: bool) -> socket.socket:
                 f"port {port} cannot be used", why=error.strerror or str(error), hint="name another with --port"
             ) from None
         listener.bind(("127.0.0.1", 0))
+    listener.listen(64)  # who follows the link at once waits for the application, and is not refused
     return listener
 
 
@@ -85,5 +86,4 @@ def _run(door: Any, listener: socket.socket, project: Any) -> None:
             return create_app(door, project=project)
 
     listener.set_inheritable(True)
-    listener.listen(64)
     Server().run()

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
-ONE_MACHINE = frozenset("ext2 ext3 ext4 xfs btrfs zfs tmpfs ramfs overlay f2fs jfs bcachefs".split())
+ONE_MACHINE = frozenset(["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "ramfs", "overlay", "f2fs", "jfs", "bcachefs"])
 """Filesystems that no second machine has mounted."""
-SHARED = frozenset("gpfs ceph fuse.ceph fuse.glusterfs ocfs2 gfs2 pvfs2".split())
+SHARED = frozenset(["gpfs", "ceph", "fuse.ceph", "fuse.glusterfs", "ocfs2", "gfs2", "pvfs2"])
 """Cluster filesystems whose POSIX locks hold everywhere, however they are mounted."""
 
 
@@ -21,6 +21,8 @@ def hold_between_nodes(folder: Path, mounts: str | None = None) -> bool:
 
     Parameters
     ----------
+    folder
+        An existing folder.
     mounts
         Text in the form of proc_pid_mountinfo(5); this process's own if None.
     """
