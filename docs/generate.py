@@ -1,4 +1,4 @@
-"""Writes the reference pages that follow from the code: commands.md, rest.md, settings.md (`make docs`).
+"""Writes the reference pages that follow from the code: commands.md, rest.md, settings.md, site-file.md (`make docs`).
 
 A unit test compares the committed pages with what this prints, so a command, an operation or a setting cannot be missing.
 """
@@ -10,6 +10,8 @@ import types
 import typing
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 HERE = Path(__file__).parent
 HEADER = "<!-- Written by docs/generate.py (`make docs`); edit the code, not this page. -->\n\n"
@@ -31,6 +33,60 @@ def settings() -> str:
         limit = " (limit)" if name in LIMITS else ""
         lines.append(f"| `{name}` | `LOSSI_{name.upper()}` | {default} | {field.description}{limit} |")
     return HEADER + "\n".join(lines) + "\n"
+
+
+def site_file() -> str:
+    """Return the page of the site file's section on clusters."""
+    from lossi.clusters import AccountPolicy, Cluster, GpuType, Mount, OfferedPartition, PySlurmDoor, RestDoor
+
+    lines = [
+        "# The site file: clusters\n",
+        "`/etc/lossi/site.yml` (or `$LOSSI_SITE`) also holds the [settings](settings.md) and the section `environments` (its form is that of",
+        "the [catalogue](../containers/README.md)). This page lists the keys of a cluster; what they are for is told in the",
+        "[admin guide](admin-guide.md), whole examples are in [sites](sites).\n",
+        "| key | meaning |",
+        "|---|---|",
+        "| `default_cluster` | Name of the cluster that is meant where a job names none; unset: the first by name. |",
+        "| `clusters` | Name of a cluster → its keys, below. They add to what OOD's `clusters.d` says of that name, or replace it. |\n",
+    ]
+    sections = {
+        "A cluster: `clusters.NAME`": Cluster,
+        "A partition: `partitions[]`": OfferedPartition,
+        "A kind of GPU: `partitions[].gpu_types[]`": GpuType,
+        "Accounts: `account`": AccountPolicy,
+        "What containers see: `mounts[]`": Mount,
+        "slurmrestd: `rest`": RestDoor,
+        "PySlurm: `pyslurm`": PySlurmDoor,
+    }
+    for title, model in sections.items():
+        lines += [f"## {title}\n", "| key | value | default | meaning |", "|---|---|---|---|"]
+        for name, field in model.model_fields.items():
+            if model is Cluster and name == "name":
+                continue
+            default = "needed" if field.is_required() else _default(field.default)
+            lines.append(f"| `{name}` | {_value(field.annotation)} | {default} | {field.description} |")
+        lines.append("")
+    return HEADER + "\n".join(lines).rstrip() + "\n"
+
+
+def _default(value: Any) -> str:
+    if value is None or value in ((), {}) or isinstance(value, BaseModel):
+        return "unset"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _value(annotation: Any) -> str:
+    """Return in words what an annotation allows: ``tuple[Path, ...]`` is a list of paths."""
+    origin, arguments = typing.get_origin(annotation), [item for item in typing.get_args(annotation) if item is not type(None)]
+    if origin is typing.Literal:
+        return ", ".join(f"`{item}`" for item in arguments)
+    if origin in (typing.Union, types.UnionType, typing.Annotated):
+        return _value(arguments[0])
+    if origin is tuple:
+        return "list" if hasattr(arguments[0], "model_fields") else f"list of {_value(arguments[0])}"
+    if origin is dict or hasattr(annotation, "model_fields"):
+        return "mapping"
+    return {bool: "`true`, `false`", int: "whole number", float: "number", Path: "path"}.get(annotation, "text")
 
 
 def rest() -> str:
@@ -105,7 +161,12 @@ def _command(name: str, callback: Any) -> list[str]:
     return [f"## {name}\n", words + "\n", *table]
 
 
-PAGES: dict[str, types.FunctionType] = {"settings.md": settings, "rest.md": rest, "commands.md": commands}
+PAGES: dict[str, types.FunctionType] = {
+    "settings.md": settings,
+    "site-file.md": site_file,
+    "rest.md": rest,
+    "commands.md": commands,
+}
 
 
 def main() -> None:

@@ -8,6 +8,10 @@ command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 # Passenger as Open OnDemand has it, and its nginx (tests/ood).
 [ -e /usr/lib/apache2/modules/mod_passenger.so ] || missing="$missing apache2 libapache2-mod-passenger"
 [ -x /usr/sbin/nginx ] || missing="$missing nginx-light"
+# Templates of Open OnDemand's apps and their scripts (tests/ood).
+for wanted in ruby shellcheck rsync; do
+  command -v "$wanted" >/dev/null 2>&1 || missing="$missing $wanted"
+done
 # A Slurm cluster of the tests' own (tests/slurm), unless an existing one is named.
 if [ -z "${LOSSI_TEST_CLUSTER:-}${LOSSI_TEST_SLURM_CONF:-}" ]; then
   for wanted in slurmctld:slurmctld slurmd:slurmd slurmdbd:slurmdbd slurmrestd:slurmrestd sbatch:slurm-client munged:munge \

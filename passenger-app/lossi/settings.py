@@ -39,7 +39,8 @@ class Settings(BaseModel):
         None, ge=1, le=4096, description="Tasks that the local scheduler runs at once; unset: one per core."
     )
     sif_folder: Path | None = Field(
-        None, description="Folder of the Apptainer images that `lossi env build` and `pull` make; images are large: not a home folder."
+        None,
+        description="Folder of the Apptainer images that `lossi env build` and `pull` make; images are large: not a home folder.",
     )
     cancel_grace_s: float = Field(10.0, ge=0, le=600, description="Seconds between SIGTERM and SIGKILL.")
     untracked_limit_mb: int = Field(50, ge=0, description="Untracked files in a code snapshot, all together, in MiB.")
@@ -61,6 +62,11 @@ class Settings(BaseModel):
         pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$",
         description="Address of Open OnDemand as browsers see it, such as `https://ondemand.example.org`: the only pages that sessions "
         "answer; unset: where the form of the session was shown.",
+    )
+    mlflow_embedded_url: str | None = Field(
+        None,
+        pattern="^/[A-Za-z0-9._~/-]*$",
+        description="Where the app `mlflow-embedded` is mounted, such as `/pun/sys/lossi-mlflow-embedded`: runs link to it; unset: no links.",
     )
     serve_port: int = Field(8477, ge=0, le=65535, description="Port of `lossi serve`; 0 takes any free one.")
 

@@ -15,8 +15,8 @@ from real_cluster import OwnCluster
 from slurm_site import Site
 
 TREE = Path(__file__).resolve().parents[2]
-TEMPLATES = sorted(path.parent for path in (TREE / "batch-templates").glob("*/script.sh"))
-STARTER = TREE / "project-manager" / "starter"
+TEMPLATES = sorted(path.parent for path in (TREE / "batch-templates" / "job-composer").glob("*/script.sh"))
+STARTER = TREE / "batch-templates" / "project-manager" / "starter"
 LAUNCHERS = sorted((STARTER / ".ondemand" / "launchers").glob("*/form.yml"))
 SCRIPTS = [*(folder / "script.sh" for folder in TEMPLATES), *sorted(STARTER.glob("*.sh"))]
 
@@ -145,7 +145,7 @@ def test_every_template_and_launcher_is_tried() -> None:
 
 @pytest.mark.root
 def test_a_node_without_lossi_says_so(site: Site) -> None:
-    job = started(site, TREE / "batch-templates" / "notebook-run", "script.sh", lossi=False)
+    job = started(site, TREE / "batch-templates" / "job-composer" / "notebook-run", "script.sh", lossi=False)
     state, code, said = ended(site, job)
     assert (state, code) == ("FAILED", "127:0") and "There is no command lossi on" in said
 

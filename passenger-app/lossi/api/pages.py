@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Blueprint, Response, redirect, render_template, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -84,9 +85,25 @@ def reference_asset(name: str) -> Response:
 
 
 @pages.app_context_processor
-def _surroundings() -> dict[str, str]:
-    """Return what all pages need: inside Open OnDemand, what its dashboard is called."""
-    return {"portal": os.environ.get("OOD_DASHBOARD_TITLE", "Open OnDemand") if "PASSENGER_BASE_URI" in os.environ else ""}
+def _surroundings() -> dict[str, Any]:
+    """Return what all pages need: inside Open OnDemand, what its dashboard is called and how MLflow's pages show a run."""
+    inside = "PASSENGER_BASE_URI" in os.environ
+    return {
+        "portal": os.environ.get("OOD_DASHBOARD_TITLE", "Open OnDemand") if inside else "",
+        "in_mlflow": _in_mlflow if inside else lambda project, run_id: "",
+    }
+
+
+def _in_mlflow(project: Any, run_id: str) -> str:
+    """Return the address of a run in MLflow's own pages; empty where the site does not offer them."""
+    from lossi import settings
+
+    mount = settings.load().mlflow_embedded_url
+    return (
+        f"{mount.rstrip('/')}/open?{urlencode({'project': str(project.root), 'run': run_id}, errors='surrogateescape')}"
+        if mount
+        else ""
+    )
 
 
 def _recent_jobs(project: Any) -> tuple[list[Any], str]:

@@ -11,7 +11,7 @@ from lossi import __version__
 
 def build() -> typer.Typer:
     """Return the whole command."""
-    from lossi.cli import demo, doctor, environments, jobs, notebooks, projects, runs, serve, submit
+    from lossi.cli import clusters, demo, doctor, environments, install, jobs, notebooks, projects, runs, serve, submit
 
     app = typer.Typer(
         name="lossi",
@@ -26,6 +26,7 @@ def build() -> typer.Typer:
     jobs.register(app)
     app.add_typer(runs.app, name="runs", help="Tracked runs: list, show, compare, export.")
     app.add_typer(notebooks.app, name="notebook", help="A notebook's parameters, as a script, as HTML.")
+    app.add_typer(clusters.app, name="clusters", help="Where jobs can run, and what is offered there.")
     app.add_typer(environments.app, name="env", help="The catalogue of environments.")
     app.command("exec", help="Run a command in an environment, here and now.", context_settings={"ignore_unknown_options": True})(
         environments.exec_command
@@ -33,6 +34,8 @@ def build() -> typer.Typer:
     app.add_typer(projects.app, name="project", help="The directories that Lossi works in.")
     app.command("serve")(serve.serve)
     app.command("doctor")(doctor.doctor)
+    app.command("install")(install.install)
+    app.command("uninstall")(install.uninstall)
     app.command("demo")(demo.demo)
     return app
 

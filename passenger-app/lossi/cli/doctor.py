@@ -42,9 +42,21 @@ def doctor(
     environments: Annotated[
         bool, typer.Option(help="Also start the usable environments and look what is in them (slower).")
     ] = True,
+    prefix: Annotated[Path, typer.Option("--prefix", help="Folder that stands for / where Open OnDemand is looked at.")] = Path(
+        "/"
+    ),
+    export_clusters: Annotated[
+        bool,
+        typer.Option(
+            "--export-clusters", help="Print the clusters as a part of a site file, for nodes without clusters.d, and end."
+        ),
+    ] = False,
 ) -> None:
-    """Check settings, catalogue, environments, scheduler, folders and locks; every finding comes with its remedy."""
-    findings = list(_findings(project, environments))
+    """Check this machine, or a site: Open OnDemand, what is installed, settings, catalogue, images, clusters, folders and locks."""
+    if export_clusters:
+        _export_clusters()
+        return
+    findings = list(_findings(project, environments, prefix))
 
     def render() -> None:
         for finding in findings:
@@ -58,10 +70,11 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _findings(project: str | None, environments: bool) -> Iterator[Finding]:
+def _findings(project: str | None, environments: bool, prefix: Path) -> Iterator[Finding]:
     yield Finding("python", "ok", f"{sys.version.split()[0]} at {sys.executable}")
-    for look in (_settings, _folders, _scheduler):
+    for look in (_settings, _folders, _scheduler, _clusters):
         yield from _guarded(look)
+    yield from _guarded(lambda: _site(prefix))
     yield from _guarded(lambda: _catalogue(environments))
     yield from _guarded(lambda: _project(project))
 
@@ -119,6 +132,28 @@ def _scheduler() -> Iterator[Finding]:
         yield Finding("scheduler", "ok", scheduler.name)
     except LossiError as error:
         yield Finding("scheduler", "error", f"{error.what}{': ' + error.why if error.why else ''}", error.hint)
+
+
+def _clusters() -> Iterator[Finding]:
+    from lossi.cli import doctor_clusters
+
+    yield from doctor_clusters.findings()
+
+
+def _site(prefix: Path) -> Iterator[Finding]:
+    from lossi.cli import doctor_site
+
+    for look in (lambda: doctor_site.findings(prefix), doctor_site.apptainer, doctor_site.images):
+        yield from _guarded(look)
+
+
+def _export_clusters() -> None:
+    from lossi import clusters
+
+    found = clusters.load()
+    for problem in found.problems:
+        output.note(str(problem))
+    sys.stdout.write(clusters.export(found.clusters, found.default_name))
 
 
 def _catalogue(start: bool) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lossi.cli import environment_images, options, output
+from lossi.cli import environment_images, environment_kernelspec, options, output
 
 if TYPE_CHECKING:
     from lossi.environments import Catalog, Environment
@@ -22,6 +22,7 @@ app = typer.Typer(no_args_is_help=True)
 app.command("build")(environment_images.build)
 app.command("pull")(environment_images.pull)
 app.command("verify")(environment_images.verify)
+app.command("kernelspec")(environment_kernelspec.kernelspec)
 
 Name = Annotated[str, typer.Argument(help="Name of the environment.", show_default=False)]
 Target = Annotated[str, typer.Option("--target", help="local, apptainer, or auto: what is usable here.")]

@@ -182,13 +182,14 @@ def _show_run(columns: dict[str, list[Any]]) -> None:
 def show_failures(project: Project, job: Job, *, most: int = 5) -> None:
     """Print why tasks did not succeed, the first few, and what to do next."""
     from lossi import jobs
+    from lossi.cli import why
 
     if job.state == "succeeded":
         return
     bad: Sequence[Any] = [
         task for task in jobs.tasks(project, job.id, limit=1000).items if task.state in FINAL and task.state != "succeeded"
     ]
-    for task in bad[:most]:
+    for task in bad[:most] if job.tasks > 1 else ():  # the sentence below says all of a job's only task
         output.note(f"{job.id}.{task.task} {task.state.replace('_', ' ')}: {task.reason or 'no reason known'}")
         if task.error:
             where = f" in cell {task.error.cell}" if task.error.cell else ""
@@ -196,6 +197,7 @@ def show_failures(project: Project, job: Job, *, most: int = 5) -> None:
     if len(bad) > most:
         output.note(f"… and {len(bad) - most} more: lossi jobs show {job.id}")
     if bad:
+        why.show_next(why.explanation(project, job), say=output.note)
         output.note(f"Look: lossi logs {job.id}.{bad[0].task}    Again: lossi resubmit {job.id} --failed")
 
 

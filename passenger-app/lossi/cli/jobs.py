@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,7 +14,6 @@ from lossi.cli import options, output
 from lossi.cli.follow import FINAL, until_ended, value_text
 from lossi.errors import InvalidInput
 
-app = typer.Typer(no_args_is_help=True)
 JobId = Annotated[
     str, typer.Argument(metavar="JOB", help="Id of the job, or its first or last characters; `last` is the newest.")
 ]
@@ -27,13 +26,20 @@ CHUNK = 256 * 1024
 
 def register(parent: typer.Typer) -> None:
     """Add the commands that act on jobs."""
-    parent.add_typer(app, name="jobs", help="Submitted jobs and their tasks: list, show.")
+    from lossi.cli import why
+
+    group = typer.Typer(no_args_is_help=True)
+    group.command("list")(list_jobs)
+    group.command("show")(show)
+    why.register(group)
+    parent.add_typer(
+        group, name="jobs", help="Submitted jobs and their tasks: list, show, why they died or wait, what they used."
+    )
     parent.command("logs")(logs)
     parent.command("cancel")(cancel)
     parent.command("resubmit")(resubmit)
 
 
-@app.command("list")
 def list_jobs(
     state: Annotated[str | None, typer.Option(help="Only jobs in this state, such as running or failed.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-l", min=1, max=1000, help="At most this many, newest first.")] = 20,
@@ -64,13 +70,14 @@ def list_jobs(
             rows,
             empty="No job is in this state." if state else "No job yet. Submit one: lossi run NOTEBOOK.ipynb",
         )
+        if page.stale:
+            output.note(f"this may be old: {page.stale}")
         if page.next_cursor:
             output.note(f"more: lossi jobs list --cursor {page.next_cursor}")
 
     output.emit(page, as_json, render)
 
 
-@app.command("show")
 def show(
     job_id: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch until it ends.")] = False,
@@ -81,6 +88,7 @@ def show(
 ) -> None:
     """Show a job and its tasks."""
     from lossi import jobs
+    from lossi.cli import why
 
     found = options.project(project)
     job = jobs.get(found, identify(found, job_id))
@@ -110,8 +118,11 @@ def show(
         output.show_table(
             ("task", "state", "parameters", "seconds", "MiB", "host", "what"), rows, right=("task", "seconds", "MiB")
         )
+        if page.stale:
+            output.note(f"this may be old: {page.stale}")
         if page.next_cursor:
             output.note(f"more: lossi jobs show {job.id} --limit 1000")
+        why.show_next(why.explanation(found, job))
 
     output.emit({"job": job, "tasks": page}, as_json, render)
 
@@ -174,6 +185,10 @@ def resubmit(
     cpus: Annotated[int | None, typer.Option("-c", "--cpus", min=1, help="Cores per task.")] = None,
     memory: Annotated[str | None, typer.Option("-m", "--memory", help="Memory per task, such as 8G.")] = None,
     time_limit: Annotated[str | None, typer.Option("-t", "--time", help="Time limit per task.")] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--more", help="time or memory: more of it for the tasks that died for want of it; may be given twice."),
+    ] = None,
     same_code: Annotated[bool, typer.Option("--same-code", help="With the code as it was then, not as it is now.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return after submission.")] = False,
     project: options.Project = None,
@@ -181,8 +196,9 @@ def resubmit(
 ) -> None:
     """Submit a job again, all of it or only what failed, with changes where you name them."""
     from lossi import jobs
-    from lossi.cli import follow
+    from lossi.cli import follow, why
 
+    wanted = [_want(word) for word in more or ()]
     if failed and task:
         raise InvalidInput("--failed and --task exclude each other", hint="name one of them")
     found = options.project(project)
@@ -195,16 +211,26 @@ def resubmit(
         changes["resources"] = resources
     if env is not None:
         changes["environment"] = env
-    job = jobs.resubmit(found, old.id, tasks="failed" if failed else task or None, changes=changes, same_code=same_code)
+    which: list[int] | Literal["failed"] | None = "failed" if failed else task or None
+    job = jobs.resubmit(found, old.id, tasks=which, changes=changes, more=wanted, same_code=same_code)
+    asks = why.asks(old, jobs.get(found, job.id)) if wanted else ""
     if detach:
-        output.emit(job, as_json, lambda: output.say(f"{job.id}  {job.tasks} task(s) submitted again"))
+        output.emit(job, as_json, lambda: output.say(f"{job.id}  {job.tasks} task(s) submitted again{asks}"))
         return
     if not as_json:
-        output.note(f"job {job.id}: {job.name}, {job.tasks} task(s)")
+        output.note(f"job {job.id}: {job.name}, {job.tasks} task(s){asks}")
     ended = until_ended(found, job.id)
     output.emit(ended, as_json, lambda: follow.show_result(found, ended))
     if ended.state != "succeeded":
         raise typer.Exit(1)
+
+
+def _want(word: str) -> Literal["time", "memory"]:
+    if word == "time":
+        return "time"
+    if word == "memory":
+        return "memory"
+    raise InvalidInput(f"there cannot be more {word!r}", hint="write --more time or --more memory")
 
 
 def _changed(project: Any, old: Any, param: list[str]) -> dict[str, Any]:

@@ -259,7 +259,7 @@ class Session:
                 deliveries.append(Delivery(one.found, one.file, one.contents, one.final, base, given))
             self._merger.merge(deliveries)
             for one in batch:
-                if one.final:
+                if one.final and not one.found.has_runners_account():
                     self.ledger.end_runs(one.found.job_id, one.found.task)
         return deliveries
 

@@ -64,6 +64,13 @@ class Found:
     files: tuple[SnapshotFile, ...] = ()
     newest_refused: bool = False
 
+    def has_runners_account(self) -> bool:
+        """Return whether the runner itself said how the task ended; otherwise it was killed, and left its runs as they were."""
+        try:
+            return bool(json.loads((self.folder / records.EXIT).read_bytes()).get("written_by", "runner") == "runner")
+        except (OSError, ValueError, AttributeError):
+            return (self.folder / records.EXIT).exists()
+
     def run_ids(self) -> list[str]:
         """Return the runs that the task named in its exit record, its own first; nothing else of it matters here."""
         try:

@@ -195,7 +195,9 @@ def test_times_are_read_with_and_without_a_zone() -> None:
 
 
 ACCOUNTS = Patience(exit_s=60.0, notice_s=90.0, facts=True)
-DONE = TaskFacts(partition="gpu", elapsed_s=40.0, cpu_s=30.0, cpus=2, memory_mb=1000.0, max_rss_mb=250.0, gpu_hours=0.5, complete=True)
+DONE = TaskFacts(
+    partition="gpu", elapsed_s=40.0, cpu_s=30.0, cpus=2, memory_mb=1000.0, max_rss_mb=250.0, gpu_hours=0.5, complete=True
+)
 
 
 def test_an_account_of_an_earlier_attempt_is_not_the_end_of_a_task_that_was_started_again() -> None:

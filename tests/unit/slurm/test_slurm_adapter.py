@@ -270,7 +270,7 @@ def test_a_damaged_record_of_a_submission_disturbs_no_other_job(door: Scripted, 
 def test_a_waiting_task_that_somebody_took_out_of_the_queue_is_cancelled_though_slurm_keeps_nothing_of_it(
     door: Scripted, scheduler: SlurmScheduler
 ) -> None:
-    door.rows = [QueueRow(7, "n", "PENDING", (range(0, 1),)), QueueRow(7, "n", "RUNNING", (range(1, 2),))]
+    door.rows = [QueueRow(7, "n", "PENDING", (range(1),)), QueueRow(7, "n", "RUNNING", (range(1, 2),))]
     assert set(look(scheduler, ago=5).tasks) == {1}, "the database may lag behind"
     view = look(scheduler, ago=10 * LAG_S)
     assert (view.tasks[2].state, view.tasks[2].facts) == ("cancelled", None)

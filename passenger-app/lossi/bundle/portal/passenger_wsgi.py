@@ -1,0 +1,1 @@
+../../../passenger_wsgi.py

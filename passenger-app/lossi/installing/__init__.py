@@ -1,0 +1,35 @@
+"""Putting the bundle in place on a portal's host: what there would be to write (`planning`), and the writing of it (`doing`).
+
+Everything of a version lies in one folder of its own, ``HOME/versions/NAME``; what Open OnDemand looks at are links that lead
+there through ``HOME/current``. So an upgrade or a rollback is the renaming of one link, a running portal or session keeps the files
+it was started from, and a folder or file that is not such a link belongs to somebody else and is never touched.
+Touches nothing but that home, those links and the folders that had to be made for them.
+"""
+
+from lossi.installing.bundle import OPTIONAL, Component, components, shipped
+from lossi.installing.doing import apply, refuse_foreign, rollback, uninstall
+from lossi.installing.places import Places
+from lossi.installing.planning import Change, Plan, diff, plan
+from lossi.installing.state import Edit, Installed, current, edits, foreign, previous
+
+__all__ = [
+    "OPTIONAL",
+    "Change",
+    "Component",
+    "Edit",
+    "Installed",
+    "Places",
+    "Plan",
+    "apply",
+    "components",
+    "current",
+    "diff",
+    "edits",
+    "foreign",
+    "plan",
+    "previous",
+    "refuse_foreign",
+    "rollback",
+    "shipped",
+    "uninstall",
+]

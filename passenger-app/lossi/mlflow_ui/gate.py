@@ -1,0 +1,186 @@
+"""The gate in front of a server on a compute node: nobody gets past it without the session's own secret.
+
+Room: mlflow_ui; standard library only. Any user of the cluster can reach the port, directly or through the portal's
+``/node/HOST/PORT``, and can forge every header but the secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+LOGIN = "/lossi-login"
+"""Where the card's form goes, below the base."""
+LARGEST_FORM = 4096
+LARGEST_DISCARDED = 65536
+SHORTEST_SECRET = 22
+"""Characters: 128 bits when each is one of 62."""
+READS = ("GET", "HEAD", "OPTIONS")
+OWN_HEADERS = [
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'self'"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "SAMEORIGIN"),
+    ("Referrer-Policy", "no-referrer"),
+]
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>MLflow: password needed</title>
+<style>body {{ max-width: 32rem; margin: 3rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif }}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{text}</p>
+<form method="post" action="{action}">
+<p><label>Password of the session: <input type="password" name="secret" autocomplete="off" required></label>
+<button type="submit">Open MLflow</button></p>
+</form>
+</body>
+</html>
+"""
+
+
+class SecretGate:
+    """Lets through what carries the secret: a cookie that the form gives, or ``Authorization: Bearer``.
+
+    Parameters
+    ----------
+    app
+        What is behind it; it sees neither the secret nor any cookie of the portal.
+    secret
+        The session's own.
+    base
+        Address below which everything lies, such as ``/node/cpu01/23456``.
+
+    Raises
+    ------
+    ValueError
+        When the secret is too short to stand for itself.
+    """
+
+    def __init__(self, app: WSGIApplication, secret: str, base: str) -> None:
+        if len(secret) < SHORTEST_SECRET:
+            raise ValueError("the secret is too short")
+        self._app = app
+        self._secret = secret.encode()
+        self._base = base.rstrip("/")
+        # Not the secret itself: whoever copies a cookie gets no token for programs.
+        self._cookie = hmac.new(self._secret, b"cookie of the browser", hashlib.sha256).hexdigest()
+        self._name = f"lossi_mlflow_{hashlib.sha256(self._base.encode()).hexdigest()[:12]}"
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        if path == self._base + LOGIN and environ["REQUEST_METHOD"] == "POST":
+            return self._log_in(environ, start_response)
+        by_token = self._has_token(environ)
+        if not by_token and not self._has_cookie(environ):
+            return self._refuse(environ, start_response)
+        if not by_token and not is_same_origin(environ):
+            discard(environ)
+            return answer(start_response, "403 Forbidden", b"A page of another site may not do this.\n")
+        if path == self._base:
+            return self._to_base(start_response, "308 Permanent Redirect", [])
+        if not path.startswith(self._base + "/"):
+            return answer(start_response, "404 Not Found", f"Everything is below {self._base}/\n".encode())
+        environ["SCRIPT_NAME"] = self._base
+        environ["PATH_INFO"] = path[len(self._base) :]
+        forget(environ)
+        return self._app(environ, start_response)
+
+    def _log_in(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            length = int(environ.get("CONTENT_LENGTH") or 0)
+        except ValueError:
+            length = -1
+        if not 0 <= length <= LARGEST_FORM:
+            discard(environ)
+            return answer(start_response, "413 Content Too Large", b"This is not the form of the card.\n")
+        form = parse_qs(environ["wsgi.input"].read(length).decode("utf-8", "replace"))
+        given = form.get("secret", [""])[0]
+        if not is_same(given, self._secret.decode()):
+            return self._refuse(environ, start_response)
+        secure = "; Secure" if environ.get("HTTP_X_FORWARDED_PROTO", "") == "https" else ""
+        cookie = f"{self._name}={self._cookie}; Path={self._base or '/'}; HttpOnly; SameSite=Strict{secure}"
+        return self._to_base(start_response, "303 See Other", [("Set-Cookie", cookie)])
+
+    def _to_base(self, start_response: StartResponse, status: str, headers: list[tuple[str, str]]) -> Iterable[bytes]:
+        start_response(status, [("Location", f"{self._base}/"), ("Content-Length", "0"), *OWN_HEADERS, *headers])
+        return []
+
+    def _has_token(self, environ: WSGIEnvironment) -> bool:
+        kind, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        return kind.lower() == "bearer" and is_same(token.strip(), self._secret.decode())
+
+    def _has_cookie(self, environ: WSGIEnvironment) -> bool:
+        # Other apps of the portal set cookies too, and one that Python cannot read must not hide ours.
+        for part in environ.get("HTTP_COOKIE", "").split(";"):
+            name, _, value = part.strip().partition("=")
+            if name == self._name and is_same(value, self._cookie):
+                return True
+        return False
+
+    def _refuse(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        discard(environ)
+        if "text/html" not in environ.get("HTTP_ACCEPT", ""):
+            return answer(start_response, "403 Forbidden", b"This MLflow belongs to one session: its token is on the card.\n")
+        page = PAGE.format(
+            title="This MLflow belongs to one session",
+            text="Open it with the button on the session's card in Open OnDemand, or give the password that the card shows.",
+            action=f"{self._base}{LOGIN}",
+        )
+        return answer(start_response, "403 Forbidden", page.encode(), "text/html; charset=utf-8")
+
+
+def is_same(given: str, expected: str) -> bool:
+    """Compare two texts in a time that tells nothing of where they differ."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
+
+
+def is_same_origin(environ: WSGIEnvironment) -> bool:
+    """Whether a request of a browser comes from a page of the address that it was sent to.
+
+    Behind the portal that address is in ``X-Forwarded-Host``: a page of another site cannot set it without being asked about
+    first (CORS), which is refused here.
+    """
+    site = environ.get("HTTP_SEC_FETCH_SITE", "")
+    origin = environ.get("HTTP_ORIGIN", "")
+    writes = environ["REQUEST_METHOD"] not in READS
+    if writes and site not in ("", "same-origin"):
+        return False
+    if not origin:
+        return not writes or bool(site)
+    # Appended by each proxy: the last one is ours.
+    forwarded = environ.get("HTTP_X_FORWARDED_HOST", "").split(",")[-1].strip()
+    host = forwarded or environ.get("HTTP_HOST", "")
+    scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").split(",")[-1].strip()
+    return origin in ([f"{scheme}://{host}"] if scheme else [f"http://{host}", f"https://{host}"])
+
+
+def discard(environ: WSGIEnvironment) -> None:
+    """Read a short body that is not wanted: a connection that is closed on unread data takes the answer with it."""
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if length.isdecimal() and int(length) <= LARGEST_DISCARDED:
+        environ["wsgi.input"].read(int(length))
+
+
+def forget(environ: WSGIEnvironment) -> None:
+    """Take away what the app behind must not see: secrets, cookies of the portal, and an origin that has been checked here."""
+    for name in ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_ORIGIN"):
+        environ.pop(name, None)
+
+
+def answer(start_response: StartResponse, status: str, body: bytes, kind: str = "text/plain; charset=utf-8") -> Iterable[bytes]:
+    """Answer a whole short text."""
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body))), *OWN_HEADERS])
+    return [body]

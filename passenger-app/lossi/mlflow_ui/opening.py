@@ -1,0 +1,234 @@
+"""What MLflow is given to open: the project's store under the lease, a copy of it, or what an old ``mlruns`` became.
+
+Room: mlflow_ui. Writes nothing but copies in a folder that it is given, the lease, and what the ingest writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+
+from lossi.errors import Conflict, Forbidden, InvalidInput, NotFound, NotSupported, Unavailable
+from lossi.files import locks
+from lossi.projects import Project, stores
+from lossi.tracking import lease as leases
+
+COPY = "mlflow.db"
+MIGRATION_LIMIT_S = 3600
+PATIENCE_S = 15.0
+"""How long a page that takes in results may hold the lease before the store is shown from a copy."""
+
+
+class Mode(Enum):
+    """What MLflow may do; the value is what the card says."""
+
+    WRITABLE = "writable"
+    COPY = "copy"
+    MIGRATED = "migrated"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A store for MLflow.
+
+    Attributes
+    ----------
+    uri
+        As SQLAlchemy reads it.
+    artifacts
+        The folder that holds all artifacts; nothing outside of it is shown.
+    mode
+        WRITABLE: the store itself. COPY: as it was at the start, for reading. MIGRATED: made from an old ``mlruns``; what is
+        changed there is changed in the copy.
+    why
+        Why it is a copy.
+    """
+
+    uri: str
+    artifacts: Path
+    mode: Mode
+    why: str = ""
+    lease: leases.Lease | None = None
+
+
+def place(text: str) -> Project | Path:
+    """Return what a path names: a project with a store, or an old ``mlruns`` folder.
+
+    Raises
+    ------
+    InvalidInput
+        When it is neither.
+    NotFound
+        When it does not exist.
+    """
+    if not text.strip() or "\0" in text:
+        raise InvalidInput("no folder is named", hint="choose a project, or an old `mlruns` folder")
+    path = Path(os.path.realpath(os.path.expanduser(text)))  # noqa: PTH111 - Path.expanduser raises for an unknown ~user
+    try:
+        found = path.is_dir()
+    except OSError:
+        found = False
+    if not found:
+        raise NotFound(f"{text} is not a folder, or you may not see it", hint="check the path")
+    for root in (path, path.parent):
+        if (root / ".lossi" / "mlflow.db").exists() and path in (root, root / ".lossi"):
+            return Project(root)
+    for folder in (path, path / "mlruns"):
+        if is_mlruns(folder):
+            return folder
+    raise InvalidInput(
+        f"{path} holds neither runs of Lossi nor an old `mlruns` folder",
+        hint="name the folder of a project in which a job has run, or the folder in which you used MLflow",
+    )
+
+
+def is_mlruns(folder: Path) -> bool:
+    """Whether a folder is MLflow's former store of files: folders of experiments with a ``meta.yaml`` each."""
+    try:
+        return any((experiment / "meta.yaml").is_file() for experiment in folder.iterdir())
+    except OSError:
+        return False
+
+
+def open_project(project: Project, scratch: Path, *, hold: bool) -> Opened:
+    """Return the project's store for MLflow, or a copy where MLflow may not safely write to it.
+
+    Parameters
+    ----------
+    project
+        Whose store.
+    scratch
+        Folder for a copy.
+    hold
+        Take the lease of the ingest and keep it, so that nobody else writes meanwhile.
+
+    Raises
+    ------
+    NotFound
+        When the project has no store.
+    NotSupported
+        When the store's schema is not that of the MLflow here, which would change it in place.
+    Unavailable
+        When it cannot be read or copied.
+    """
+    check_revision(project.store)
+    why, lease = "", None
+    if not os.access(project.home, os.W_OK) or not os.access(project.store, os.W_OK):
+        why = "you may read this project but not write to it"
+    elif not locks.hold_between_nodes(project.home):
+        why = "locks of this filesystem hold on one node only, so that two writers would damage the store"
+    elif hold:
+        lease, why = _acquire(project)
+    if why:
+        return copied(project, scratch, why)
+    return Opened(stores.tracking_uri(project), project.artifacts, Mode.WRITABLE, lease=lease)
+
+
+def copied(project: Project, scratch: Path, why: str) -> Opened:
+    """Return the store as it is now, in a file that nobody writes to.
+
+    Raises
+    ------
+    Unavailable
+        When it cannot be copied.
+    """
+    # A new name each time: MLflow keeps what it opened under the old one.
+    for old in scratch.glob("*.db"):
+        old.unlink(missing_ok=True)
+    target = scratch / f"{secrets.token_hex(6)}.db"
+    try:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with (
+            contextlib.closing(stores.connect_readonly(project.store)) as source,
+            contextlib.closing(sqlite3.connect(target)) as copy,
+        ):
+            source.backup(copy)
+        target.chmod(0o400)
+    except (sqlite3.Error, OSError) as error:
+        raise Unavailable(
+            f"{project.store} cannot be copied to {target}", why=str(error), hint="free some space there and try again"
+        ) from error
+    return Opened(f"sqlite:///{target.as_uri()}?mode=ro&uri=true", project.artifacts, Mode.COPY, why)
+
+
+def migrated(mlruns: Path, folder: Path) -> Opened:
+    """Let MLflow migrate an old ``mlruns`` into a new store in ``folder``; the old one is only read.
+
+    Raises
+    ------
+    Conflict
+        When there is a store already.
+    Unavailable
+        When MLflow could not do it; says why in MLflow's own words.
+    """
+    target = folder / COPY
+    if target.exists():
+        raise Conflict(f"there is {target} already", hint="start another session")
+    argv = [sys.executable, "-I", "-m", "mlflow", "migrate-filestore", "--no-progress"]
+    argv += ["--source", str(mlruns), "--target", f"sqlite:///{target}"]
+    try:
+        done = subprocess.run(
+            argv, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=MIGRATION_LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        target.unlink(missing_ok=True)
+        raise Unavailable(
+            f"{mlruns} was not migrated within an hour", hint="run `mlflow migrate-filestore` in a job of your own"
+        ) from None
+    if done.returncode or not target.exists():
+        target.unlink(missing_ok=True)
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise Unavailable(f"MLflow could not migrate {mlruns}", why=said[-1][:500] if said else f"exit code {done.returncode}")
+    target.chmod(0o600)
+    return Opened(f"sqlite:///{target}", mlruns, Mode.MIGRATED, "MLflow reads such folders no more: this is a copy of it")
+
+
+def check_revision(store: Path) -> None:
+    """Refuse a store that the MLflow of this environment would upgrade or not understand.
+
+    Raises
+    ------
+    NotFound, NotSupported, Unavailable
+    """
+    revision = stores.revision(store)
+    made_by = stores.KNOWN_REVISIONS.get(revision or "")
+    try:
+        here = ".".join(metadata.version("mlflow").split(".")[:2])
+    except metadata.PackageNotFoundError:
+        raise NotSupported(
+            f"{sys.executable} has no MLflow", hint="tell your site's support: name an environment that has it"
+        ) from None
+    if made_by is None or made_by != here:
+        raise NotSupported(
+            f"{store} has a schema (revision {revision}) that MLflow {here} would change in place",
+            why="older programs could not read it afterwards",
+            hint="look at its runs in Lossi itself, which reads it as it is",
+        )
+
+
+def _acquire(project: Project) -> tuple[leases.Lease | None, str]:
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            lease = leases.acquire(project.home)
+        except Forbidden as error:
+            return None, error.why or error.what
+        if lease is not None:
+            return lease, ""
+        if time.monotonic() > end:
+            return None, "another process is writing to it, such as another session on the same project"
+        time.sleep(0.2)
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "_MLFLOW_", "PYTHON"))}
+    return {**kept, "MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}

@@ -1,0 +1,195 @@
+"""The job of one session: opens the store, listens, and says that it is ready once it answers.
+
+Room: mlflow_ui. Started on a compute node by ``ood-apps/mlflow-session`` as ``python -m lossi.mlflow_ui.session FOLDER``. Reads the
+form's values as Open OnDemand wrote them (``user_defined_context.json``), and the secret from the environment; writes ``ready``
+or ``failure.txt`` into the session's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lossi.errors import InvalidInput, LossiError
+from lossi.files import atomic
+from lossi.mlflow_ui import gate, opening
+from lossi.mlflow_ui.opening import Opened
+from lossi.projects import Project
+from lossi.tracking import lease as leases
+from lossi.tracking.ingest import ingest
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+CONTEXT, READY, FAILURE = "user_defined_context.json", "ready", "failure.txt"
+SECRET, HOST, PORT = "LOSSI_SESSION_SECRET", "LOSSI_SESSION_HOST", "LOSSI_SESSION_PORT"
+INGEST_S = 15.0
+"""Results of running tasks are looked for this often."""
+
+
+class Keeper(threading.Thread):
+    """Keeps the lease while MLflow may write, and takes in what tasks publish meanwhile."""
+
+    def __init__(self, project: Project, lease: leases.Lease) -> None:
+        super().__init__(name="lease", daemon=True)
+        self._project, self._lease = project, lease
+        self.lost = ""
+        """Why the lease is not ours any more; empty while it is."""
+
+    def run(self) -> None:
+        """Go on until the process ends or the lease is lost."""
+        next_look = time.monotonic()
+        while not self.lost:
+            try:
+                self._lease.verify()
+            except leases.Lost as lost:
+                self.lost = str(lost)
+                return
+            self._lease.beat()
+            if time.monotonic() >= next_look:
+                report = ingest(self._project, budget_s=leases.STALE_S / 4, lease=self._lease)
+                for problem in report.problems:
+                    sys.stderr.write(f"{problem}\n")
+                next_look = time.monotonic() + INGEST_S
+            time.sleep(leases.BEAT_S / 2)
+
+
+class WhileHeld:
+    """Answers as long as the lease is held: MLflow must not write to a store that somebody else is writing to."""
+
+    def __init__(self, app: WSGIApplication, keeper: Keeper) -> None:
+        self._app, self._keeper = app, keeper
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        if self._keeper.lost:
+            text = f"{self._keeper.lost}\nEnd this session and start another.\n"
+            return gate.answer(start_response, "503 Service Unavailable", text.encode())
+        return self._app(environ, start_response)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a session until its job ends; returns 1 after writing ``failure.txt`` when it cannot start."""
+    folder = Path(arguments[0]).resolve()
+    secret, host = os.environ.pop(SECRET, ""), os.environ.pop(HOST, "")
+    scratch = Path(tempfile.mkdtemp(prefix="lossi-mlflow-"))
+    try:
+        _serve(folder, secret, host, _opener(folder, scratch))
+    except LossiError as error:
+        sys.stderr.write(f"{error}\n")
+        (folder / FAILURE).write_text(f"{error}\n", "utf-8")
+        return 1
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return 0
+
+
+def _opener(folder: Path, scratch: Path) -> Callable[[], tuple[Opened, Project | None]]:
+    """Check what the form asks for, migrate what has to be, and return what opens the store in the process that serves it."""
+    try:
+        values = json.loads((folder / CONTEXT).read_bytes())
+        text = values["store"]
+    except (OSError, ValueError, KeyError, TypeError):
+        text = None
+    if not isinstance(text, str):
+        raise InvalidInput("the form did not say which store to open", hint="start the session from its form")
+    place = opening.place(text)
+    if isinstance(place, Path):
+        copy = opening.migrated(place, folder)
+        return lambda: (copy, None)
+    opening.check_revision(place.store)
+    return lambda: (opening.open_project(place, scratch, hold=True), place)
+
+
+def _application(opened: Opened, project: Project | None, secret: str, base: str, hosts: Sequence[str]) -> gate.SecretGate:
+    from lossi.mlflow_ui import server
+
+    app, _ = server.load(opened, hosts)
+    if project is not None and opened.lease is not None:
+        keeper = Keeper(project, opened.lease)
+        keeper.start()
+        app = WhileHeld(app, keeper)
+    return gate.SecretGate(app, secret, base)
+
+
+def _listen(wanted: str) -> socket.socket:
+    """Return a listening socket on the port that Open OnDemand found free, or on another when somebody was quicker.
+
+    It is bound here and never given away: what the card is told of is a socket of this very process.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.bind(("", int(wanted) if re.fullmatch(r"[0-9]{4,5}", wanted) else 0))
+    except (OSError, OverflowError):
+        listener.bind(("", 0))
+    listener.listen(64)
+    listener.set_inheritable(True)
+    return listener
+
+
+def _serve(folder: Path, secret: str, host: str, opener: Callable[[], tuple[Opened, Project | None]]) -> None:
+    from gunicorn.app.base import BaseApplication
+
+    if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", host) or len(secret) < gate.SHORTEST_SECRET:
+        raise InvalidInput("the session has no host name or no secret", hint="start it with the app's own script")
+    listener = _listen(os.environ.pop(PORT, ""))
+    port = listener.getsockname()[1]
+    modes: list[Opened] = []
+
+    class Server(BaseApplication):  # type: ignore[misc]
+        def load_config(self) -> None:
+            self.cfg.set("bind", f"fd://{listener.fileno()}")
+            self.cfg.set("workers", 1)
+            self.cfg.set("threads", 8)
+            self.cfg.set("timeout", 300)
+            # Each request its own connection: the portal's proxy shares kept ones among users, and what is left unread of one
+            # request may hold up the next.
+            self.cfg.set("keepalive", 0)
+            self.cfg.set("graceful_timeout", 5)
+            self.cfg.set("loglevel", "warning")
+            self.cfg.set("forwarded_allow_ips", "")
+            self.cfg.set("worker_tmp_dir", None)
+            self.cfg.set("control_socket_disable", True) if "control_socket_disable" in self.cfg.settings else None
+            self.cfg.set("post_worker_init", self.ready)
+            self.cfg.set("worker_exit", self.ended)
+
+        def load(self) -> Any:
+            try:
+                opened, project = opener()
+            except LossiError as error:
+                (folder / FAILURE).write_text(f"{error}\n", "utf-8")
+                raise SystemExit(3) from error  # gunicorn starts no further worker then
+            modes.append(opened)
+            hosts = [f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")]
+            return _application(opened, project, secret, f"/node/{host}/{port}", hosts)
+
+        @staticmethod
+        def ready(worker: object) -> None:
+            if modes[-1].why:
+                sys.stderr.write(f"{modes[-1].why}\n")
+            atomic.write(folder / READY, f"{port} {modes[-1].mode.value}\n".encode(), mode=0o600)
+
+        @staticmethod
+        def ended(arbiter: object, worker: object) -> None:
+            for opened in modes:
+                if opened.lease is not None:
+                    with contextlib.suppress(LossiError):
+                        opened.lease.release()
+
+    sys.argv = sys.argv[:1]
+    Server().run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

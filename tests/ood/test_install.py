@@ -1,0 +1,243 @@
+"""The bundle installed with the command, from this tree and from a release, as the administrators of a portal do it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import installation
+import pytest
+from passenger import App, passenger, until, why_not
+from real_cluster import CACHE, OwnCluster
+from slurm_site import Site
+
+TREE = installation.TREE
+APPS = "var/www/ood/apps/sys"
+HOME = "opt/lossi"
+
+
+def lossi(*arguments: str | Path, expect: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "lossi", *map(str, arguments)], capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def inventory(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def host(tmp_path: Path, home: Path) -> Path:
+    """The root folder of a portal's host, as Open OnDemand leaves it."""
+    root = tmp_path / "host"
+    (root / APPS / "dashboard").mkdir(parents=True)
+    (root / "etc/ood/config/clusters.d").mkdir(parents=True)
+    (root / "opt").mkdir()
+    return root
+
+
+def test_installed_twice_nothing_changes_and_uninstalled_nothing_is_left(host: Path) -> None:
+    before = inventory(host)
+    assert "lossi" in lossi("install", "--prefix", host, "--dry-run")
+    assert inventory(host) == before
+    assert "--yes" in lossi("install", "--prefix", host, expect=2), "nobody is there to be asked"
+    assert inventory(host) == before
+    lossi("install", "--prefix", host, "--yes")
+    for name in ("lossi", *(f"lossi-{app.name}" for app in (TREE / "ood-apps").iterdir() if (app / "manifest.yml").is_file())):
+        assert (host / APPS / name / "manifest.yml").is_file() is (name != "lossi-mlflow-embedded"), name
+    after = inventory(host)
+    assert "nothing to do" in lossi("install", "--prefix", host)
+    assert json.loads(lossi("install", "--prefix", host, "--yes", "--json"))["changes"] == []
+    assert inventory(host) == after
+    lossi("install", "--prefix", host, "--yes", "--with", "lossi-mlflow-embedded")
+    assert (host / APPS / "lossi-mlflow-embedded" / "manifest.yml").is_file()
+    assert "lossi-mlflow-embedded" not in lossi("install", "--prefix", host, "--dry-run"), "what was chosen holds"
+    assert "is in use" in lossi("install", "--prefix", host, "--rollback", "--yes")
+    assert not os.path.lexists(host / APPS / "lossi-mlflow-embedded")
+    assert "Nothing is left." in lossi("uninstall", "--prefix", host, "--yes")
+    assert inventory(host) == before
+    assert "nothing is installed" in lossi("uninstall", "--prefix", host, "--yes", expect=3)
+
+
+def test_what_is_not_ours_stops_it_before_anything_is_written(host: Path) -> None:
+    (host / APPS / "lossi").mkdir()
+    (host / APPS / "lossi" / "mine").write_text("mine")
+    before = inventory(host)
+    assert "never touched" in lossi("install", "--prefix", host, "--yes", expect=4)
+    assert inventory(host) == before
+
+
+def test_every_script_that_is_installed_can_be_started_and_read(host: Path) -> None:
+    lossi("install", "--prefix", host, "--yes")
+    for script in (host / HOME / "current").resolve().rglob("*"):
+        if script.is_file() and script.read_bytes().startswith((b"#!/bin/sh", b"#!/bin/bash")):
+            assert os.access(script, os.X_OK), script
+            subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.fixture
+def small_disk(host: Path) -> Iterator[Path]:
+    """A disk on which not all has room, where Lossi's own folder would be."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: mounts a small disk")
+    place = host / HOME
+    place.mkdir(parents=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.root
+def test_a_full_disk_is_said_and_leaves_nothing(host: Path, small_disk: Path) -> None:
+    before = inventory(host)
+    assert "the filesystem is full" in lossi("install", "--prefix", host, "--yes", expect=5)
+    assert inventory(host) == before
+
+
+@pytest.mark.root
+def test_jobs_that_are_queued_run_though_the_bundle_is_upgraded_and_uninstalled(own_slurm: OwnCluster, host: Path) -> None:
+    python = installation.interpreter(own_slurm.users[0])
+    built = next((own_slurm.installation.root.parent / "wheel").glob("*.whl"))
+    root = own_slurm.root / "portal-host"
+    (root / APPS).mkdir(parents=True)
+
+    base = installation.foundation(python, CACHE)
+
+    def install(name: str) -> None:
+        place = root / HOME / "environments" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        bundle = installation.install(python, base, built, place)
+        subprocess.run([bundle.command, "install", "--prefix", root, "--yes"], check=True, capture_output=True)
+
+    install("one")
+    command = root / HOME / "current" / "bin" / "lossi"
+    site = Site(own_slurm, options=["--hold"])
+    site.write(".lossi/catalog.yml", f"environments: {{bare: {{title: Bare, local: {{python: {base}/bin/python}}}}}}\n")
+    words = ["run", "--json", "--detach", "-e", "bare", "-t", "5", "--", "sh", "-c", "echo it runs"]
+    job = json.loads(own_slurm.run_as(site.user, [command, *words], cwd=site.project, env=site.env).stdout)
+    for name in ("two", "three"):  # what the job was submitted with is no longer even the version before
+        install(name)
+    assert not (root / HOME / "environments" / "one").exists()
+    lossi("uninstall", "--prefix", root, "--yes")
+    assert not (root / HOME).exists()
+    own_slurm.run_as(site.user, ["scontrol", "release", job["scheduler_id"]])
+    account = site.project / ".lossi" / "jobs" / job["id"] / "tasks" / "0" / "exit.json"
+    own_slurm.wait(account.exists, 60, "the task has ended")
+    assert json.loads(account.read_text())["state"] == "succeeded"
+    assert "it runs" in (account.parent / "log").read_text()
+
+
+@pytest.mark.root
+def test_an_upgrade_is_taken_up_by_a_portal_that_is_running(own_slurm: OwnCluster, installed: installation.Installation) -> None:
+    if reason := why_not():
+        pytest.skip(reason)
+    root = own_slurm.root / "running-host"
+    (root / APPS).mkdir(parents=True)
+    install = [installed.command, "install", "--prefix", root, "--yes"]
+    subprocess.run(install, check=True, capture_output=True, cwd="/")
+    app = App("/pun/sys/lossi", root / APPS / "lossi")
+    user = own_slurm.users[0]
+    with (
+        passenger([app], user, own_slurm.environment_of(user)) as server,
+        httpx.Client(base_url=f"{server.url}{app.uri}/", trust_env=False, timeout=60) as browser,
+    ):
+        assert browser.get("").status_code == 200, server.log
+        (first,) = server.processes(app)
+        subprocess.run([*install, "--without", "lossi-mlflow-session"], check=True, capture_output=True, cwd="/")
+
+        def anew() -> bool:
+            assert browser.get("").status_code == 200, server.log
+            return server.processes(app) not in ([], [first])
+
+        until(anew, "the portal runs from the new version")
+        assert browser.get("static/start.css").status_code == 200
+    subprocess.run([installed.command, "uninstall", "--prefix", root, "--yes"], check=True, capture_output=True, cwd="/")
+
+
+def needed() -> set[str]:
+    """The distributions that the command and the portal need: far fewer than what notebooks do."""
+    wanted, todo = set(), ["lossi"]
+    while todo:
+        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
+        if name in wanted:
+            continue
+        wanted.add(name)
+        try:
+            todo += [
+                re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
+                for line in importlib.metadata.requires(name) or []
+                if "extra ==" not in line or name == "flask-openapi3"
+            ]
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for other platforms or Pythons
+    return wanted - {"lossi"}
+
+
+@pytest.mark.slow
+def test_a_release_installs_without_any_network(tmp_path: Path, host: Path) -> None:
+    lock = tmp_path / "part.lock"
+    entries = re.split(r"(?m)^(?=[a-z0-9])", (TREE / "requirements" / "run.lock").read_text())
+    names = needed() | {"setuptools"}
+    lock.write_text("".join(entry for entry in entries if re.split(r"[ =;\[]", entry, maxsplit=1)[0] in names))
+    tools = {"PYTHON": sys.executable, "LOCK": str(lock), "BUILD": str(tmp_path)}
+    made = subprocess.run(["sh", TREE / "release" / "make.sh"], env={**os.environ, **tools}, capture_output=True, text=True)
+    if made.returncode and re.search("(?i)connection|resolution|timed out|timeout", made.stderr):
+        pytest.skip(f"the wheels cannot be had here: {made.stderr[-300:]}")
+    assert made.returncode == 0, made.stderr
+    with tarfile.open(made.stdout.strip()) as release:
+        release.extractall(tmp_path, filter="data")
+    folder = next(path for path in tmp_path.glob("lossi-*") if path.is_dir())
+    _wheel_is_complete(next(folder.glob("*.whl")))
+    alone = ["unshare", "--net"] if os.geteuid() == 0 else []
+    before = inventory(host)
+
+    def run(*options: str) -> str:
+        environment = {**os.environ, "PYTHON": sys.executable, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
+        done = subprocess.run(
+            [*alone, "sh", folder / "install.sh", "--prefix", host, *options], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("--dry-run")
+    assert inventory(host) == before, "an environment that nothing uses is not left behind"
+    run("--yes")
+    assert "nothing to do" in run()
+    command = host / HOME / "current" / "bin" / "lossi"
+    assert subprocess.run([command, "--version"], capture_output=True, text=True, check=True, cwd="/").stdout.startswith("lossi ")
+    app = host / APPS / "lossi"
+    asked = "import passenger_wsgi; print(passenger_wsgi.application.__class__.__name__)"
+    started = subprocess.run([app / "bin" / "python", "-c", asked], capture_output=True, text=True, cwd=app)
+    assert started.stdout.strip() not in ("", "function"), "the portal, not the page that explains why there is none"
+    subprocess.run([command, "uninstall", "--prefix", host, "--yes"], check=True, capture_output=True, cwd="/")
+    assert inventory(host) == before
+
+
+def _wheel_is_complete(wheel: Path) -> None:
+    """The wheel carries every file that an installation from this tree writes, with its permission to be started."""
+    with zipfile.ZipFile(wheel) as archive:
+        carried = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
+    bundle = TREE / "passenger-app" / "lossi" / "bundle"
+    for place, folders, names in os.walk(bundle, followlinks=True):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        for name in names:
+            path = Path(place, name)
+            inside = f"lossi/bundle/{path.relative_to(bundle)}"
+            assert inside in carried, inside
+            assert bool(carried[inside] & 0o100) is os.access(path, os.X_OK), inside
+    assert not [name for name in carried if "__pycache__" in name or name.endswith(".pyc")]

@@ -1,0 +1,38 @@
+"""Who holds the lease for long, as a session with MLflow's own pages does, takes results in with it; nobody else does."""
+
+from __future__ import annotations
+
+from ingest_support import World
+
+from lossi import tracking
+from lossi.tracking import lease
+
+
+def test_the_holder_takes_results_in_and_keeps_the_lease(world: World) -> None:
+    world.job()
+    task = world.task()
+    run = task.log.run("a run")
+    task.log.end(run)
+    task.finish(run)
+    held = lease.acquire(world.project.home)
+    assert held is not None
+    with held:
+        assert tracking.ingest(world.project).busy
+        assert tracking.ingest(world.project, lease=held).runs == 1
+        held.verify()
+        assert tracking.ingest(world.project, lease=held).runs == 0
+    assert not tracking.ingest(world.project).busy
+
+
+def test_a_lease_that_was_lost_writes_nothing(world: World) -> None:
+    world.job()
+    task = world.task()
+    run = task.log.run("a run")
+    task.log.end(run)
+    task.finish(run)
+    held = lease.acquire(world.project.home)
+    assert held is not None
+    (world.project.home / lease.LEASE).unlink()
+    assert tracking.ingest(world.project, lease=held).busy
+    held.release()
+    assert tracking.ingest(world.project).runs == 1
