@@ -199,7 +199,7 @@ def _from_text(annotation: str) -> tuple[str | None, bool]:
 
 def _comment(statement: ast.stmt, lines: list[str]) -> tuple[tuple[str | None, bool], str]:
     """Return (type of a type comment, comment) behind a statement, or behind the bracket that its first line ends with."""
-    rest = _behind(lines[_row(statement.end_lineno)], statement.end_col_offset or 0).strip(" \t;")
+    rest = _behind(lines[_row(statement.end_lineno)], statement.end_col_offset or 0).lstrip(" \t;").rstrip()
     if not rest.startswith("#") and statement.end_lineno != statement.lineno:
         opened = re.search(r"[\[({]\s*(#.*)", lines[_row(statement.lineno)])
         rest = opened[1] if opened else ""
