@@ -1,0 +1,93 @@
+#!/bin/bash
+# Starts what `submit` has put beside this file: its words are read, never evaluated. Only setup.sh is: the site's own lines.
+set -u
+umask_before=$(umask)
+cd "$(dirname "$0")" || exit 1
+staged=$PWD
+
+# failed WHY: for the card, where the session itself could not say it. WHY is one of the texts below.
+failed() {
+  printf 'lossi: %s\n' "$1" >&2
+  [ -f "$staged/status.json" ] && grep -q '"state": "failed"' "$staged/status.json" && exit 1
+  printf '{"state": "failed", "why": "%s", "log": []}\n' "$1" >"$staged/status.json"
+  exit 1
+}
+
+# What other programs' start-up reads must not reach the environment's Python.
+for name in $(compgen -e); do
+  case $name in
+    PYTHON* | LD_PRELOAD | RUBYOPT | RUBYLIB | GEM_* | BUNDLE_* | JUPYTER* | APPTAINER_BIND* | SINGULARITY_BIND* | SLURM_JWT) unset "$name" ;;
+  esac
+done
+export PYTHONNOUSERSITE=1
+
+set +u
+# shellcheck source=/dev/null
+. "$staged/setup.sh" || failed "the set-up of this site failed; the end of output.log says why"
+set -u
+umask "$umask_before"
+cd "$staged" || exit 1
+
+scratch=$(cat scratch)
+# shellcheck disable=SC2016 # these two names and nothing else is replaced
+{
+  scratch=${scratch//'$SLURM_JOB_ID'/${SLURM_JOB_ID:-0}}
+  scratch=${scratch//'$USER'/$(id -un)}
+}
+if [ -n "$scratch" ] && mkdir -p "$scratch" && [ -w "$scratch" ]; then
+  TMPDIR=$scratch
+fi
+private=$(mktemp -d "${TMPDIR:-/tmp}/lossi-session.XXXXXXXX") || failed "there is no room for temporary files on this node"
+export TMPDIR=$private APPTAINER_WORKDIR=$private
+
+# Where the node has Lossi too, `lossi` inside the session reaches it here; a socket's path must be short.
+relay=
+interpreter=$(cat interpreter)
+if [ -x "$interpreter" ] && mkdir -m 700 "$private/tmp"; then
+  (
+    # Jupyter has the cores until it answers.
+    until grep -q '"state": "ready"' status.json 2>/dev/null; do sleep 1; done
+    exec "$interpreter" -I -m lossi.ood.relay "$private/tmp/lossi.socket" "$staged/session.json" </dev/null
+  ) &
+  relay=$!
+fi
+LOSSI_RELAY=
+if [ -n "$relay" ]; then
+  LOSSI_RELAY=$private/tmp/lossi.socket
+  grep -q '"kind": "apptainer"' session.json && LOSSI_RELAY=/tmp/lossi.socket
+fi
+export LOSSI_RELAY
+
+# A container starts with a clean environment. Only names stand in this list.
+for name in $(compgen -e | grep -E '^(SLURM|LOSSI|MLFLOW|OMP|MKL|OPENBLAS|CUDA_VISIBLE|NVIDIA|ROCR|HIP|HSA|LC)_[A-Za-z0-9_]*$|^(GPU_DEVICE_ORDINAL|TZ|[A-Za-z]*_(PROXY|proxy))$'); do
+  export "APPTAINERENV_$name=${!name}"
+done
+
+words=()
+while IFS= read -r -d '' word; do
+  words+=("$word")
+done <words
+ports=()
+read -r -d '' -a ports <<<"${LOSSI_PORTS:-}" || :
+if [ "${words[0]}" = apptainer ] && ! command -v apptainer >/dev/null; then
+  [ -z "$relay" ] || kill "$relay" 2>/dev/null
+  rm -rf "$private"
+  failed "there is no Apptainer on this node: please tell your site's support"
+fi
+
+child=
+# shellcheck disable=SC2329
+stop() {
+  [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
+}
+trap stop TERM INT HUP
+"${words[@]}" "$LOSSI_HOST" "${ports[@]}" &
+child=$!
+while :; do
+  wait "$child"
+  code=$?
+  kill -0 "$child" 2>/dev/null || break
+done
+[ -z "$relay" ] || kill "$relay" 2>/dev/null
+rm -rf "$private"
+[ "$code" -eq 0 ] || failed "the environment could not be started; the end of output.log says why"

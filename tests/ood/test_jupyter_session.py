@@ -1,0 +1,333 @@
+"""Jupyter as a job of an ordinary user in the image that was really built, used and attacked through the portal's proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from batch_connect import PORTAL, App, Proxied, Session
+from built_environment import BuiltEnvironment, built_environment
+from real_cluster import OwnCluster
+from slurm_site import Site
+
+__all__ = ["built_environment"]
+
+pytestmark = pytest.mark.slow
+
+VALUES = {
+    "cluster": "ci",
+    "environment": "sklearn",
+    "partition": "ci--small",
+    "gpu_type": "none",
+    "gpus": "0",
+    "cores": "2",
+    "memory_gb": "2",
+    "hours": "1",
+    "account": "",
+    "folder": "",
+    "interface": "lab",
+    "portal_origin": PORTAL,
+}
+
+
+@pytest.fixture(scope="module")
+def site(slurm: OwnCluster, built_environment: BuiltEnvironment) -> Site:
+    partitions = [{"name": "small", "max_time": "2:00:00", "max_cpus": 4}, {"name": "gpu", "gpu_types": [{"name": "a100"}]}]
+    found = Site(slurm, partitions=partitions)
+    catalog = built_environment.catalog(found.file.with_suffix(".catalog.yml"))
+    found.file.write_text(
+        found.file.read_text() + yaml.safe_dump({"catalogs": [str(catalog)], "roots": [str(slurm.projects), "/home"]})
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def app(slurm: OwnCluster, site: Site) -> Iterator[App]:
+    found = App.install(slurm, "jupyter", site.env)
+    home = slurm.home(site.user)
+    form = slurm.run_as(site.user, [slurm.installation.python, "-I", "-m", "lossi.ood", "form"], env=site.env)
+    (found.folder / "form.json").write_text(form.stdout)
+    before = set(home.iterdir())
+    yield found
+    for one in found.sessions:
+        one.cancel()
+        one.until_ended()
+    # What Jupyter itself keeps in a home.
+    for path in set(home.iterdir()) - before:
+        shutil.rmtree(path)
+    shutil.rmtree(home / ".local" / "share" / "jupyter", ignore_errors=True)
+    assert [path for path in Path("/tmp").glob("lossi-session.*") if path.owner() == site.user] == [], "nodes are left clean"
+
+
+@pytest.fixture(scope="module")
+def session(app: App, site: Site) -> Session:
+    """A session in a folder with a name that is hard to quote."""
+    folder = site.project / "my $(touch owned) 'notebooks'"
+    folder.mkdir()
+    (folder / "jupyterlab.py").write_text("raise SystemExit('shadowed')\n")
+    site.cluster.give(folder, site.user)
+    # As `site.lossi` has them: the user's own state of this test session.
+    places = {name: value for name, value in site.cluster.environment_of(site.user).items() if name.startswith("XDG_")}
+    header = "".join(f"export {name}={value}\n" for name, value in places.items())
+    return app.start(site.user, {**VALUES, "folder": str(folder)}, header=header)
+
+
+@pytest.fixture(scope="module")
+def cookie(session: Session) -> str:
+    return logged_in(session.proxied, str(session.connection()["password"]))
+
+
+def logged_in(proxied: Proxied, password: str) -> str:
+    """Post the card's form and return the browser's cookies; they are marked for https, which the portal speaks."""
+    with proxied.browser(Origin=PORTAL) as browser:
+        answer = browser.post("login", data={"password": password})
+        assert answer.status_code == 302, answer.text[:500]
+        marked = answer.headers.get_list("set-cookie")
+        assert any("HttpOnly" in one and "Secure" in one for one in marked), marked
+        pairs = [one.partition(";")[0] for one in marked]
+        page = browser.get("lab", headers={"Cookie": "; ".join(pairs)})
+        assert page.status_code == 200 and "JupyterLab" in page.text
+        return "; ".join([*pairs, *(one.partition(";")[0] for one in page.headers.get_list("set-cookie"))])
+
+
+def xsrf(cookie: str) -> dict[str, str]:
+    found = re.search(r"_xsrf=([^;]+)", cookie)
+    return {"X-XSRFToken": found[1]} if found else {}
+
+
+async def executed(proxied: Proxied, cookie: str, kernel: str, code: str) -> str:
+    """Run code in a kernel over the websocket and return what it prints."""
+    url = f"http://{proxied.host}:{proxied.port}{proxied.base}api/kernels/{kernel}/channels"
+    headers = {**proxied.headers, "Cookie": cookie, "Origin": PORTAL}
+    content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
+    header = {
+        "msg_id": uuid.uuid4().hex,
+        "username": "",
+        "session": uuid.uuid4().hex,
+        "msg_type": "execute_request",
+        "version": "5.3",
+    }
+    said = ""
+    async with aiohttp.ClientSession() as client, client.ws_connect(url, headers=headers) as ws:
+        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell", "buffers": []}
+        await ws.send_json(message)
+        while True:
+            answer = await asyncio.wait_for(ws.receive_json(), 60)
+            if answer["parent_header"].get("msg_id") != header["msg_id"]:
+                continue
+            if answer["msg_type"] == "stream":
+                said += answer["content"]["text"]
+            if answer["msg_type"] == "error":
+                said += "\n".join(answer["content"]["traceback"])
+            if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
+                return said
+
+
+def test_a_kernel_runs_in_the_image_and_in_the_chosen_folder(session: Session, cookie: str) -> None:
+    proxied = session.proxied
+    with proxied.browser(Origin=PORTAL, Cookie=cookie, **xsrf(cookie)) as browser:
+        kernel = browser.post("api/kernels", json={"name": "python3"})
+        assert kernel.status_code == 201, kernel.text
+        code = (
+            "import os, sys, json, sklearn\n"
+            "mask = os.umask(0); os.umask(mask)\n"
+            "print(json.dumps([os.getcwd(), sys.prefix, sklearn.__version__, os.environ['SLURM_JOB_ID'], mask, "
+            "os.environ.get('PYTHONNOUSERSITE'), os.path.expanduser('~')]))"
+        )
+        told = json.loads(asyncio.run(executed(proxied, cookie, kernel.json()["id"], code)))
+        listed = browser.get("api/contents").json()
+    folder = json.loads((session.staged / "session.json").read_text())["folder"]
+    assert told == [folder, "/usr/local", "1.9.1", session.job, 0o022, "1", str(session.cluster.home(session.user))]
+    assert [one["name"] for one in listed["content"]] == ["jupyterlab.py"]
+    assert not list(session.staged.glob("owned")) and not list(Path(folder).parent.glob("owned"))
+
+
+def test_a_cell_sends_work_to_the_batch_system_in_the_same_environment(session: Session, cookie: str, site: Site) -> None:
+    proxied = session.proxied
+    with proxied.browser(Origin=PORTAL, Cookie=cookie, **xsrf(cookie)) as browser:
+        kernel = browser.post("api/kernels", json={"name": "python3"}).json()["id"]
+    cell = (
+        "import json, shutil, subprocess\n"
+        "done = subprocess.run(['lossi', 'run', '--detach', '--json', '--', 'python', '-c', 'import sklearn; print(sklearn.__file__)'], "
+        "capture_output=True, text=True)\n"
+        "print(json.dumps([done.returncode, done.stdout, done.stderr, shutil.which('lossi')]))\n"
+        "for words in (['exec', 'sklearn', '--', 'id'], ['jobs', 'show', 'nothing']):\n"
+        "    print(json.dumps(subprocess.run(['lossi', *words], capture_output=True, text=True).returncode))\n"
+    )
+    first, *codes = asyncio.run(executed(proxied, cookie, kernel, cell)).splitlines()
+    code, out, err, place = json.loads(first)
+    assert code == 0, err
+    assert [json.loads(one) for one in codes] == [2, 3], "only some commands; their exit codes are told"
+    assert place == str(session.staged / "bin" / "lossi")
+    job = json.loads(out)
+    done = site.until(job["id"], "succeeded", patience_s=120)
+    assert done["environment"] == "sklearn" or "sklearn" in json.dumps(done)
+    assert "/usr/local/" in site.logs(job["id"]), "in the image, not in the Python that Lossi runs in"
+    other = session.cluster.users[1]
+    for folder in Path("/tmp").glob("lossi-session.*"):
+        assert session.cluster.run_as(other, ["ls", folder], expect=None).returncode != 0
+
+
+def test_wrong_password_and_strangers_are_refused(session: Session) -> None:
+    proxied = session.proxied
+    with proxied.browser(Origin=PORTAL) as browser:
+        assert browser.post("login", data={"password": "wrong"}).status_code == 401
+        assert browser.get("lab").status_code == 302, "to the login page"
+        for path in ("api/contents", "api/kernels", "api/status", "files/jupyterlab.py", "api/terminals"):
+            assert browser.get(path).status_code in (302, 403), path
+        assert browser.get("api/contents", headers={"X-Forwarded-User": session.user}).status_code == 403
+        assert browser.get("api/contents", params={"token": ""}).status_code == 403
+        assert browser.get("api/contents", headers={"Authorization": "token x"}).status_code == 403
+
+
+def test_another_user_of_the_cluster_is_refused(session: Session) -> None:
+    """Who connects directly, with the page's own files in reach or not."""
+    other = session.cluster.users[1]
+    url = f"http://{session.proxied.host}:{session.proxied.port}{session.proxied.base}api/contents"
+    code = (
+        "import sys, urllib.request, urllib.error\n"
+        "try: print(urllib.request.build_opener(urllib.request.ProxyHandler({})).open(sys.argv[1]).status)\n"
+        "except urllib.error.HTTPError as error: print(error.code)\n"
+    )
+    assert session.cluster.run_as(other, ["/usr/bin/python3", "-c", code, url]).stdout.strip() == "403"
+    for name in ("connection.yml", "session.json", "private/settings.json", "status.json"):
+        assert session.cluster.run_as(other, ["cat", session.staged / name], expect=None).returncode != 0, name
+
+
+def test_other_origins_and_writes_without_token_are_refused(session: Session, cookie: str) -> None:
+    proxied = session.proxied
+    with proxied.browser(Cookie=cookie) as browser:
+        for origin in ("https://evil.example", "http://portal.example", "https://portal.example.evil", "null"):
+            answer = browser.get("api/contents", headers={"Origin": origin})
+            assert answer.headers.get("access-control-allow-origin") != origin and answer.status_code in (403, 404)
+        assert browser.post("api/kernels", json={}, headers={"Origin": PORTAL}).status_code == 403, "no XSRF token"
+        password = str(session.connection()["password"])
+        evil = browser.post("login", data={"password": password}, headers={"Origin": "https://evil.example", "Cookie": ""})
+        assert evil.status_code == 403
+
+
+def test_the_secret_is_in_no_command_line_log_or_readable_file(session: Session, cookie: str) -> None:
+    password = str(session.connection()["password"])
+    assert re.fullmatch("[A-Za-z]{32}", password)
+    for process in Path("/proc").glob("[0-9]*"):
+        for name in ("cmdline", "environ"):
+            try:
+                found = (process / name).read_bytes()
+            except OSError:
+                continue
+            assert password.encode() not in found, (process, name)
+    holding = [path for path in session.staged.rglob("*") if path.is_file() and password in path.read_text("utf-8", "replace")]
+    assert [path.name for path in holding] == ["connection.yml"]
+    assert session.staged.stat().st_mode & 0o777 == 0o700
+    private = session.staged / "private"
+    assert private.stat().st_mode & 0o777 == 0o700
+    secret = [*holding, private / "settings.json", private / "cookie_secret", *private.glob("runtime/*.json")]
+    assert len(secret) >= 5 and {path.stat().st_mode & 0o777 for path in secret} == {0o600}
+    assert "argon2" in (session.staged / "private" / "settings.json").read_text()
+
+
+def test_it_listens_at_the_nodes_own_address_only(session: Session) -> None:
+    address = socket.gethostbyname(session.proxied.host)
+    if address.startswith("127."):
+        pytest.skip("this machine's name is a loopback address")
+    with socket.socket() as elsewhere:
+        elsewhere.settimeout(5)
+        assert elsewhere.connect_ex(("127.0.0.1", session.proxied.port)) != 0
+
+
+def test_the_card_opens_it(session: Session) -> None:
+    told = session.connection()
+    answer = session.app.template("view.html.erb", "struct", session.user, told)["text"]
+    assert f'action="{session.proxied.base}login"' in answer and f'value="{told["password"]}"' in answer
+    assert "Connect to JupyterLab" in answer
+    assert "scikit-learn" in session.card("info.html.erb", completed=False)
+
+
+def test_notebook_without_notebook_is_lab_with_one_document_and_the_end_tells_what_was_used(app: App, site: Site) -> None:
+    session = app.start(site.user, {**VALUES, "interface": "notebook"})
+    proxied = session.proxied
+    cookie = logged_in(proxied, str(session.connection()["password"]))
+    with proxied.browser(Cookie=cookie, Origin=PORTAL, **xsrf(cookie)) as browser:
+        assert browser.get("").headers["location"].rstrip("?") == f"{proxied.base}doc"
+        began = time.monotonic()
+        assert browser.post("api/shutdown").status_code == 200
+    session.until_ended()
+    status = session.status()
+    assert status["state"] == "ended" and status["cpu_s"] > 0 and status["elapsed_s"] <= time.monotonic() - began + 600
+    assert "Used on average" in session.card("completed.html.erb", completed=True)
+
+
+def test_a_port_that_another_user_holds_is_never_used(app: App, site: Site) -> None:
+    """The squatter listens at all ports that the site lets sessions have, at another address of the node: they look free."""
+    cluster, other = site.cluster, site.cluster.users[1]
+    with squatters(app, other, 2) as ports:
+        low, high = min(ports), max(ports)
+        session = app.start(site.user, VALUES, min_port=low, max_port=high)
+        session.until_ended()
+        assert not (session.staged / "connection.yml").exists(), "the card never posts the password to the squatter"
+    assert session.status()["state"] == "failed" and "no free port" in session.status()["why"]
+    assert "no free port" in session.card("completed.html.erb", completed=True)
+    assert cluster.job(site.user, session.job)["JobState"] == "FAILED"
+
+
+class squatters:  # noqa: N801
+    """Another user's listeners at neighbouring ports, for the time of a block."""
+
+    def __init__(self, app: App, user: str, number: int) -> None:
+        code = (
+            "import socket, sys\n"
+            "for base in range(33100, 60000, 7):\n"
+            "    held = []\n"
+            "    try:\n"
+            "        for port in range(base, base + int(sys.argv[1])):\n"
+            "            one = socket.socket(); one.bind(('127.0.0.2', port)); one.listen(); held.append(one)\n"
+            "        break\n"
+            "    except OSError: pass\n"
+            "print(*[one.getsockname()[1] for one in held], flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        self.argv = app.cluster.argv_as(user, ["/usr/bin/python3", "-c", code, str(number)])
+
+    def __enter__(self) -> list[int]:
+        self.process = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
+        assert self.process.stdout
+        return [int(word) for word in self.process.stdout.readline().split()]
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+def test_set_up_that_fails_is_told_on_the_card(app: App, site: Site) -> None:
+    text = site.file.read_text()
+    told = yaml.safe_load(text)
+    told["clusters"]["ci"]["setup"] = ["echo first", "false", "echo never"]
+    site.file.write_text(yaml.safe_dump(told))
+    try:
+        session = app.start(site.user, VALUES)
+        session.until_ended()
+    finally:
+        site.file.write_text(text)
+    assert "set-up of this site failed" in session.card("completed.html.erb", completed=True)
+    assert "first" in session.log() and "never" not in session.log()
+
+
+def test_an_image_that_is_gone_is_told_on_the_card(app: App, site: Site) -> None:
+    original: Any = App.start
+    session = original(app, site.user, VALUES, header="sed -i 's#/[^\\x00]*[.]sif#/nowhere.sif#' words")
+    session.until_ended()
+    assert not (session.staged / "connection.yml").exists()
+    assert "could not be started" in session.card("completed.html.erb", completed=True)

@@ -1,0 +1,127 @@
+"""What runs on the node before the card may post a password: whose socket it is, and what is told when nothing starts."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lossi.ood import node
+
+TABLE = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:22B8 00000000:0000 0A 00000000:00000000 00:00000000 00000000  {uid}        0 1111 1 0 100 0 0 10 0
+   1: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2222 1 0 100 0 0 10 0
+   2: 0100007F:22B8 0100007F:9999 01 00000000:00000000 00:00000000 00000000    77        0 3333 1 0 100 0 0 10 0
+"""
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> node.Session:
+    asked: dict[str, Any] = {
+        "environment": "sklearn",
+        "title": "scikit-learn",
+        "interface": "lab",
+        "folder": str(tmp_path),
+        "origin": "https://Portal.example",
+        "cores": 2,
+        "memory_mb": 1024,
+        "kind": "local",
+    }
+    (tmp_path / "session.json").write_text(json.dumps(asked))
+    return node.Session(str(tmp_path), "node1")
+
+
+def test_it_needs_nothing_of_lossi_and_no_later_python_than_39() -> None:
+    source = Path(node.__file__).read_text()
+    tree = ast.parse(source, feature_version=(3, 9))
+    names = {one.module or "" for one in ast.walk(tree) if isinstance(one, ast.ImportFrom)}
+    names |= {alias.name for one in ast.walk(tree) if isinstance(one, ast.Import) for alias in one.names}
+    outside = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"__future__"}
+    assert outside == {"argon2"}, "of the environment, with Jupyter"
+
+
+def test_only_listening_sockets_of_the_port_are_seen_with_their_owners(tmp_path: Path) -> None:
+    (tmp_path / "tcp").write_text(TABLE.format(uid=1000))
+    assert node.listeners(0x22B8, str(tmp_path)) == [(1000, "1111")]
+    assert node.listeners(22, str(tmp_path)) == [(0, "2222")]
+    assert node.listeners(23, str(tmp_path)) == []
+
+
+def test_a_port_is_ours_only_when_the_socket_is_jupyters_own(session: node.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        assert not node.is_free("127.0.0.1", port) and not node.is_free("0.0.0.0", port)
+        ((owner, inode),) = node.listeners(port)
+        assert owner == os.getuid() and inode in node.sockets(os.getpid())
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+        session.child = child
+        # Listening, of the same user, but not the process that was started.
+        assert not session.answers("127.0.0.1", port, "/")
+        monkeypatch.setattr(node.os, "getuid", lambda: owner + 1)
+        with pytest.raises(node.PortTaken):
+            session.answers("127.0.0.1", port, "/")
+        child.communicate(b"\n")
+
+
+def test_another_address_of_the_node_counts_too() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.2", 0))
+        listening.listen()
+        assert not node.is_free("127.0.0.1", listening.getsockname()[1])
+
+
+def test_jupyter_is_told_one_password_one_origin_and_no_token(session: node.Session) -> None:
+    told = node.settings(session, "10.0.0.1", 5000, "/node/node1/5000/", "/lab", "argon2:x")
+    server = told["ServerApp"]
+    assert server["allow_origin"] == "https://portal.example" and server["disable_check_xsrf"] is False
+    assert server["ip"] == "10.0.0.1" and server["port_retries"] == 0 and server["allow_unauthenticated_access"] is False
+    assert told["IdentityProvider"] == {"token": "", "secure_cookie": True}
+    ast.parse(node.CONFIG, feature_version=(3, 9))
+    assert "{" not in node.CONFIG, "nothing is put into it"
+
+
+def test_a_start_that_fails_says_why_with_the_end_of_the_log(session: node.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node.Session, "look", lambda self: None)
+    Path(session.path(node.LOG)).write_text("first\n\x1b[31mred\x1b[0m\x07 end\n")
+    assert session.run([]) == 1
+    status = json.loads(Path(session.path(node.STATUS)).read_text())
+    assert (status["state"], status["log"]) == ("failed", ["first", "red end"]) and "no free port" in status["why"]
+    assert not Path(session.path(node.CONNECTION)).exists()
+    assert Path(session.path(node.STATUS)).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_environment_without_jupyterlab_is_named(session: node.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node.importlib.util, "find_spec", lambda name: None)
+    assert session.run([5000]) == 1
+    assert "has no JupyterLab" in json.loads(Path(session.path(node.STATUS)).read_text())["why"]
+
+
+def test_files_are_private_and_links_are_not_followed(tmp_path: Path) -> None:
+    node.write(str(tmp_path / "a"), "x")
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="link"):
+        node.write(str(tmp_path / "link"), "x")
+
+
+def test_usage_counts_all_processes_below() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "x = bytearray(80 << 20); print(1, flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    assert child.stdout and child.stdout.readline()
+    cpu_s, memory = node.usage(os.getpid())
+    child.communicate(b"\n")
+    assert memory > 80 << 20 and cpu_s > 0
+
+
+@pytest.mark.parametrize("host", ["", "-x", "a b", "a\n", "$(id)", "a/b"])
+def test_a_hosts_name_is_one(tmp_path: Path, host: str) -> None:
+    assert node.main([str(tmp_path), host, "5000"]) == 1
