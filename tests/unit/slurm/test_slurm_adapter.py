@@ -276,3 +276,14 @@ def test_a_waiting_task_that_somebody_took_out_of_the_queue_is_cancelled_though_
     assert (view.tasks[2].state, view.tasks[2].facts) == ("cancelled", None)
     door.rows = []
     assert dict(look(scheduler, ago=10 * LAG_S).tasks) == {}, "a job of which nobody knows anything is another matter"
+
+
+def test_what_was_cancelled_while_it_waited_never_started_though_the_database_gives_it_a_start(
+    door: Scripted, scheduler: SlurmScheduler
+) -> None:
+    door.accounts = [AccountingRow(7, "n", "CANCELLED", cancelled_by=0, started=utc(5), ended=utc(5), elapsed_s=0)]
+    assert look(scheduler).tasks[0].started is None
+    door.accounts = [
+        AccountingRow(7, "n", "CANCELLED", cancelled_by=0, node_list="n1", started=utc(5), ended=utc(9), elapsed_s=4)
+    ]
+    assert look(scheduler, 1).tasks[0].started == utc(5)

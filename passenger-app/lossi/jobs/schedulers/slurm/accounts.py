@@ -31,6 +31,8 @@ def view(rows: Sequence[AccountingRow], *, units_per_gpu: Callable[[str | None],
     state = states.state_of(last.state)
     if _killed_for_memory(last, state):
         state = OUT_OF_MEMORY
+    # The database gives what was cancelled while it waited the moment of that as its start.
+    ran = bool(last.node_list) or state != CANCELLED
     return TaskView(
         state,
         last.state,
@@ -38,7 +40,7 @@ def view(rows: Sequence[AccountingRow], *, units_per_gpu: Callable[[str | None],
         last.exit_code,
         last.signal,
         last.node_list or None,
-        last.started,
+        last.started if ran else None,
         last.ended,
         restarts=facts.restarts,
         facts=facts,
