@@ -128,6 +128,15 @@ def test_nothing_secret_is_in_anything_that_slurm_or_others_can_read(own_slurm: 
     assert secret not in said
 
 
+def test_a_preview_says_when_the_job_would_start_and_what_would_stop_or_change_it(own_slurm: OwnCluster) -> None:
+    site = Site(own_slurm)
+    site.write("train.py", QUICK)
+    shown = site.lossi("run", "--preview", "train.py", "-t", "5", "--partition", "gpu")
+    assert shown["expected_start"] is not None and shown["expected_start"].endswith("Z")
+    assert any("gpu" in warning for warning in shown["warnings"]), "a GPU partition without a GPU"
+    assert not (site.project / ".lossi" / "jobs").exists() or not list((site.project / ".lossi" / "jobs").iterdir())
+
+
 def test_another_users_job_is_not_found_and_nothing_of_it_is_told(own_slurm: OwnCluster) -> None:
     mine, theirs = Site(own_slurm, own_slurm.users[0]), Site(own_slurm, own_slurm.users[1])
     job = theirs.submit("-t", "5", "--", "sleep", "20")

@@ -349,6 +349,8 @@ def _show_preview(shown: Any) -> None:
         output.say(f"  {number}: {json.dumps(parameters, ensure_ascii=False)}")
     for warning in shown.warnings:
         output.say(f"warning: {warning}")
+    if shown.expected_start:
+        output.say(f"would start: {shown.expected_start[:19].replace('T', ' ')} UTC, as the scheduler sees it now")
     output.say("command line: " + json.dumps(shown.argv, ensure_ascii=False))
     output.say("script:")
     output.say(shown.script)

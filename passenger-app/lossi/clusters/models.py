@@ -283,7 +283,6 @@ class Cluster(BaseModel):
     poll_interval_s: float = Field(default=60.0, ge=0, le=3600, description="The scheduler is asked at most this often per user.")
     deadline_s: float = Field(default=3.0, gt=0, le=60, description="How long an answer is waited for.")
     exit_grace_s: float = Field(default=60.0, ge=0, le=3600, description="How late the nodes' files may become visible here.")
-    jobstats: bool = Field(default=False, description="AdminComment holds Jobstats' GPU figures.")
     labels: dict[Name, Line] = Field(default={}, description="Facts of the site's own, shown with the cluster.")
 
     @model_validator(mode="after")

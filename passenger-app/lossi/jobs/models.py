@@ -162,6 +162,9 @@ class Preview(BaseModel):
     tasks: list[dict[str, Any]] = Field(description="Parameters of the first tasks.")
     total: int = Field(description="Number of tasks.")
     warnings: list[str] = Field(default=[], description="What will not be as the user may expect.")
+    expected_start: str | None = Field(
+        default=None, description="When it would start if it were submitted now, where the scheduler says so."
+    )
 
 
 def shown(value: Any) -> Any:

@@ -45,7 +45,15 @@ def preview(project: Project, plan: Plan) -> Preview:
     job = dataclasses.replace(plan.job, request=shown(plan.job.request), sweep=shown(plan.job.sweep))
     tasks = [shown(row) for row in plan.rows[:PREVIEWED_TASKS]]
     warnings = [*plan.warnings, *plan.scheduler.warnings(plan.job, directory)]
-    return Preview(job=job, script=text, argv=argv, tasks=tasks, total=len(plan.rows), warnings=warnings)
+    return Preview(
+        job=job,
+        script=text,
+        argv=argv,
+        tasks=tasks,
+        total=len(plan.rows),
+        warnings=warnings,
+        expected_start=plan.scheduler.expected_start(plan.job, directory),
+    )
 
 
 def prepare(project: Project, plan: Plan, code: Code) -> tuple[PreparedJob, Path]:

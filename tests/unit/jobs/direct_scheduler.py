@@ -48,6 +48,9 @@ class DirectScheduler:
     def warnings(self, job: PreparedJob, directory: Path) -> list[str]:
         return []
 
+    def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
+        return None
+
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         self._answer()
         record = SubmissionRecord(self.name, f"direct-{job.id}", now())

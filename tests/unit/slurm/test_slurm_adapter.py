@@ -64,6 +64,11 @@ class Scripted:
     def configuration(self) -> Configuration:
         return self.config
 
+    def expected_start(self, request: SlurmRequest) -> tuple[str | None, str]:
+        if self.away:
+            raise Unavailable("slurmctld does not answer")
+        return utc(60), "it would start then"
+
 
 @pytest.fixture
 def door() -> Scripted:
@@ -287,3 +292,10 @@ def test_what_was_cancelled_while_it_waited_never_started_though_the_database_gi
         AccountingRow(7, "n", "CANCELLED", cancelled_by=0, node_list="n1", started=utc(5), ended=utc(9), elapsed_s=4)
     ]
     assert look(scheduler, 1).tasks[0].started == utc(5)
+
+
+def test_a_door_that_knows_no_start_says_none(door: Scripted, scheduler: SlurmScheduler, tmp_path: Path) -> None:
+    made, directory = job(tmp_path)
+    assert scheduler.expected_start(made, directory) == utc(60)
+    door.away = True
+    assert scheduler.expected_start(made, directory) is None

@@ -198,6 +198,10 @@ class Scheduler(Protocol):
         """Return sentences on what would keep the job waiting or not be as meant; touches nothing."""
         ...
 
+    def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
+        """Return when the job would start if it were submitted now; None where nobody says. Touches nothing."""
+        ...
+
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         """Hand over a prepared job with all its tasks in one submission; return once the scheduler has accepted it durably.
 

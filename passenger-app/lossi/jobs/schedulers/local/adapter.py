@@ -101,6 +101,10 @@ class LocalScheduler:
         """Return nothing: what has no room here is refused, and the queue is short."""
         return []
 
+    def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
+        """Return nothing: how long the tasks before it take is not known."""
+        return None
+
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         """Put a job into the queue.
 

@@ -118,6 +118,13 @@ class SlurmScheduler:
         """Return what would keep the job waiting, and what may not be as meant."""
         return limits.warnings(self._findings(self._requests(job, directory)[0], job.tasks))
 
+    def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
+        """Return Slurm's own estimate; None where it gives none, or its door has no such question."""
+        try:
+            return self.client.expected_start(self._requests(job, directory)[0])[0]
+        except LossiError:
+            return None
+
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         """Hand a job over, as one array or, beyond MaxArraySize, as several.
 
