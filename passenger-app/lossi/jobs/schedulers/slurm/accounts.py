@@ -95,7 +95,8 @@ def user_name(uid: int) -> str:
 def _killed_for_memory(row: AccountingRow, state: str) -> bool:
     if state not in (FAILED, CANCELLED) or row.cancelled_by is not None or not row.max_rss_mb or not row.memory_mb:
         return False
-    return (row.signal == 9 or row.exit_code == 137) and row.max_rss_mb >= NEAR_LIMIT * row.memory_mb
+    # 137 is what a shell says of signal 9; PySlurm takes 128 from it.
+    return (row.signal == 9 or row.exit_code in (9, 137)) and row.max_rss_mb >= NEAR_LIMIT * row.memory_mb
 
 
 def _facts(rows: Sequence[AccountingRow], units_per_gpu: Callable[[str | None], int]) -> TaskFacts:

@@ -252,7 +252,8 @@ class SlurmScheduler:
                 left -= len(numbers)
         if not wanted:
             return [], set()
-        since = utc(min(one.handle.submitted or 0.0 for one in looked if one.handle.job_id in asked) - 60)
+        moments = [one.handle.submitted for one in looked if one.handle.job_id in asked]
+        since = None if None in moments else utc(min(moment for moment in moments if moment is not None) - 60)
         try:
             return self.client.accounting(wanted, since=since), asked
         except (Unavailable, NotSupported):

@@ -11,6 +11,7 @@ import json
 import os
 import pwd
 import selectors
+import shutil
 import signal
 import subprocess
 import time
@@ -50,7 +51,8 @@ def argv(door: PySlurmDoor) -> list[str]:
     if door.chroot is None:
         return interpreter
     if os.geteuid() == 0:
-        return ["chroot", str(door.chroot), *interpreter]
+        # Users' paths do not name its folder, and nor does the child's.
+        return [shutil.which("chroot", path=f"/usr/sbin:/sbin:{os.defpath}") or "chroot", str(door.chroot), *interpreter]
     return ["unshare", "--map-current-user", f"--root={door.chroot}", "--wd=/", *interpreter]
 
 
