@@ -9,31 +9,15 @@ import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lossi.cli import options, output
+from lossi.cli.finding import Finding
 from lossi.errors import LossiError
 from lossi.runner.records import PreparedJob
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes
-    ----------
-    level
-        ``ok``, ``warning`` or ``error``.
-    """
-
-    what: str
-    level: str
-    detail: str
-    remedy: str = ""
 
 
 def doctor(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from lossi.cli.doctor import Finding
+from lossi.cli.finding import Finding
 from lossi.errors import InvalidInput, LossiError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lossi.cli.doctor import Finding
+from lossi.cli.finding import Finding
 from lossi.errors import Forbidden, LossiError
 from lossi.installing import Installed, Places
 

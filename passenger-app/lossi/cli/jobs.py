@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from typing import Annotated, Any, Literal
@@ -12,15 +11,9 @@ import typer
 
 from lossi.cli import options, output
 from lossi.cli.follow import FINAL, until_ended, value_text
+from lossi.cli.naming import JobId, TaskId, identify, split
 from lossi.errors import InvalidInput
 
-JobId = Annotated[
-    str, typer.Argument(metavar="JOB", help="Id of the job, or its first or last characters; `last` is the newest.")
-]
-TaskId = Annotated[
-    str,
-    typer.Argument(metavar="JOB[.TASK]", help="Id of the job and number of the task, as in 01kx….3; `last` is the newest job."),
-]
 CHUNK = 256 * 1024
 
 
@@ -244,26 +237,6 @@ def _changed(project: Any, old: Any, param: list[str]) -> dict[str, Any]:
         pairs[name] = value
     notebook = project.root / old.source if old.kind == "notebook" and old.source else None
     return Reader(notebook if notebook is not None and notebook.exists() else None).values(pairs)
-
-
-def split(text: str) -> tuple[str, int | None]:
-    """Return job and task of ``JOB[.TASK]``."""
-    match = re.fullmatch(r"([0-9A-Za-z]+)(?:\.([0-9]{1,7}))?", text)
-    if match is None:
-        raise InvalidInput(f"{text!r} is not a job or task", hint="write JOB or JOB.TASK, as `lossi jobs list` shows them")
-    return match[1], None if match[2] is None else int(match[2])
-
-
-def identify(project: Any, text: str) -> str:
-    """Return the whole id for ``last``, a whole id or a part of one that only one job has."""
-    from lossi import jobs
-
-    if text != "last":
-        return str(jobs.get(project, text).id)
-    newest = jobs.list_jobs(project, limit=1).items
-    if not newest:
-        raise InvalidInput("there is no job yet", hint="submit one: lossi run NOTEBOOK.ipynb")
-    return str(newest[0].id)
 
 
 def _share(job: Any) -> str:

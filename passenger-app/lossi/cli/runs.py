@@ -179,7 +179,7 @@ def _take_in(project: Project) -> None:
 
 def _chosen(project: Project, job: str | None, filter: str, order_by: list[str]) -> list[str]:
     from lossi import tracking
-    from lossi.cli.jobs import identify
+    from lossi.cli.naming import identify
 
     conditions = [filter] if filter else []
     if job:

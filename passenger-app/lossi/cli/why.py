@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from lossi.cli import options, output
-from lossi.cli.jobs import JobId, TaskId, identify, split
+from lossi.cli.naming import JobId, TaskId, identify, split
 
 if TYPE_CHECKING:
     from lossi.jobs import Job, JobDiagnosis

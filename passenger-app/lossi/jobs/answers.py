@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lossi.jobs import observe, watching
+from lossi.jobs import moments, observe, watching
 from lossi.jobs.models import Job, JobDefinition, Task, shortened, shown
 from lossi.jobs.prepare import read_rows
 from lossi.projects import Project
@@ -108,7 +108,7 @@ def task(project: Project, connection: sqlite3.Connection, job: sqlite3.Row, num
     runs = connection.execute(
         "SELECT run_id FROM task_runs WHERE job_id = ? AND task = ? ORDER BY position", (job["id"], number)
     ).fetchall()
-    started = observe.seconds(row["started"])
+    started = moments.seconds(row["started"])
     is_running = row["state"] == RUNNING
     values.update(
         final=bool(row["final"]),

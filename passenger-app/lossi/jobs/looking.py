@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lossi.jobs import index, observe, schedulers
+from lossi.jobs import index, moments, observe, schedulers
 from lossi.jobs.index import Change
 from lossi.jobs.observe import Row, Seen
 from lossi.runner import records
@@ -70,7 +70,7 @@ def found(connection: sqlite3.Connection, one: OpenJob, view: schedulers.JobView
         seen = _seen(
             f"{place}/{number}" if number in folders else None, Seen(number, now, view=word, patience=patience, cancelled=stopped)
         )
-        state = observe.task_state(seen, view, observe.seconds(one.submission.submitted))
+        state = observe.task_state(seen, view, moments.seconds(one.submission.submitted))
         if state is None or (view is None and not state.final and earlier is not None):
             continue  # nothing new, or nobody to ask who knows better than the index
         row = observe.task_row(job, one.submission.submitted, seen, state)
@@ -101,7 +101,7 @@ class _Waiting:
 
 
 def _is_overdue(task: Mapping[str, Any], now: float) -> bool:
-    ended = observe.seconds(task["ended"])
+    ended = moments.seconds(task["ended"])
     return ended is None or now - ended >= observe.FACTS_PATIENCE_S
 
 
@@ -113,9 +113,9 @@ def _row(one: OpenJob, view: schedulers.JobView | None, now: float) -> Row:
     state, word, reason = QUEUED, "", ""
     if view is not None:
         word = view.scheduler_state
-        submitted = observe.seconds(one.submission.submitted) or 0.0
+        submitted = moments.seconds(one.submission.submitted) or 0.0
         if not view.known and now - submitted >= observe.LAG_S:
-            state, reason = UNKNOWN, observe.FORGOTTEN
+            state, reason = UNKNOWN, schedulers.FORGOTTEN
         elif view.state in (QUEUED, UNKNOWN):
             reason = view.reason
     return index.job_row(one.job, one.submission, state, word, reason, view.expected_start if view is not None else None)

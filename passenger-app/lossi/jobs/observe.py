@@ -8,14 +8,13 @@ that, until the scheduler has noticed.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossi.jobs.schedulers import Capabilities, JobView, TaskFacts, TaskView
+from lossi.jobs.moments import seconds, stamp
+from lossi.jobs.schedulers import FORGOTTEN, Capabilities, JobView, TaskFacts, TaskView
 from lossi.runner.records import (
     CANCELLED,
     FAILED,
@@ -46,7 +45,6 @@ FACTS_PATIENCE_S = 3600.0
 
 WORST_FIRST = (UNKNOWN, FAILED, OUT_OF_MEMORY, TIMED_OUT, NODE_FAILED, PREEMPTED, CANCELLED, SUCCEEDED)
 
-FORGOTTEN = "the scheduler no longer knows it, and it left no account of its end"
 NO_ACCOUNT = "it ended without leaving its account (exit.json)"
 
 SCHEDULER_COLUMNS = ("partition", "account", "qos", "nodes", "node_list", "cpus", "memory_mb", "gpus", "gpu_type", "eligible")
@@ -316,30 +314,6 @@ def job_reason(state: str, tasks: int, counts: Mapping[str, int], only: str) -> 
         return only
     words = [f"{counts[name]:,} {name.replace('_', ' ')}" for name in WORST_FIRST if name != SUCCEEDED and counts.get(name)]
     return f"of {tasks:,} tasks {', '.join(words)}"
-
-
-def utc(moment: float) -> str:
-    """Return ISO 8601 in UTC, to the millisecond, for seconds since the epoch."""
-    return datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@functools.lru_cache(maxsize=8192)  # thousands of tasks are looked at again and again, and hold the same
-def stamp(text: str | None) -> str | None:
-    """Return a time in the one form of the index, whose order as text is the order in time; None for nothing or nonsense."""
-    moment = seconds(text)
-    return None if moment is None else utc(moment)
-
-
-@functools.lru_cache(maxsize=8192)
-def seconds(text: str | None) -> float | None:
-    """Return seconds since the epoch for ISO 8601 in UTC, None for nothing or nonsense."""
-    if not text:
-        return None
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
 
 
 def _elapsed(left: TaskExit, started: str | None, ended: str | None) -> float | None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import lossi
 from lossi import environments, notebooks, settings
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
-from lossi.jobs import observe, placing, schedulers, space_check, sweep, ulid
+from lossi.jobs import moments, placing, schedulers, space_check, sweep, ulid
 from lossi.jobs.code import Code
 from lossi.jobs.resources import format_time
 from lossi.jobs.spec import JobSpec
@@ -100,7 +100,7 @@ def make(
         kind=spec.kind,
         project=str(project.root),
         user=user_name(),
-        created=observe.utc(time.time()),
+        created=moments.utc(time.time()),
         source=facts.path,
         command=list(spec.command or spec.arguments),
         working_directory=facts.folder,

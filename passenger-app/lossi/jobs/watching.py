@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lossi.errors import LossiError, Unavailable
 from lossi.files import atomic, permissions
-from lossi.jobs import index, looking, observe, preparer, schedulers, ulid
+from lossi.jobs import index, looking, moments, observe, preparer, schedulers, ulid
 from lossi.jobs.index import Change
 from lossi.jobs.looking import OpenJob
 from lossi.jobs.observe import Row
@@ -288,14 +288,14 @@ def _unreadable(directory: Path, reason: str) -> Row:
     owner = ""
     with contextlib.suppress(OSError, KeyError):
         owner = pwd.getpwuid(directory.stat().st_uid).pw_name
-    return index.unreadable_row(directory.name, observe.utc(ulid.moment(directory.name)), owner, reason)
+    return index.unreadable_row(directory.name, moments.utc(ulid.moment(directory.name)), owner, reason)
 
 
 def handle(
     job: PreparedJob, directory: Path, submission: SubmissionRecord, *, settled: Collection[int] = frozenset()
 ) -> schedulers.Handle:
     """Return how a scheduler is asked about a job."""
-    submitted = observe.seconds(submission.submitted)
+    submitted = moments.seconds(submission.submitted)
     return schedulers.Handle(job.id, submission.scheduler_id, directory, job.tasks, submitted, settled)
 
 

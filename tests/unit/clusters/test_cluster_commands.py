@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 
 from lossi import clusters
 from lossi.cli import doctor_clusters, main
-from lossi.cli.doctor import Finding
+from lossi.cli.finding import Finding
 from lossi.errors import Unavailable
 from lossi.jobs import schedulers
 from lossi.jobs.schedulers.slurm.records import Association, Configuration, NodeGroup, PartitionRow

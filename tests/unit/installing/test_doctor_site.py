@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lossi.cli import doctor_site
-from lossi.cli.doctor import Finding
+from lossi.cli.finding import Finding
 from lossi.installing import Installed, Places
 
 GOOD_PORTAL = "node_uri: /node\nrnode_uri: /rnode\nhost_regex: 'cpu\\d+'\n"

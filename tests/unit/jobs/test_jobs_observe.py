@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossi.jobs import observe
+from lossi.jobs import moments, observe
 from lossi.jobs.observe import GRACE_S, LAG_S, Patience, Seen, job_state, task_row, task_state
 from lossi.jobs.schedulers import JobView, TaskFacts, TaskView
 from lossi.runner.records import FINAL_STATES, STATES, Ending, PreparedJob, Resources, TaskError, TaskExit
@@ -182,14 +182,14 @@ def test_a_running_task_has_no_end_and_no_figures_that_grow() -> None:
 
 @pytest.mark.parametrize("text", ["", None, "yesterday", "2024-13-01T00:00:00Z"])
 def test_a_time_that_is_none_is_none(text: str | None) -> None:
-    assert observe.seconds(text) is None
+    assert moments.seconds(text) is None
 
 
 def test_times_are_read_with_and_without_a_zone() -> None:
     assert (
-        observe.seconds("2023-11-14T22:13:20Z")
-        == observe.seconds("2023-11-14T22:13:20+00:00")
-        == observe.seconds("2023-11-14T22:13:20")
+        moments.seconds("2023-11-14T22:13:20Z")
+        == moments.seconds("2023-11-14T22:13:20+00:00")
+        == moments.seconds("2023-11-14T22:13:20")
         == NOW
     )
 

@@ -17,7 +17,7 @@ from direct_scheduler import DirectScheduler, now
 
 from lossi import jobs
 from lossi.errors import InvalidInput, NotFound
-from lossi.jobs import index, observe, watching
+from lossi.jobs import index, observe, schedulers, watching
 from lossi.jobs.schedulers import TaskView
 from lossi.projects import Project
 from lossi.projects import index as store
@@ -139,8 +139,8 @@ def test_a_scheduler_that_has_forgotten_a_job_is_settled_by_the_accounts(
     ends(job.id, 0)
     direct.forget(job.id)
     found = jobs.get(project, job.id)
-    assert (found.state, found.counts, found.reason) == ("unknown", {"succeeded": 1, "unknown": 1}, observe.FORGOTTEN)
-    assert jobs.tasks(project, job.id, state="unknown").items[0].reason == observe.FORGOTTEN
+    assert (found.state, found.counts, found.reason) == ("unknown", {"succeeded": 1, "unknown": 1}, schedulers.FORGOTTEN)
+    assert jobs.tasks(project, job.id, state="unknown").items[0].reason == schedulers.FORGOTTEN
     ends(job.id, 1)
     assert jobs.get(project, job.id).state == "succeeded"
     assert jobs.get(project, job.id).reason == ""

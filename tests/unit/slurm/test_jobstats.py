@@ -14,7 +14,7 @@ from lossi.jobs.schedulers.slurm.jobstats import MOST_BYTES, gpu_use
 
 
 def comment(data: object) -> str:
-    return "JS1:" + base64.b64encode(gzip.compress(json.dumps(data).encode())).decode()
+    return "JS1:" + base64.b64encode(gzip.compress(json.dumps(data).encode(), mtime=0)).decode()
 
 
 def test_use_and_memory_are_those_of_all_gpus() -> None:

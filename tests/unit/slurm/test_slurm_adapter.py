@@ -11,7 +11,7 @@ import pytest
 from lossi.clusters import Cluster
 from lossi.errors import InvalidInput, Unavailable
 from lossi.jobs import ulid
-from lossi.jobs.observe import utc
+from lossi.jobs.moments import utc
 from lossi.jobs.schedulers.base import Handle, JobView, NotSubmitted
 from lossi.jobs.schedulers.slurm.adapter import LAG_S, SlurmScheduler
 from lossi.jobs.schedulers.slurm.cache import Cache

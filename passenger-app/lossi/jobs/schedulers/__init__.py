@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lossi import settings
 from lossi.errors import InvalidInput, did_you_mean
-from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, NotSubmitted, Scheduler, TaskFacts, TaskView
+from lossi.jobs.schedulers.base import FORGOTTEN, Capabilities, Handle, JobView, NotSubmitted, Scheduler, TaskFacts, TaskView
 
 if TYPE_CHECKING:
     from lossi.clusters import Cluster, Clusters
@@ -137,6 +137,7 @@ def _clusters() -> Clusters:
 
 
 __all__ = [
+    "FORGOTTEN",
     "LOCAL",
     "SLURM",
     "Capabilities",

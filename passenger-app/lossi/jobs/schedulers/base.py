@@ -30,6 +30,10 @@ class NotSubmitted(Unavailable):
     """The scheduler did not answer before anything was handed over: it surely has nothing of this submission."""
 
 
+FORGOTTEN = "the scheduler no longer knows it, and it left no account of its end"
+"""Why a task is unknown of which neither its scheduler nor its directory says anything."""
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What a scheduler can enforce; what it cannot is refused or warned of before submission."""

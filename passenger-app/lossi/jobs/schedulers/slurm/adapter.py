@@ -21,9 +21,9 @@ from lossi import settings
 from lossi.clusters import Cluster
 from lossi.errors import LossiError, NotSupported, Unavailable
 from lossi.jobs import ulid
-from lossi.jobs.observe import FORGOTTEN, seconds, utc
+from lossi.jobs.moments import seconds, utc
 from lossi.jobs.schedulers import cancellation
-from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, NotSubmitted, TaskFacts, TaskView
+from lossi.jobs.schedulers.base import FORGOTTEN, Capabilities, Handle, JobView, NotSubmitted, TaskFacts, TaskView
 from lossi.jobs.schedulers.slurm import accounts, directives, limits, parts, request, sight, states
 from lossi.jobs.schedulers.slurm.cache import Answer, Cache
 from lossi.jobs.schedulers.slurm.client import SlurmClient
