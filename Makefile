@@ -22,7 +22,7 @@ demo: setup ## set up, then run the main job: a notebook swept, tracked, compare
 test: setup-dev ## set up, then run every test
 	@sh tests/provision.sh
 	@$(BIN)/python -m pytest tests/unit --numprocesses 2
-	@$(BIN)/python -m pytest --ignore tests/unit
+	@$(BIN)/python -m pytest --ignore tests/unit --ignore tests/slurm_versions
 
 test-slurm-versions: setup-dev ## root on Debian: the same truth from Slurm 24.11 and 26.05 (with PySlurm), in Debian systems of their own
 	@PYTHON="$(CURDIR)/$(BIN)/python" bash tests/slurm/versions.sh

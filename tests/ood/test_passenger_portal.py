@@ -197,6 +197,8 @@ def test_a_session_outlives_the_process_and_restart_txt_brings_a_new_one(running
         for end in (lambda: running.restart("sys"), lambda: running.server.end(running.apps["sys"])):
             (before,) = running.server.processes(running.apps["sys"])
             end()
+            # Passenger takes an idle process out of its pool before it ends it; of one that just died it learns by a failed answer.
+            until(lambda: browser.get("api/v1/health").status_code == 200, "another process answers")
             answer = browser.post(
                 "api/v1/jobs/preview",
                 json={"notebook": "train.ipynb"},

@@ -31,10 +31,10 @@ def test_what_stops_a_task_is_told_and_what_it_had_done_is_kept(own_slurm: OwnCl
     site.write("train.py", WAITING)
     site.write("train.ipynb", WAITING_NOTEBOOK)
     site.write("greedy.ipynb", GREEDY)
-    limited = site.submit("train.ipynb", "-t", "1", "-m", "500M")
-    warned = site.submit("train.ipynb", "-t", "10", "-m", "500M")
+    limited = site.submit("train.ipynb", "-t", "1", "-m", "700M")
+    warned = site.submit("train.ipynb", "-t", "10", "-m", "700M")
     greedy = site.submit("greedy.ipynb", "-t", "10", "-m", "400M")
-    sweep = site.submit("train.py", "-g", "x=0,1,2,3,4", "-t", "5", "-m", "400M")
+    sweep = site.submit("train.py", "-g", "x=0,1,2,3,4", "-t", "5", "-m", "700M")
 
     until_begun(site, sweep["id"], *range(5))
     for job, number in ((sweep, 3), (greedy, 0), (limited, 0), (warned, 0)):

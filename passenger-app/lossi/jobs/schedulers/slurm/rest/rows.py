@@ -143,18 +143,19 @@ def accounting_row(job: Mapping[str, Any], ended: Ended) -> AccountingRow:
 
 
 def with_exit_codes(attempts: Iterable[AccountingRow], queue: Iterable[QueueRow]) -> list[AccountingRow]:
-    """Return the attempts, those without an exit code with what the queue still knows of the same start of the same task."""
+    """Return the attempts, those without an exit code or signal with what the queue still knows of the same start of the same task."""
     known = {
-        (row.job_id, None if row.tasks is None else row.tasks[0].start, row.started): row.exit_code
+        (row.job_id, None if row.tasks is None else row.tasks[0].start, row.started): (row.exit_code, row.signal)
         for row in queue
-        if row.exit_code is not None and (row.tasks is None or row.tasks)
+        if (row.exit_code is not None or row.signal is not None) and (row.tasks is None or row.tasks)
     }
-    return [
-        replace(row, exit_code=known.get((row.job_id, row.task, row.started)))
-        if row.exit_code is None and row.signal is None and row.started
-        else row
-        for row in attempts
-    ]
+    filled = []
+    for row in attempts:
+        if row.exit_code is None and row.signal is None and row.started:
+            code, signal = known.get((row.job_id, row.task, row.started), (None, None))
+            row = replace(row, exit_code=code, signal=signal)
+        filled.append(row)
+    return filled
 
 
 def node_groups(nodes: Iterable[Mapping[str, Any]]) -> list[NodeGroup]:
