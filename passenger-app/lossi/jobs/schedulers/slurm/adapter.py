@@ -52,6 +52,8 @@ class _Looked:
     handle: Handle
     parts: list[Part]
     seen: Sight
+    database: bool
+    """Whether a database keeps what has left the queue."""
     absent: dict[int, list[int]] = field(default_factory=dict)
     """By Slurm's id of the part: numbers within the part."""
 
@@ -163,12 +165,13 @@ class SlurmScheduler:
 
     def poll(self, jobs: Sequence[Handle]) -> dict[str, JobView]:
         """Return what the queue and the accounting say, each asked at most once."""
-        queue = self._queue()
+        database = self._description.accounts()
+        queue = self._queue(database)
         by_id: dict[int, list[QueueRow]] = {}
         for row in queue.value:
             by_id.setdefault(row.job_id, []).append(row)
-        looked = [self._look(handle, by_id, queue.as_of) for handle in jobs if _is_readable(handle)]
-        rows, asked = self._accounting(looked)
+        looked = [self._look(handle, by_id, queue.as_of, database) for handle in jobs if _is_readable(handle)]
+        rows, asked = self._accounting(looked) if database else ([], set())
         return {one.handle.job_id: self._view(one, rows, one.handle.job_id in asked, queue) for one in looked}
 
     def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
@@ -210,7 +213,7 @@ class SlurmScheduler:
         return [request.build(job, directory, self.target, part, share) for part, share in zip(all_parts, shares, strict=True)]
 
     def _findings(self, wanted: SlurmRequest, tasks: int) -> list[limits.Finding]:
-        return limits.findings(wanted, tasks, self._description.known(lambda: self._queue().value))
+        return limits.findings(wanted, tasks, self._description.known(lambda: self._queue(self._description.accounts()).value))
 
     def _give_back(self, accepted: Sequence[Part]) -> None:
         if accepted:
@@ -222,13 +225,13 @@ class SlurmScheduler:
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    def _queue(self) -> Answer[list[QueueRow]]:
-        ask = functools.partial(self.client.queue, ended=not self._description.accounts())
+    def _queue(self, database: bool) -> Answer[list[QueueRow]]:
+        ask = functools.partial(self.client.queue, ended=not database)
         return self._cache.get("queue", self.target.poll_interval_s, _QUEUE, ask)
 
-    def _look(self, handle: Handle, by_id: Mapping[int, Sequence[QueueRow]], as_of: float) -> _Looked:
+    def _look(self, handle: Handle, by_id: Mapping[int, Sequence[QueueRow]], as_of: float, database: bool) -> _Looked:
         found = parts.parse(handle.scheduler_id, handle.tasks)
-        looked = _Looked(handle, found, sight.of_queue(by_id, found, as_of))
+        looked = _Looked(handle, found, sight.of_queue(by_id, found, as_of), database)
         if as_of >= (handle.submitted or 0.0):
             for part in found:
                 absent = looked.seen.absent(part, handle.settled)
@@ -238,8 +241,6 @@ class SlurmScheduler:
 
     def _accounting(self, looked: Sequence[_Looked]) -> tuple[list[AccountingRow], set[str]]:
         """Return the accounting of what has left the queue, and the jobs that were asked for."""
-        if not self._description.accounts():
-            return [], set()
         wanted: dict[int, Sequence[int] | None] = {}
         asked: set[str] = set()
         left = MOST_ASKED
@@ -275,9 +276,9 @@ class SlurmScheduler:
                 # The database lags behind: a task that has left the queue is not running whatever it still says.
                 if view.state in FINAL_STATES:
                     tasks[number] = _worded(view)
-        if asked or not self._description.accounts():
+        if asked or not one.database:
             tasks.update(self._never_started(one, tasks, queue.as_of))
-        if not self._description.accounts():
+        if not one.database:
             tasks.update(_forgotten(one, tasks))
         just_submitted = queue.as_of < (handle.submitted or 0.0)
         live = {view.state for view in tasks.values()} - FINAL_STATES
@@ -309,7 +310,7 @@ class SlurmScheduler:
             ended = TaskView(CANCELLED, "CANCELLED", reason, ended=asked.requested, facts=TaskFacts(elapsed_s=0.0, complete=True))
             return dict.fromkeys(named, ended)
         others = known or one.seen.waiting or one.handle.settled
-        if asked is None and others and self._description.accounts() and as_of >= (one.handle.submitted or 0.0) + LAG_S:
+        if asked is None and others and one.database and as_of >= (one.handle.submitted or 0.0) + LAG_S:
             vanished = TaskView(
                 CANCELLED, reason="it was taken out of the queue before it started", ended=utc(as_of), as_of=as_of
             )
