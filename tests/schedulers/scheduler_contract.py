@@ -116,7 +116,7 @@ class SchedulerContract:
 
     patience_s = 20.0
     shortest_time_limit_s = 1
-    python = sys.executable
+    interpreter = sys.executable
     """An interpreter of the machines that run the tasks."""
 
     def submit(self, scheduler: Scheduler, made: Made) -> SubmissionRecord:
@@ -323,7 +323,7 @@ class SchedulerContract:
     def test_memory_limit_ends_a_task_and_is_named(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
         if not scheduler.capabilities.memory_limits:
             pytest.skip("no memory limits")
-        greedy = f"exec {shlex.quote(self.python)} -c 'import time; held = bytearray(400 << 20); time.sleep(60)'"
+        greedy = f"exec {shlex.quote(self.interpreter)} -c 'import time; held = bytearray(400 << 20); time.sleep(60)'"
         made = job_factory(greedy, memory_mb=128)
         self.submit(scheduler, made)
         assert self.until_over(scheduler, made).tasks[0].state == OUT_OF_MEMORY
