@@ -38,6 +38,9 @@ def install(
             "--node-python", help="Interpreter with Lossi and MLflow as compute nodes see it; unset: the same path as here."
         ),
     ] = None,
+    keep_days: Annotated[
+        float, typer.Option(min=0, help="Days that versions out of use are kept, because queued jobs may start in them.")
+    ] = 30,
     rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the version before.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change, and end.")] = False,
     yes: Yes = False,
@@ -63,7 +66,7 @@ def install(
         _emit(plan, changes, missing, stale, done=same, as_json=as_json)
         return
     _ask("Install this?", yes)
-    done = installing.apply(plan, places)
+    done = installing.apply(plan, places, keep_days)
     _forms(done)
     _emit(plan, changes, missing, stale, done=True, as_json=as_json)
     if not as_json:

@@ -20,13 +20,15 @@ from lossi.installing.planning import Plan
 from lossi.installing.state import Installed
 
 OURS = frozenset(("versions", "environments", "edits", "current", "previous"))
+KEEP_DAYS = 30
+"""How long a version that is out of use is kept: a job that waits in a queue may be about to start in its environment."""
 
 
-def apply(plan: Plan, places: Places) -> Installed:
+def apply(plan: Plan, places: Places, keep_days: float = KEEP_DAYS) -> Installed:
     """Write a version beside the others and switch to it; return what is installed then.
 
-    The version before is kept for `rollback`, older ones are removed with the environments that only they used. Files that were
-    edited by hand are copied to `Places.edits`.
+    The version before is kept for `rollback`; older ones are removed, with the environments that only they used, once they have been
+    out of use for ``keep_days``. Files that were edited by hand are copied to `Places.edits`.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def apply(plan: Plan, places: Places) -> Installed:
             except BaseException:
                 shutil.rmtree(new.folder, ignore_errors=True)
                 raise
-            _clean(places)
+            _clean(places, keep_days)
             return new
     except BaseException:
         _remove_empty([*made, str(places.versions), str(places.home)])
@@ -240,6 +242,8 @@ def _switch(places: Places, old: Installed | None, new: Installed) -> None:
             if str(link) not in new.links and places.is_ours(link):
                 link.unlink()
         _restart(new.folder, old.folder if old else None)
+        if old is not None:
+            os.utime(old.folder)  # since when it is out of use
     except OSError as error:
         with contextlib.suppress(OSError):
             for link in added:
@@ -290,17 +294,22 @@ def _versions(places: Places) -> list[Path]:
     return sorted(path for path in places.versions.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _clean(places: Places) -> None:
-    """Remove versions and environments that neither the version in use nor the one before needs."""
-    kept = [installed for installed in (state.current(places), state.previous(places)) if installed]
+def _clean(places: Places, keep_days: float) -> None:
+    """Remove versions that have long been out of use, and environments that none of the others needs."""
+    oldest = time.time() - keep_days * 86400
+    in_use = [installed.folder for installed in (state.current(places), state.previous(places)) if installed]
     for folder in _versions(places):
-        if folder not in [installed.folder for installed in kept] and folder != Path(os.path.realpath(places.current)):
+        if folder not in in_use and folder.stat().st_mtime < oldest:
             with contextlib.suppress(InvalidInput):  # one without a record stays for a person to look at
                 _keep_edits(state.read(folder), places)
                 shutil.rmtree(folder, ignore_errors=True)
+    needed = []
+    for folder in _versions(places):
+        with contextlib.suppress(InvalidInput):
+            needed.append(Path(state.read(folder).python))
     if places.environments.is_dir():
         for folder in places.environments.iterdir():
-            if not any(Path(installed.python).is_relative_to(folder) for installed in kept):
+            if not any(python.is_relative_to(folder) for python in needed):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

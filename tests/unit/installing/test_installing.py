@@ -82,13 +82,32 @@ def test_an_upgrade_keeps_the_version_before_and_rollback_brings_it_back(
     assert (places.apps / "lossi-new").is_dir()
 
 
-def test_older_versions_and_their_environments_go(install: Install, places: Places, write: Write) -> None:
+@pytest.mark.parametrize(("keep_days", "kept"), [(0, ["2.0", "3.0"]), (30, ["1.0", "2.0", "3.0"])])
+def test_versions_and_environments_stay_while_a_queued_job_may_start_in_them(
+    source: Path, places: Places, write: Write, keep_days: int, kept: list[str]
+) -> None:
+    (places.environments / "forgotten" / "bin").mkdir(parents=True)
     for number in (1, 2, 3):
         write("portal/manifest.yml", f"name: {number}\n")
-        (places.environments / str(number) / "bin").mkdir(parents=True)
+        python = places.environments / f"{number}.0" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.symlink_to("/usr/bin/python3")
+        found = installing.components(source, places)
+        installing.apply(installing.plan(found, places, version=f"{number}.0", python=python), places, keep_days)
+    assert sorted(path.name[:3] for path in places.versions.iterdir()) == kept
+    assert sorted(path.name for path in places.environments.iterdir()) == kept
+
+
+def test_how_long_a_version_is_out_of_use_counts_from_the_upgrade(install: Install, places: Places, write: Write) -> None:
+    for number in (1, 2):
+        write("portal/manifest.yml", f"name: {number}\n")
         install(f"{number}.0")
-    assert sorted(path.name[:3] for path in places.versions.iterdir()) == ["2.0", "3.0"]
-    assert list(places.environments.iterdir()) == [], "none of these versions named one"
+    for folder in places.versions.iterdir():
+        os.utime(folder, (1, 1))  # installed long ago
+    for number in (3, 4):
+        write("portal/manifest.yml", f"name: {number}\n")
+        install(f"{number}.0")
+    assert sorted(path.name[:3] for path in places.versions.iterdir()) == ["2.0", "3.0", "4.0"]
 
 
 def test_the_environment_in_use_is_kept_and_named_from_the_apps_folder(source: Path, write: Write, places: Places) -> None:
