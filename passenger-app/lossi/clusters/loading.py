@@ -87,11 +87,17 @@ class Clusters:
         )
 
 
-def load() -> Clusters:
-    """Return the clusters of this user; read again only when a file has changed. Never raises for what a file says."""
+def load(*, for_all: bool = False) -> Clusters:
+    """Return the clusters of this user; read again only when a file has changed. Never raises for what a file says.
+
+    Parameters
+    ----------
+    for_all
+        Also those whose access lists do not let this user in: for what is written once for everybody.
+    """
     site, place = settings.site_file(), ondemand.place()
     stamp = tuple((str(path), _stamp(path)) for path in (site, place, *ondemand.files(place)))
-    return _load(site, place, stamp, shutil.which("sbatch"), os.geteuid())
+    return _load(site, place, stamp, shutil.which("sbatch"), os.geteuid(), for_all)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -103,8 +109,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=4)
-def _load(site: Path, place: Path, stamp: tuple[Any, ...], sbatch: str | None, user: int) -> Clusters:
-    found = ondemand.read(place)
+def _load(site: Path, place: Path, stamp: tuple[Any, ...], sbatch: str | None, user: int, for_all: bool) -> Clusters:
+    found = ondemand.read(place, for_all=for_all)
     problems = list(found.problems)
     try:
         section = _site(site)

@@ -82,7 +82,8 @@ def places(offered: Iterable[Cluster]) -> list[Place]:
 
 def current() -> dict[str, Any]:
     """Return the form of this site as it is now."""
-    found = clusters.load()
+    # Root writes it, for users of other groups; Open OnDemand leaves out the clusters that a user may not use.
+    found = clusters.load(for_all=True)
     catalog = environments.load()
     problems = [str(problem) for problem in found.problems if problem.level == "error"]
     problems += [str(problem) for problem in catalog.problems]

@@ -150,6 +150,18 @@ def test_access_lists_are_honoured_as_ood_does(
     assert names() == (["closed"] if there else [])
 
 
+def test_what_is_written_for_everybody_has_clusters_of_other_groups_too(ood: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lossi.clusters import ondemand
+
+    monkeypatch.setattr(ondemand, "groups_of_user", lambda: frozenset({"root"}))
+    ood("closed", "v2: {acls: [{adapter: group, groups: [physics]}], job: {adapter: slurm}}")
+    ood("unclear", "v2: {acls: [{adapter: ldap}], job: {adapter: slurm}}")
+    found = clusters.load(for_all=True)
+    assert [cluster.name for cluster in found.clusters] == ["closed"]
+    assert [problem.cluster for problem in found.problems] == ["unclear"]
+    assert names() == []
+
+
 def test_groups_of_the_user_have_names() -> None:
     from lossi.clusters import ondemand
 
