@@ -59,6 +59,7 @@ class Image:
             "architecture": self.architecture,
             "os": "linux",
             "config": {"Labels": dict(self.labels), "Env": ["PATH=/usr/bin:/bin"]},
+            "history": [{"created_by": "tests"} for _ in packed],
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(plain).hexdigest()}" for plain in packed]},
         }
         config = _blob(place, json.dumps(settings).encode(), "application/vnd.oci.image.config.v1+json")

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_PROGRAM_LINES = 15
+"""How many of a failed program's last lines are shown above what they mean."""
+
 
 def emit(data: Any, as_json: bool, render: Callable[[], None]) -> None:
     """Print ``data`` as one JSON document, or let ``render`` print it for people."""
@@ -87,6 +90,8 @@ def failure(error: LossiError, *, as_json: bool = False) -> int:
         json.dump({**plain(error.details), **document}, sys.stderr, ensure_ascii=False)
         sys.stderr.write("\n")
         return error.exit_code
+    for line in error.details.get("output", ())[-_PROGRAM_LINES:]:
+        note(f"  | {line}")
     note(f"lossi: {error.what}")
     if error.why:
         note(f"  why:  {error.why}")

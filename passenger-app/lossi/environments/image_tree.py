@@ -43,6 +43,7 @@ class Folder:
 
 
 Node: TypeAlias = Leaf | Folder
+_EMPTY = Leaf("file", hashlib.sha256().hexdigest())
 
 
 def content_digest(stream: IO[bytes]) -> str:
@@ -101,8 +102,11 @@ def _walk(folder: Folder, prefix: str) -> Iterator[tuple[str, Node]]:
 def _left_out(path: str, node: Node) -> bool:
     if path.partition("/")[0] in ADDED_BY_APPTAINER or path in OF_THE_MACHINE:
         return True
-    # An unprivileged conversion cannot make devices; no image needs its own, since /dev is the machine's.
-    return path in MOUNT_POINTS if isinstance(node, Folder) else node.kind == "device"
+    if isinstance(node, Folder):
+        return path in MOUNT_POINTS
+    # An unprivileged conversion cannot make devices, and puts empty files in their place; no image needs its own, since /dev is the
+    # machine's.
+    return node.kind == "device" or (path.startswith("dev/") and node == _EMPTY)
 
 
 def _described(node: Node) -> str:

@@ -123,8 +123,8 @@ class Variant(Frozen):
 
     @model_validator(mode="after")
     def _something_to_run(self) -> Variant:
-        if not self.image and not self.sif:
-            raise ValueError("names neither an `image` nor a `sif`")
+        if not (self.image or self.sif or self.recipe):
+            raise ValueError("names neither an `image`, a `sif` nor a `recipe`")
         if self.digest and not self.image:
             raise ValueError("has a `digest` but no `image` that it belongs to")
         return self

@@ -184,7 +184,7 @@ def explained(what: str, program: str, code: int, said: Sequence[str]) -> LossiE
     for pattern, kind, meaning, hint in _MEANINGS:
         if re.search(pattern, text, re.IGNORECASE):
             return kind(what, why=f"{meaning}: {cause}", hint=hint, output=list(said))
-    return Unavailable(what, why=cause, hint="its output above says more; run it again once that is corrected", output=list(said))
+    return Unavailable(what, why=cause, hint="its last lines say more; run it again once that is corrected", output=list(said))
 
 
 def _cause(said: Sequence[str]) -> str:

@@ -132,7 +132,7 @@ def _image(environment: Environment, variant: Variant, architecture: str, accele
         return reference(variant.image, variant.digest)
     raise NotSupported(
         f"environment {environment.name!r} has no image for {architecture}-{accelerator} on this machine",
-        why=f"its catalogue entry names {variant.image}, but neither a SIF nor the digest of a built image",
+        why=f"its catalogue entry names {variant.image or 'a recipe'}, but neither a SIF nor the digest of a built image",
         hint=_how_to_get(environment, variant, f"{architecture}-{accelerator}"),
     )
 

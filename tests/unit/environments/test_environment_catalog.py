@@ -169,7 +169,7 @@ def test_changed_file_is_read_again(user_catalog: WriteCatalog) -> None:
         ("{title: T, local: {python: -c}}", "local.python", "not an absolute path"),
         ("{title: T, variants: {x86_65: {none: {image: a}}}}", "variants.x86_65", "did you mean 'x86_64'?"),
         ("{title: T, variants: {x86_64: {gpu: {image: a}}}}", "variants.x86_64.gpu", "known here: none, cuda, rocm"),
-        ("{title: T, variants: {x86_64: {none: {}}}}", "variants.x86_64.none", "neither an `image` nor a `sif`"),
+        ("{title: T, variants: {x86_64: {none: {}}}}", "variants.x86_64.none", "neither an `image`, a `sif` nor a `recipe`"),
         (
             "{title: T, variants: {x86_64: {none: {image: a, diggest: b}}}}",
             "variants.x86_64.none.diggest",

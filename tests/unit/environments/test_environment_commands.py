@@ -149,3 +149,14 @@ def test_exec_of_a_container_returns_its_exit_code_and_leaves_nothing(
     assert variables["APPTAINER_WORKDIR"].startswith(f"{tmp_path}/lossi-exec-")
     assert not Path(variables["APPTAINER_WORKDIR"]).exists()
     assert "secret" not in str(variables)
+
+
+def test_a_builder_that_fails_is_heard_out(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "podman").write_text("#!/bin/sh\necho 'STEP 2: RUN false'\necho 'Error: it said no' >&2\nexit 125\n")
+    (tmp_path / "podman").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = lossi("env", "build", "sklearn", "--own", "--no-sif", "--variant", f"{os.uname().machine}-none")
+    assert done.returncode == 5
+    lines = done.stderr.splitlines()
+    assert "  | STEP 2: RUN false" in lines and "  | Error: it said no" in lines
+    assert "  why:  Error: it said no" in lines

@@ -11,11 +11,14 @@ from flask.testing import FlaskClient
 
 @pytest.fixture
 def client(home: Path) -> FlaskClient:
-    from flask_openapi3 import Info, OpenAPI
+    from flask_openapi3 import Info
 
     from lossi.api import environments, problems
+    from lossi.api.operations import Application
 
-    app = OpenAPI("test", info=Info(title="test", version="1"), doc_ui=False, validation_error_callback=problems.from_validation)
+    app = Application(
+        "test", info=Info(title="test", version="1"), doc_ui=False, validation_error_callback=problems.from_validation
+    )
     app.config["LOSSI_PROJECT"] = None
     problems.register(app)
     app.register_api(environments.api, url_prefix="/api/v1")

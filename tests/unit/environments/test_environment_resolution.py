@@ -214,3 +214,10 @@ def test_local_python_is_not_offered_for_another_architecture(home: Path) -> Non
     other = "aarch64" if MACHINE == "x86_64" else "x86_64"
     with pytest.raises(NotSupported, match=f"runs on {MACHINE}, not on {other}"):
         environments.resolve(environments.load().get("sklearn"), architecture=other)
+
+
+def test_an_environment_that_has_only_a_recipe_says_how_to_build_it(home: Path, user_catalog: WriteCatalog) -> None:
+    user_catalog("environments: {own: {title: Own, variants: {x86_64: {none: {recipe: Containerfile.none}}}}}")
+    with pytest.raises(NotSupported) as caught:
+        environments.resolve(environments.load().get("own"), architecture="x86_64")
+    assert "lossi env build own --variant x86_64-none" in caught.value.hint and "None" not in str(caught.value)
