@@ -30,7 +30,7 @@ from pathlib import Path
 from lossi import clusters, projects
 from lossi.api import security
 from lossi.app import create_app
-from lossi.jobs.schedulers.slurm.cli import process
+from lossi.jobs.schedulers.slurm import process
 from lossi.jobs.schedulers.slurm.cli.commands.squeue import Squeue
 rounds, running, job = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 client = create_app(security.Door(secret="s" * 32), project=projects.find(Path.cwd())).test_client()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from version_cluster import VersionCluster, as_user, home_of
 
-from lossi.jobs.schedulers.slurm.cli import process
+from lossi.jobs.schedulers.slurm import process
 from lossi.jobs.schedulers.slurm.cli.commands import Command, sacct, sacctmgr, scontrol, sinfo, squeue
 
 USER = "lossi-tester1"

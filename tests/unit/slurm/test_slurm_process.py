@@ -11,7 +11,8 @@ import pytest
 
 from lossi.clusters import Cluster
 from lossi.errors import Forbidden, InvalidInput, Unavailable
-from lossi.jobs.schedulers.slurm.cli import CliClient, process
+from lossi.jobs.schedulers.slurm import process
+from lossi.jobs.schedulers.slurm.cli import CliClient
 
 CI = Cluster(name="ci")
 RECORDED = Path(__file__).parent / "recorded" / "22.05"

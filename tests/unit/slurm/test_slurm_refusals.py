@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossi.errors import Forbidden, InvalidInput, LossiError, Unavailable
-from lossi.jobs.schedulers.slurm.cli import refusals
+from lossi.jobs.schedulers.slurm import refusals
 
 # What sbatch 22.05.8 said.
 REFUSALS = [

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lossi.clusters import Cluster
-from lossi.jobs.schedulers.slurm import states
-from lossi.jobs.schedulers.slurm.cli import process, refusals
+from lossi.jobs.schedulers.slurm import process, refusals, states
 from lossi.jobs.schedulers.slurm.cli.commands import Command, sacct, sacctmgr, sbatch, scancel, scontrol, sinfo, squeue
 from lossi.jobs.schedulers.slurm.records import (
     AccountingRow,

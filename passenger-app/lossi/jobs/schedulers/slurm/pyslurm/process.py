@@ -22,7 +22,7 @@ from typing import Any
 
 from lossi.clusters import Cluster, PySlurmDoor
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
-from lossi.jobs.schedulers.slurm.cli import refusals
+from lossi.jobs.schedulers.slurm import refusals
 
 MOST_BYTES = 128 * 2**20
 """Of an answer: some hundred thousand tasks."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from lossi.clusters import Cluster
 from lossi.errors import Forbidden, InvalidInput, LossiError, NotSupported, Unavailable
-from lossi.jobs.schedulers.slurm.cli import refusals
+from lossi.jobs.schedulers.slurm import refusals
 from lossi.jobs.schedulers.slurm.records import (
     AccountingRow,
     Association,

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from lossi.clusters import Cluster, RestDoor
 from lossi.errors import Forbidden, InvalidInput, Unavailable
-from lossi.jobs.schedulers.slurm.cli import process
-from lossi.jobs.schedulers.slurm.cli.refusals import words
+from lossi.jobs.schedulers.slurm import process
+from lossi.jobs.schedulers.slurm.refusals import words
 
 MOST_BYTES = 16384
 UNSAID_S = 300.0

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from lossi.clusters import Cluster
 from lossi.errors import InvalidInput, Unavailable
-from lossi.jobs.schedulers.slurm.cli.refusals import words
+from lossi.jobs.schedulers.slurm.refusals import words
 
 MOST_BYTES = 256 * 2**20
 """What one command may print: `squeue` of a million jobs stays below it."""
