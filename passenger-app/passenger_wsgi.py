@@ -52,7 +52,7 @@ def portal():
             if chosen
             else "there is no environment beside the app: run `lossi install`, which makes one",
         ) from None
-    return create_portal()
+    return create_portal(HERE)
 
 
 def environment():

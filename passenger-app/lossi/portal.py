@@ -7,21 +7,29 @@ for five minutes. So nothing lives in memory alone, and whoever asks is the proc
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from lossi.api import security
+from lossi.api import security, session_apps
 from lossi.app import create_app
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
-def create_portal() -> WSGIApplication:
-    """Return the WSGI application that ``passenger_wsgi.py`` hands to Passenger."""
+def create_portal(folder: str) -> WSGIApplication:
+    """Return the WSGI application that ``passenger_wsgi.py`` hands to Passenger.
+
+    Parameters
+    ----------
+    folder
+        The portal's own, as it is called: the apps for sessions may lie beside it.
+    """
     from werkzeug.middleware.proxy_fix import ProxyFix
 
     app = create_app(security.portal_door())
+    app.config[session_apps.SETTING] = session_apps.beside(Path(folder))
     # Apache speaks https to the browser and http to us. The host name is the portal's own already; no other header is believed.
     return _Mounted(ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_host=0))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import httpx
-from installation import Installation
+from installation import TREE, Installation
 from passenger import App, Passenger, app_folder, passenger, until
 from slurm_site import Site
 
@@ -107,6 +108,9 @@ def portal(site: Site, installed: Installation, folder: Path, **options: Any) ->
     old = folder / "python3.9"
     old.write_text(OLD)
     old.chmod(0o755)
+    for kind, name in (("sys", "jupyter"), ("dev", "mlflow-session")):  # as `lossi install` lays them beside the portal
+        (folder / kind).mkdir()
+        shutil.copytree(TREE / "ood-apps" / name, folder / kind / f"lossi-{name}")
     allowed = {"OOD_ALLOWLIST_PATH": str(folder / "allowed")}
     apps = {
         "sys": App("/pun/sys/lossi", app_folder(folder / "sys" / "lossi", installed.python)),

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import httpx
 import pytest
@@ -74,7 +75,7 @@ def test_every_address_lies_below_where_it_is_mounted(running: Portal, job: str,
     with running.client(mount) as browser:
         page = browser.get("", params={"project": str(running.site.project)})
         assert page.status_code == 200
-        links = [link for link in re.findall(r'(?:href|src)="([^"]*)"', page.text) if link != "/pun/sys/dashboard"]
+        links = [link for link in re.findall(r'(?:href|src)="([^"]*)"', page.text) if not link.startswith("/pun/sys/dashboard")]
         assert len(links) >= 10
         for link in links:
             assert link.startswith(uri + "/"), link
@@ -87,6 +88,21 @@ def test_every_address_lies_below_where_it_is_mounted(running: Portal, job: str,
         assert document["components"]["securitySchemes"]["session"]["name"] == f"lossi_session_{mount}_lossi"
     bare = httpx.get(running.server.url + uri + "?project=x", trust_env=False)
     assert (bare.status_code, bare.headers["Location"]) == (308, f"{uri}/?project=x")
+
+
+@pytest.mark.parametrize(
+    ("mount", "kind", "app", "field"),
+    [("sys", "sys", "lossi-jupyter", "folder"), ("dev", "dev", "lossi-mlflow-session", "store")],
+)
+def test_a_project_leads_to_the_forms_of_the_sessions_that_are_installed(
+    running: Portal, mount: str, kind: str, app: str, field: str
+) -> None:
+    with running.client(mount) as browser:
+        page = browser.get("", params={"project": str(running.site.project)}).text
+    (link,) = [html.unescape(link) for link in re.findall(r'href="([^"]*)"', page) if "batch_connect" in link]
+    path, _, query = link.partition("?")
+    assert path == f"/pun/sys/dashboard/batch_connect/{kind}/{app}/session_contexts/new"
+    assert parse_qs(query) == {field: [str(running.site.project)]}
 
 
 def test_the_cookie_is_for_https_only_where_the_portal_is(running: Portal) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, redirect, render_template, request, send_from_directory, url_for
+from flask import Blueprint, Response, current_app, redirect, render_template, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from lossi.api import context, current, job_pages
+from lossi.api import context, current, job_pages, session_apps
 from lossi.errors import LossiError, NotFound
 
 pages = Blueprint("pages", __name__)
@@ -91,7 +91,14 @@ def _surroundings() -> dict[str, Any]:
     return {
         "portal": os.environ.get("OOD_DASHBOARD_TITLE", "Open OnDemand") if inside else "",
         "in_mlflow": _in_mlflow if inside else lambda project, run_id: "",
+        "sessions": _sessions,
     }
+
+
+def _sessions(project: Any) -> list[tuple[str, str]]:
+    """Return title and address of the forms that start a session in a project; none outside the portal."""
+    present = current_app.config.get(session_apps.SETTING, [])
+    return session_apps.links(project.root, present, os.environ.get("PASSENGER_BASE_URI", ""))
 
 
 def _in_mlflow(project: Any, run_id: str) -> str:
