@@ -95,6 +95,16 @@ class Page:
         assert found, f"no link {words!r} in:\n{self.text}"
         self._until(lambda: any(event["method"] == "Page.loadEventFired" for event in self._events), f"what {words!r} leads to")
 
+    def submit(self, script: str) -> None:
+        """Run what leads to another page, and wait for that page."""
+        self._events.clear()
+        self.run(script)
+        self._until(lambda: any(event["method"] == "Page.loadEventFired" for event in self._events), "the next page")
+
+    def wait_until(self, expression: str, patience_s: float = PATIENCE_S) -> None:
+        """Wait until an expression of the page is true."""
+        self._until(lambda: self.run(f"Boolean({expression})"), expression, patience_s)
+
     def wait_for(self, words: str, patience_s: float = PATIENCE_S) -> None:
         """Wait until the page shows some words."""
 

@@ -60,6 +60,39 @@ print(run.info.run_id)
 """Argument: the folder ``mlruns`` to be made."""
 
 
+HOSTILE_PAGE = """<!doctype html><title>hostile</title><script>
+(async () => {
+  const found = {}, write = {method: "POST", body: JSON.stringify(TAG)};
+  const attempts = {
+    cookie: () => document.cookie,
+    parent: () => parent.document.title,
+    storage: () => localStorage.length,
+    read: async () => (await fetch("BASE/version")).status,
+    write: async () => (await fetch("BASE/ajax-api/2.0/mlflow/runs/set-tag", write)).status,
+    blind: async () => (await fetch("BASE/ajax-api/2.0/mlflow/runs/set-tag", {...write, mode: "no-cors"})).type,
+  };
+  for (const [name, attempt] of Object.entries(attempts)) {
+    try { found[name] = await attempt() } catch (error) { found[name] = error.name }
+  }
+  parent.postMessage({hostile: found}, "*");
+})();
+</script>"""
+"""Tries all that a page of the origin could do, and tells what became of it."""
+
+LISTEN = "window.addEventListener('message', (one) => { if (one.data.hostile) window.told = one.data.hostile })"
+
+
+def hostile_artifacts(project: Path, ids: dict[str, Any], base: str) -> tuple[Path, Path]:
+    """Put files with scripts among the artifacts of the run, and return them; ``base`` is MLflow's address without a last slash."""
+    folder = project / ".lossi" / "artifacts" / "7" / ids["run"] / "artifacts"
+    tag = {"run_id": ids["run"], "key": "stolen", "value": "yes"}
+    page, picture = folder / "hostile.html", folder / "hostile.svg"
+    page.write_text(HOSTILE_PAGE.replace("BASE", base).replace("TAG", json.dumps(tag)))
+    script = f"fetch('{base}/ajax-api/2.0/mlflow/runs/set-tag', {{method: 'POST', body: '{json.dumps(tag)}'}})"
+    picture.write_text(f'<svg xmlns="http://www.w3.org/2000/svg"><script>{script}</script></svg>')
+    return page, picture
+
+
 def python(code: str, *arguments: object, **environment: str) -> str:
     """Run some Python in a process of its own, because MLflow leaves much behind, and return what it printed last."""
     argv = [sys.executable, "-c", code, *map(str, arguments)]

@@ -182,6 +182,29 @@ def test_a_browser_shows_the_run_with_everything_loaded_from_below_the_app(runni
         loaded = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
         outside = [name for name in loaded if name.startswith("http") and not name.startswith(f"{running.server.url}{URI}/")]
         assert not outside
+        # What a run has logged is not a page of the portal.
+        base = f"{running.server.url}{URI}/{running.page(running.site.project)}".rstrip("/")
+        hostile, _ = mlflow_store.hostile_artifacts(running.site.project, running.ids, base)
+        page.run(mlflow_store.LISTEN)
+        page.run(
+            f"location.hash = '#/experiments/{running.ids['experiment']}/runs/{running.ids['run']}/artifacts/{hostile.name}'"
+        )
+        page.wait_until("window.told", 90)
+        told = page.run("window.told")
+        assert (told["parent"], told["read"], told["write"], told["blind"]) == (
+            "SecurityError",
+            "TypeError",
+            "TypeError",
+            "opaque",
+        )
+        with pytest.raises(AssertionError, match="ERR_ABORTED"):
+            page.open(f"{base}/get-artifact?run_uuid={running.ids['run']}&path={hostile.name}")
+    with running.client() as client:
+        query = {"run_uuid": running.ids["run"], "path": hostile.name}
+        headers = client.get(f"{base}/get-artifact", params=query).headers
+        assert headers["Content-Security-Policy"].startswith("sandbox;") and "nosniff" in headers["X-Content-Type-Options"]
+        seen = client.get(f"{base}/ajax-api/2.0/mlflow/runs/get", params={"run_id": running.ids["run"]})
+        assert seen.status_code == 200 and "stolen" not in seen.text
 
 
 def test_it_is_started_as_the_portal_is() -> None:

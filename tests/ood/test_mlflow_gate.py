@@ -2,90 +2,30 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
-import subprocess
-import sys
+import socketserver
+import threading
+import wsgiref.simple_server
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import chromium
 import httpx
 import mlflow_store
 import pytest
 from batch_connect import Proxied
-from passenger import free_port, until
+from mlflow_running import IMPATIENT, SEARCH, SECRET, Running, start, stop
+from passenger import until
 
 from lossi.mlflow_ui import gate
 from lossi.projects import Project
 from lossi.tracking import lease
 
 pytestmark = pytest.mark.slow
-
-SECRET = "0123456789abcdefABCDEF0123456789"
-SEARCH = "api/2.0/mlflow/runs/search"
-
-
-@dataclass(frozen=True)
-class Running:
-    """A session on the loopback, and what is in its store."""
-
-    proxied: Proxied
-    project: Project
-    folder: Path
-    ids: dict[str, Any]
-    process: int
-    environment: dict[str, str]
-
-    def program(self, token: str = SECRET) -> httpx.Client:
-        """Return a client on the cluster."""
-        base = f"http://localhost:{self.proxied.port}{self.proxied.base}"
-        return httpx.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False)
-
-    def browser(self) -> httpx.Client:
-        """Return a browser that has used the card's button."""
-        headers = {"Origin": "https://portal.example", "Sec-Fetch-Site": "same-origin"}
-        with self.proxied.browser(**headers) as card:
-            done = card.post("lossi-login", data={"secret": SECRET})
-        assert done.status_code == 303, done.text
-        # httpx keeps no Secure cookie over http; a browser speaks https with the portal.
-        return self.proxied.browser(Cookie=done.headers["Set-Cookie"].partition(";")[0], **headers)
-
-    def search(self, client: httpx.Client) -> httpx.Response:
-        return client.post(SEARCH, json={"experiment_ids": [self.ids["experiment"]]})
-
-
-def start(folder: Path, store: Path, environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], int, str]:
-    """Start a session as its job does and return its process, its port and the mode."""
-    folder.mkdir(mode=0o700)
-    (folder / "user_defined_context.json").write_text(json.dumps({"store": str(store)}))
-    secret = {"LOSSI_SESSION_SECRET": SECRET, "LOSSI_SESSION_HOST": "localhost", "LOSSI_SESSION_PORT": str(free_port())}
-    with (folder / "output.log").open("wb") as output:
-        argv = [sys.executable, "-I", "-m", "lossi.mlflow_ui.session", str(folder)]
-        process = subprocess.Popen(argv, env={**environment, **secret}, stdout=output, stderr=output)
-
-    def ready() -> bool:
-        assert process.poll() is None, (folder / "output.log").read_text()
-        return (folder / "ready").exists()
-
-    try:
-        until(ready, "the session is ready", 180)
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    port, mode = (folder / "ready").read_text().split()
-    return process, int(port), mode
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+needs_chromium = pytest.mark.skipif(not chromium.PROGRAM, reason="no Chromium")
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +173,98 @@ def test_artifacts_come_only_from_below_the_stores_own_folder(running: Running) 
         assert hidden.status_code == 403 and "stolen" not in hidden.text
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[chromium.Page]:
+    with chromium.chromium() as page:
+        yield page
+
+
+@needs_chromium
+def test_an_artifact_with_scripts_does_nothing_as_the_user(running: Running, browser: chromium.Page) -> None:
+    base = f"http://localhost:{running.proxied.port}{running.proxied.base.rstrip('/')}"
+    files = mlflow_store.hostile_artifacts(running.project.root, running.ids, base)
+    try:
+        # As the card's button, which a stranger has to replace by typing.
+        assert browser.open(f"{base}/") == 403
+        browser.submit(f"document.querySelector('input').value = {SECRET!r}; document.forms[0].submit()")
+        browser.run(mlflow_store.LISTEN)
+        # MLflow's own page shows it, and its script runs: in a frame with an origin of its own.
+        browser.run(
+            f"location.hash = '#/experiments/{running.ids['experiment']}/runs/{running.ids['run']}/artifacts/hostile.html'"
+        )
+        browser.wait_until("window.told", 90)
+        told = browser.run("window.told")
+        refused = {"cookie": "SecurityError", "parent": "SecurityError", "storage": "SecurityError"}
+        assert told == {**refused, "read": "TypeError", "write": "TypeError", "blind": "opaque"}
+        # Opened by its address it is a file to be saved.
+        for path in files:
+            with pytest.raises(AssertionError, match="ERR_ABORTED"):
+                browser.open(f"{base}/get-artifact?run_uuid={running.ids['run']}&path={path.name}")
+        with running.program() as program:
+            for address in (
+                f"get-artifact?run_uuid={running.ids['run']}&path=",
+                f"ajax-api/2.0/mlflow-artifacts/artifacts/7/{running.ids['run']}/artifacts/",
+            ):
+                for path in files:
+                    answer = program.get(address + path.name)
+                    assert answer.status_code == 200 and answer.headers["Content-Disposition"].startswith("attachment;")
+                    assert answer.headers["Content-Security-Policy"].startswith("sandbox; default-src 'none'")
+                    assert answer.headers.get_list("X-Content-Type-Options", split_commas=True) == ["nosniff"]
+            run = program.get("api/2.0/mlflow/runs/get", params={"run_id": running.ids["run"]}).json()["run"]
+            assert "stolen" not in json.dumps(run)
+    finally:
+        for path in files:
+            path.unlink()
+
+
+@needs_chromium
+def test_whatever_mlflow_answers_beside_its_own_program_is_no_page_of_the_portal(browser: chromium.Page) -> None:
+    """Also where a later MLflow does not say that an artifact is to be saved."""
+    script = (
+        "new Image().src = '/ran?' + location.pathname + '&' + (() => { try { return document.cookie } catch { return '' } })()"
+    )
+    bodies = {
+        "text/html": f"<!doctype html><script>{script}</script>",
+        "image/svg+xml": f'<svg xmlns="http://www.w3.org/2000/svg"><script>{html.escape(script)}</script></svg>',
+        "application/xhtml+xml": f'<html xmlns="http://www.w3.org/1999/xhtml"><script>{html.escape(script)}</script></html>',
+    }
+    ran: list[str] = []
+
+    def mlflow(environ: Any, start_response: Any) -> list[bytes]:
+        if environ["PATH_INFO"] == "/ran":
+            ran.append(environ["QUERY_STRING"])
+        kind = environ["QUERY_STRING"]
+        start_response("200 OK", [("Content-Type", kind if kind in bodies else "text/plain"), ("Set-Cookie", "secret=1")])
+        return [bodies.get(kind, "").encode()]
+
+    inert = gate.Inert(mlflow)
+
+    def application(environ: Any, start_response: Any) -> Any:
+        return (inert if environ["PATH_INFO"].startswith("/inert") else mlflow)(environ, start_response)
+
+    class Quiet(wsgiref.simple_server.WSGIRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Several(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+        """A browser opens connections before it needs them."""
+
+        daemon_threads = True
+
+    with wsgiref.simple_server.make_server("127.0.0.1", 0, application, Several, Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            for place in ("as-it-is", "inert"):
+                for kind in bodies:
+                    assert browser.open(f"http://127.0.0.1:{server.server_port}/{place}?{kind}") == 200
+            until(lambda: len(ran) == 3, "the scripts of the first three ran", 20)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert ran == ["/as-it-is&secret=1"] * 3
+
+
 def test_the_session_holds_the_lease_and_takes_in_results(running: Running) -> None:
     assert lease.acquire(running.project.home) is None
     path = running.project.home / lease.LEASE
@@ -244,7 +276,7 @@ def test_the_session_holds_the_lease_and_takes_in_results(running: Running) -> N
 
 
 def test_a_second_session_on_the_project_gets_a_copy_for_reading(running: Running, tmp_path: Path) -> None:
-    process, port, mode = start(tmp_path / "second", running.project.root, running.environment)
+    process, port, mode = start(tmp_path / "second", running.project.root, running.environment, IMPATIENT)
     try:
         assert mode == "copy"
         second = Running(Proxied("localhost", port), running.project, tmp_path, running.ids, process.pid, running.environment)

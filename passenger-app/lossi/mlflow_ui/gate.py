@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 if TYPE_CHECKING:
@@ -22,6 +22,13 @@ LARGEST_DISCARDED = 65536
 SHORTEST_SECRET = 22
 """Characters: 128 bits when each is one of 62."""
 READS = ("GET", "HEAD", "OPTIONS")
+PROGRAM = ("/", "/static-files/")
+"""MLflow's own page, and below the second what it consists of."""
+INERT = [
+    ("Content-Security-Policy", "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+]
 OWN_HEADERS = [
     ("Cache-Control", "no-store"),
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'self'"),
@@ -140,6 +147,30 @@ class SecretGate:
             action=f"{self._base}{LOGIN}",
         )
         return answer(start_response, "403 Forbidden", page.encode(), "text/html; charset=utf-8")
+
+
+class Inert:
+    """Lets nothing but MLflow's own program be a page of the portal's address.
+
+    All else that MLflow answers, artifacts above all, comes from whoever wrote the run. Opened by its address it has no scripts
+    and an origin of its own, whatever its type is; for the page that fetches it nothing changes.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        path = environ.get("PATH_INFO", "")
+        if path == PROGRAM[0] or path.startswith(PROGRAM[1]):
+            return self._app(environ, start_response)
+
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            replaced = {name.lower() for name, _ in INERT}
+            kept = [(name, value) for name, value in headers if name.lower() not in replaced]
+            return start_response(status, [*kept, *INERT], *more)
+
+        return self._app(environ, start)
 
 
 def is_same(given: str, expected: str) -> bool:

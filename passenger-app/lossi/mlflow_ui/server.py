@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lossi.mlflow_ui import gate
 from lossi.mlflow_ui.opening import Mode, Opened
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ def load(opened: Opened, hosts: Sequence[str]) -> tuple[WSGIApplication, Place]:
     distrust()
     place = Place(opened.artifacts, writable=opened.mode is Mode.WRITABLE)
     confine(place)
-    app: WSGIApplication = mlflow.server.app
-    return app, place
+    return gate.Inert(mlflow.server.app), place
 
 
 def switch(opened: Opened, place: Place, stores: tuple[Any, Any] | None = None) -> tuple[Any, Any]:

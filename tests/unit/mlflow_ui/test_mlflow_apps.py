@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,12 +20,6 @@ def test_manifests_say_what_kind_of_app_it_is() -> None:
     assert session["category"] and embedded["category"]
 
 
-def test_every_field_of_the_form_is_known() -> None:
-    form = yaml.safe_load((SESSION / "form.yml").read_text())
-    assert set(form["attributes"]) <= set(form["form"])
-    assert {"store", "bc_num_hours"} <= set(form["form"])
-
-
 @pytest.mark.parametrize("name", ["before.sh", "script.sh", "after.sh"])
 def test_scripts_are_sound_and_hold_nothing_of_the_form(name: str) -> None:
     script = SESSION / "template" / name
@@ -36,6 +31,21 @@ def test_scripts_are_sound_and_hold_nothing_of_the_form(name: str) -> None:
     assert name != "script.sh" or script.stat().st_mode & 0o111 == 0o111
 
 
-def test_no_value_of_the_form_is_rendered_into_the_submission() -> None:
-    text = (SESSION / "submit.yml.erb").read_text()
-    assert "<%=" not in text and "store" not in text.partition("---")[2]
+def test_the_apps_that_ask_lossi_do_it_in_the_same_way() -> None:
+    """Only what the name of the app and its own check make different."""
+    submits = [(app / "submit.yml.erb").read_text().splitlines() for app in (SESSION, APPS / "jupyter")]
+    alike = difflib.SequenceMatcher(None, *submits, autojunk=False).ratio()
+    assert alike > 0.75 and all("to_h" in "".join(lines) and lines[-1] == "<%= answer %>" for lines in submits)
+    assert [line for line in (SESSION / "form.yml.erb").read_text().splitlines() if "<%=" in line] == ["<%= form %>"]
+
+
+def test_the_job_looks_for_ports_in_the_sites_range_and_not_for_ever(tmp_path: Path) -> None:
+    shutil.copy(SESSION / "template" / "before.sh", tmp_path)
+    functions = "find_port() { echo 23456; }; create_passwd() { echo secret; }; export -f find_port; host=node"
+    said = 'echo "$ports" | tr "\\n" " "; stat -c %a .'
+    argv = ["bash", "-c", f"{functions}; . ./before.sh; {said}"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "23456 23456 23456 700\n"
+    # As `timeout` ends it where no port of the range is free.
+    none = f'timeout() {{ return 124; }}; {functions}; . ./before.sh; echo "[$ports] $mode"'
+    assert subprocess.run(["bash", "-c", none], cwd=tmp_path, capture_output=True, text=True).stdout == "[] starting\n"
