@@ -18,7 +18,7 @@ if (field('portal_origin')) {
 // A link of Lossi's may fill the form in; it is never sent by itself.
 function fill() {
   var query = new URLSearchParams(window.location.search);
-  ['cluster', 'environment', 'interface', 'partition', 'gpu_type', 'gpus', 'cores', 'memory_gb', 'hours', 'account', 'folder']
+  ['cluster', 'environment', 'interface', 'queue', 'gpu_type', 'gpus', 'cores', 'memory_gb', 'hours', 'account', 'folder']
     .forEach(function (name) {
       var value = query.get(name), target = field(name);
       if (value === null || !target || (target.tagName === 'SELECT' && !has(target, value))) {
@@ -45,7 +45,40 @@ function own() {
     .catch(function () {});
 }
 
+// A number that is at the limit of one partition, Open OnDemand's page moves to the limit of the next, however high that is. What was
+// asked for stays, as far as it can.
+function keep() {
+  var names = ['cores', 'memory_gb', 'hours'], wanted = {};
+  names.filter(field).forEach(function (name) { wanted[name] = field(name).value; });
+  document.addEventListener('change', function (event) {
+    Object.keys(wanted).forEach(function (name) {
+      var target = field(name);
+      if (event.target === target) {
+        wanted[name] = target.value;
+      } else if (target.max !== '') {
+        target.value = Math.max(target.min, Math.min(target.max, wanted[name]));
+      }
+    });
+  });
+}
+
+// The page puts an empty choice before the environments, or leaves none: here, the first that goes with the rest.
+function first() {
+  var select = field('environment');
+  if (select && select.value === '') {
+    var fitting = Array.prototype.find.call(select.options, function (option) { return option.value !== '' && !option.disabled; });
+    if (fitting) {
+      select.value = fitting.value;
+      select.dispatchEvent(new Event('change', { bubbles: true }));
+    }
+  }
+}
+
 $(document).ready(function () {
+  keep();
   fill();
   own().then(fill);
+  // Once Open OnDemand's own page has hidden what does not fit.
+  document.addEventListener('change', function () { setTimeout(first, 0); });
+  setTimeout(first, 0);
 });

@@ -32,7 +32,7 @@ wait
 VALUES = {
     "cluster": "ci",
     "environment": "sklearn",
-    "partition": "ci--small",
+    "queue": "ci--small",
     "gpu_type": "none",
     "gpus": "0",
     "cores": "2",

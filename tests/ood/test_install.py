@@ -56,6 +56,9 @@ def test_installed_twice_nothing_changes_and_uninstalled_nothing_is_left(host: P
     lossi("install", "--prefix", host, "--yes")
     for name in ("lossi", *(f"lossi-{app.name}" for app in (TREE / "ood-apps").iterdir() if (app / "manifest.yml").is_file())):
         assert (host / APPS / name / "manifest.yml").is_file() is (name != "lossi-mlflow-embedded"), name
+    for app in ("lossi-jupyter", "lossi-mlflow-session"):
+        form = host / APPS / app / "form.json"
+        assert json.loads(form.read_text())["form"] and form.stat().st_mode & 0o777 == 0o644
     after = inventory(host)
     assert "nothing to do" in lossi("install", "--prefix", host)
     assert json.loads(lossi("install", "--prefix", host, "--yes", "--json"))["changes"] == []

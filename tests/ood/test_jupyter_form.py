@@ -12,7 +12,7 @@ import jupyter_site
 import pytest
 from batch_connect import TREE, has_ruby, render
 
-from lossi.ood import forms
+from lossi.ood import apps
 
 APP = TREE / "ood-apps" / "jupyter"
 RESERVED = frozenset(
@@ -52,7 +52,7 @@ def rendered(folder: Path) -> Any:
 @pytest.fixture
 def form(home: Path, tmp_path: Path) -> Any:
     jupyter_site.write(home)
-    forms.write(tmp_path)
+    apps.write("jupyter", tmp_path)
     return rendered(tmp_path)["yaml"]
 
 
@@ -91,7 +91,7 @@ def test_a_form_is_what_open_ondemand_understands(form: Any) -> None:
             assert len(option) in (2, 3) and all(isinstance(word, str) for word in option[:2])
             for directive in option[2] if len(option) == 3 else {}:
                 assert re.fullmatch(r"data-(option-for|max|min|set|hide)-[a-z0-9.-]+", directive), directive
-    partitions = form["attributes"]["partition"]["options"]
+    partitions = form["attributes"]["queue"]["options"]
     assert [option[1] for option in partitions] == ["Lumi-G--dev-g", "Lumi-G--1grace", "mahti--small", "mahti--gpu_small"]
     assert partitions[2][2]["data-max-cores"] == 40 and partitions[2][2]["data-max-hours"] == 72
     assert "form_header" not in form
@@ -99,47 +99,45 @@ def test_a_form_is_what_open_ondemand_understands(form: Any) -> None:
 
 def test_exactly_what_can_run_stays_visible(form: Any) -> None:
     fields = form["attributes"]
-    by_value = {
-        name: {option[1]: option for option in fields[name]["options"]} for name in ("partition", "gpu_type", "environment")
-    }
+    by_value = {name: {option[1]: option for option in fields[name]["options"]} for name in ("queue", "gpu_type", "environment")}
     seen, too_much = 0, []
     for values in jupyter_site.combinations():
         if values["environment"] not in by_value["environment"]:
             assert not jupyter_site.possible(values)
             continue
         shown = (
-            not hidden(by_value["partition"][values["partition"]], {"cluster": values["cluster"]})
-            and not hidden(by_value["gpu_type"][values["gpu_type"]], {"partition": values["partition"]})
+            not hidden(by_value["queue"][values["queue"]], {"cluster": values["cluster"]})
+            and not hidden(by_value["gpu_type"][values["gpu_type"]], {"queue": values["queue"]})
             and not hidden(
                 by_value["environment"][values["environment"]],
-                {"partition": values["partition"], "gpu_type": values["gpu_type"]},
+                {"queue": values["queue"], "gpu_type": values["gpu_type"]},
             )
         )
         if jupyter_site.possible(values):
             assert shown, values
             seen += 1
         elif shown:
-            too_much.append((values["environment"], values["partition"], values["gpu_type"]))
+            too_much.append((values["environment"], values["queue"], values["gpu_type"]))
     assert seen == 10
     # The page knows no "and": an image that is there for GPUs of this partition and without GPUs elsewhere. Submitting refuses it.
     assert too_much == [("torch", "Lumi-G--1grace", "none")]
 
 
 def test_partitions_of_other_clusters_are_hidden(form: Any) -> None:
-    for option in form["attributes"]["partition"]["options"]:
+    for option in form["attributes"]["queue"]["options"]:
         for cluster in ("mahti", "Lumi-G"):
             assert hidden(option, {"cluster": cluster}) == (not option[1].startswith(cluster))
 
 
 def test_texts_of_the_catalogue_arrive_as_they_are(form: Any) -> None:
-    assert form["attributes"]["environment"]["options"][0][0] == "Title of sklearn.cpu: <b>ä & 'x'</b>"
+    assert form["attributes"]["environment"]["options"][0][0] == "Title of sklearn.cpu: <b>ä & ’x’</b>"
 
 
 def test_a_catalogue_with_an_error_is_told_on_the_form(home: Path, tmp_path: Path) -> None:
     broken = home / "broken.yml"
     broken.write_text("environments: {bad: {title: [1, 2]}}\n")
     jupyter_site.write(home, catalogs=[str(broken)])
-    forms.write(tmp_path)
+    apps.write("jupyter", tmp_path)
     found = rendered(tmp_path)["yaml"]
     assert "broken.yml" in found["form_header"] and "<script" not in found["form_header"]
     assert "broken.yml" in found["attributes"]["environment"]["help"].replace("\\", "")
@@ -149,7 +147,7 @@ def test_a_catalogue_with_an_error_is_told_on_the_form(home: Path, tmp_path: Pat
 @pytest.mark.parametrize("content", [None, "", "{", "[" * 2000, "\xff\xfe"])
 def test_without_its_file_the_form_says_so_instead_of_vanishing(tmp_path: Path, content: str | None) -> None:
     if content is not None:
-        (tmp_path / forms.FILE).write_text(content, "latin-1")
+        (tmp_path / apps.FILE).write_text(content, "latin-1")
     found = rendered(tmp_path)["yaml"]
     assert "lossi doctor" in found["attributes"]["environment"]["help"]
 
@@ -158,7 +156,7 @@ def test_a_site_without_clusters_or_environments_says_so(home: Path, tmp_path: P
     monkeypatch.setenv("PATH", "/nowhere")
     (home / "no-site.yml").write_text("clusters: 1\n")
     (home / "no-site.yml").chmod(0o644)
-    path = forms.write(tmp_path)
+    path = apps.write("jupyter", tmp_path)
     found = json.loads(path.read_text())
     assert "cluster" not in found, "naming none that exists would hide the app"
     assert "no cluster" in found["form_header"] and path.stat().st_mode & 0o777 == 0o644
@@ -170,6 +168,6 @@ def test_a_hundred_environments_are_printed_within_50_ms(home: Path, tmp_path: P
     variants = {"x86_64": {"none": {"sif": str(image)}, "cuda": {"sif": str(image)}}}
     many = {f"env-{number}": {"title": f"Environment {number}", "variants": variants} for number in range(100)}
     jupyter_site.write(home, environments=many)
-    forms.write(tmp_path)
+    apps.write("jupyter", tmp_path)
     times = [rendered(tmp_path)["seconds"] for _ in range(3)]
     assert min(times) <= 0.05

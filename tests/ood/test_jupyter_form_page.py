@@ -1,4 +1,4 @@
-"""The Jupyter app's form.js in a real browser, on a page as Open OnDemand makes it."""
+"""The form.js of the Jupyter and of the MLflow app in a real browser, on a page as Open OnDemand makes it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import jupyter_site
 import pytest
 from batch_connect import TREE
 
-from lossi.ood import forms
+from lossi.ood import apps
 
 pytestmark = pytest.mark.skipif(chromium.PROGRAM is None, reason="no Chromium on this machine")
 
-PATH = "/pun/sys/dashboard/batch_connect/sys/lossi-jupyter/session_contexts/new"
+PATH = "/pun/sys/dashboard/batch_connect/sys/lossi-{}/session_contexts/new"
 OWN = {
     "environments": [
         {"name": "mine", "title": "<img src=x onerror=alert(1)> Mine", "source": "user"},
@@ -27,10 +27,12 @@ OWN = {
         {"name": "of-project", "title": "Of a project", "source": "project"},
     ]
 }
+VALUES = "Object.fromEntries([...document.querySelectorAll('[id^=batch_connect]')].map((e) => [e.id.slice(30), e.value]))"
 
 
-def page(form: dict[str, Any]) -> str:
-    """Return the form as HTML, and jQuery's one function that is needed."""
+def page(app: str) -> str:
+    """Return an app's form as HTML, and jQuery's one function that is needed."""
+    form: dict[str, Any] = apps.get(app).form()
     parts = []
     for name in ["cluster", *form["form"]]:
         attribute = form["attributes"][name]
@@ -41,16 +43,22 @@ def page(form: dict[str, Any]) -> str:
             parts.append(f"<select {key}>{inside}</select>")
         else:
             parts.append(f'<input {key} value="{html.escape(str(attribute.get("value", "")))}">')
-    script = (TREE / "ood-apps" / "jupyter" / "form.js").read_text()
+    script = (TREE / "ood-apps" / app / "form.js").read_text()
     ready = "var $ = function () { return { ready: function (f) { setTimeout(f, 0); } }; };"
     return f"<!doctype html><form>{''.join(parts)}</form><script>{ready}(function(){{\n{script}\n}}())</script>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[chromium.Page]:
+    with chromium.chromium() as one:
+        yield one
 
 
 @pytest.fixture
 def address(home: Path) -> Iterator[str]:
     jupyter_site.write(home)
-    shown = page(forms.current()).encode()
-    answers = {PATH: ("text/html", shown), "/pun/sys/lossi/api/v1/environments": ("application/json", json.dumps(OWN).encode())}
+    answers = {PATH.format(app): ("text/html", page(app).encode()) for app in apps.APPS}
+    answers["/pun/sys/lossi/api/v1/environments"] = ("application/json", json.dumps(OWN).encode())
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -71,19 +79,51 @@ def address(home: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_the_page_knows_the_portal_adds_own_environments_and_takes_a_links_values(address: str) -> None:
-    query = "?environment=mine&partition=mahti--small&cores=7&folder=%2Fa%3Cb&gpu_type=no-such&submit=1"
-    values = "Object.fromEntries([...document.querySelectorAll('[id^=batch_connect]')].map((e) => [e.id.slice(30), e.value]))"
-    with chromium.chromium() as browser:
-        browser.open(address + PATH + query)
-        browser.wait_for("Mine")
-        browser.run("new Promise((done) => setTimeout(done, 50))")
-        told = browser.run(values)
-        options = browser.run(
-            "[...document.getElementById('batch_connect_session_context_environment').options].map((o) => o.text)"
-        )
-        images = browser.run("document.images.length")
+def test_the_page_knows_the_portal_adds_own_environments_and_takes_a_links_values(browser: chromium.Page, address: str) -> None:
+    query = "?environment=mine&queue=mahti--small&cores=7&folder=%2Fa%3Cb&gpu_type=no-such&submit=1"
+    browser.open(address + PATH.format("jupyter") + query)
+    browser.wait_for("Mine")
+    browser.run("new Promise((done) => setTimeout(done, 50))")
+    told = browser.run(VALUES)
+    options = browser.run("[...document.getElementById('batch_connect_session_context_environment').options].map((o) => o.text)")
+    images = browser.run("document.images.length")
     assert told["portal_origin"] == address
-    assert (told["environment"], told["partition"], told["cores"], told["folder"]) == ("mine", "mahti--small", "7", "/a<b")
+    assert (told["environment"], told["queue"], told["cores"], told["folder"]) == ("mine", "mahti--small", "7", "/a<b")
     assert told["gpu_type"] == "none", "what is not offered is not chosen"
     assert options[-1] == "<img src=x onerror=alert(1)> Mine (yours)" and len(options) == 4 and images == 0
+
+
+def test_a_link_names_the_project_whose_runs_mlflow_shows_and_sends_nothing(browser: chromium.Page, address: str) -> None:
+    page = address + PATH.format("mlflow-session")
+    for query, store in (
+        ("", ""),
+        ("?store=%2Fscratch%2Fa%20project%3Cb%3E%22%27", "/scratch/a project<b>\"'"),
+        ("?store=relative&cores=64&submit=1", ""),
+        ("?store=%2Fone&store=%2Ftwo", "/one"),
+    ):
+        browser.open(page + query)
+        browser.run("new Promise((done) => setTimeout(done, 50))")
+        told = browser.run(VALUES)
+        assert (told["store"], told["cores"]) == (store, "2")
+        assert browser.run("document.images.length") == 0 and browser.run("location.href") == page + query
+
+
+@pytest.mark.parametrize("app", ["jupyter", "mlflow-session"])
+def test_what_was_asked_for_outlives_a_partition_that_gives_less(browser: chromium.Page, address: str, app: str) -> None:
+    browser.open(address + PATH.format(app))
+    browser.run("new Promise((done) => setTimeout(done, 50))")
+
+    def chosen(field: str, value: int, most: int) -> str:
+        """Choose another partition, after which Open OnDemand's page has set a limit and a value, and return the value then."""
+        name = f"batch_connect_session_context_{field}"
+        return str(
+            browser.run(
+                f"(() => {{ const field = document.getElementById('{name}'); field.max = {most}; field.value = {value};"
+                " document.getElementById('batch_connect_session_context_queue').dispatchEvent(new Event('change', {bubbles: true}));"
+                " return field.value; })()"
+            )
+        )
+
+    asked = int(browser.run(VALUES)["hours"])
+    assert chosen("hours", 1, most=1) == "1" and chosen("hours", 72, most=72) == str(asked) != "72"
+    assert chosen("memory_gb", 2, most=2) == "2" and chosen("memory_gb", 4096, most=4096) == "4"

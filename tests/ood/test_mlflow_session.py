@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import shutil
 import socket
 import stat
 from collections.abc import Iterator
@@ -14,8 +16,10 @@ from typing import Any
 import httpx
 import mlflow_store
 import pytest
+import yaml
 from batch_connect import App, Session, has_ruby
 from real_cluster import OwnCluster
+from test_mlflow_form import with_runs
 
 from lossi.tracking import lease
 
@@ -31,6 +35,8 @@ for address in sys.argv[1:]:
         except urllib.error.HTTPError as error:
             print(error.code)
 """
+
+VALUES = {"cluster": "ci", "queue": "ci--small", "cores": "2", "memory_gb": "2", "hours": "1", "account": ""}
 
 
 def run_python(cluster: OwnCluster, user: str, code: str, *arguments: object) -> str:
@@ -73,8 +79,13 @@ def digest(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def app(slurm: OwnCluster) -> App:
-    installed = App.install(slurm, "mlflow-session", {})
-    (installed.folder / "environment").rename(installed.folder / "template" / "environment")
+    site = slurm.root / "mlflow-site.yml"
+    partitions = [{"name": "small", "interactive": True, "max_time": "2:00:00", "max_cpus": 2}]
+    clusters = {"ci": {"conf": str(slurm.conf), "partitions": partitions, "account": {"default": slurm.account}}}
+    site.write_text(yaml.safe_dump({"clusters": clusters, "roots": [str(slurm.projects), "/home"]}))
+    site.chmod(0o644)
+    installed = App.install(slurm, "mlflow-session", {"LOSSI_SITE": str(site)})
+    shutil.copy(installed.folder / "environment", installed.folder / "template" / "environment")
     return installed
 
 
@@ -84,7 +95,7 @@ def started(app: App) -> Iterator[Any]:
     sessions: list[Session] = []
 
     def start(store: object, **context: Any) -> Session:
-        sessions.append(app.start(app.cluster.users[0], {"store": str(store), "bc_num_hours": "1"}, **context))
+        sessions.append(app.start(app.cluster.users[0], {**VALUES, "store": str(store)}, **context))
         return sessions[-1]
 
     yield start
@@ -140,12 +151,12 @@ def test_an_old_mlruns_is_migrated_into_a_copy_though_somebody_sits_on_the_port(
     run = run_python(slurm, user, mlflow_store.OLD_RUNS, folder / "mlruns").splitlines()[-1]
     before = digest(folder)
     with socket.socket() as squatter:
-        squatter.bind(("", 0))
+        taken = beside_a_free_one(squatter)
         squatter.listen()
-        taken = squatter.getsockname()[1]
-        session = started(folder, min_port=taken, max_port=taken)
+        session = started(folder, min_port=taken, max_port=taken + 1)
         told = session.connection()
-    assert told["mode"] == "migrated" and told["port"] != taken
+    assert told["mode"] == "migrated" and told["port"] == taken + 1
+    assert stat.S_IMODE(session.staged.stat().st_mode) == 0o700
     browser, _ = opened(session)
     with browser:
         assert [found["info"]["run_id"] for found in runs(browser)] == [run]
@@ -159,30 +170,32 @@ def test_an_old_mlruns_is_migrated_into_a_copy_though_somebody_sits_on_the_port(
     assert (session.staged / "mlflow.db").exists()
 
 
-@pytest.mark.parametrize(
-    ("store", "why"),
-    [
-        ('$(touch "$HOME/pwned"); `touch pwned`\n\'"../..', "is not a folder"),
-        ("/usr/share", "holds neither runs of Lossi nor an old"),
-    ],
-)
-def test_a_session_that_cannot_start_says_why_on_its_card(started: Any, store: str, why: str) -> None:
-    session = started(store)
+def beside_a_free_one(squatter: socket.socket) -> int:
+    """Bind a port whose next one is free, and return it."""
+    for port in range(20000, 32000, 2):
+        with contextlib.suppress(OSError), socket.socket() as beside:
+            beside.bind(("", port + 1))
+            squatter.bind(("", port))
+            return port
+    raise AssertionError("no two free ports")
+
+
+def test_a_store_that_is_removed_while_the_session_waits_is_told_on_its_card(slurm: OwnCluster, started: Any) -> None:
+    project = with_runs(slurm.project(slurm.users[0]))
+    for path in (project / ".lossi", project / ".lossi" / "mlflow.db"):
+        slurm.give(path, slurm.users[0])
+    session = started(project, header=f"mv {project}/.lossi/mlflow.db {project}/.lossi/away")
     session.until_ended()
     card = session.card("completed.html.erb", completed=True)
-    assert why in card and "could not start" in card
+    assert "could not start" in card and "has no runs yet" in card
     assert not (session.staged / "connection.yml").exists()
-    assert not list(session.staged.glob("pwned")) and not (session.cluster.home(session.user) / "pwned").exists()
 
 
-def test_a_site_without_an_environment_is_told_so_when_the_form_is_sent(app: App, slurm: OwnCluster) -> None:
-    bare = App.install(slurm, "mlflow-session", {})
-    staged = slurm.project(slurm.users[0])
-    answer = bare.template("submit.yml.erb", "struct", slurm.users[0], {"staged_root": str(staged), "store": "/x"})
-    assert "has not named an environment" in answer["error"]
-
-
-def test_the_card_escapes_whatever_a_connection_file_says(app: App, slurm: OwnCluster) -> None:
-    hostile = '"><script>alert(1)</script>'
-    names = {"host": hostile, "port": hostile, "password": hostile, "mode": hostile}
-    assert "<script>" not in app.template("view.html.erb", "struct", slurm.users[0], names)["text"]
+def test_the_runs_of_another_user_are_as_if_they_were_not_there(slurm: OwnCluster, app: App) -> None:
+    theirs = with_runs(slurm.project(slurm.users[1]))
+    theirs.chmod(0o700)
+    staged = slurm.home(slurm.users[0]) / "refused"
+    names = {**VALUES, "store": str(theirs), "staged_root": str(staged)}
+    answer = app.template("submit.yml.erb", "struct", slurm.users[0], names)
+    assert answer["class"] == "RuntimeError" and "neither runs of Lossi nor an old" in answer["error"]
+    assert not staged.exists()

@@ -16,8 +16,8 @@ fi
 [ -n "$python" ] || refuse "The site has not named an environment for this app (ask your site's support: lossi install)."
 [ -x "$python" ] || refuse "This node has no $python, which the site named for this app (tell your site's support)."
 
-LOSSI_SESSION_SECRET=${password:-} LOSSI_SESSION_HOST=${host:-} LOSSI_SESSION_PORT=${port:-}
-export LOSSI_SESSION_SECRET LOSSI_SESSION_HOST LOSSI_SESSION_PORT
+LOSSI_SESSION_SECRET=${password:-} LOSSI_SESSION_HOST=${host:-} LOSSI_SESSION_PORTS=${ports:-}
+export LOSSI_SESSION_SECRET LOSSI_SESSION_HOST LOSSI_SESSION_PORTS
 unset password
 for name in $(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p'); do
   case $name in

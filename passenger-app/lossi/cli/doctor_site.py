@@ -167,7 +167,7 @@ def _installation(places: Places) -> Iterator[Finding]:
         yield Finding(f"{what}: files", "ok", f"{len(installed.files)}, all as they were installed")
     yield _readable(installed)
     yield from _open_to_others(places, installed)
-    yield from _form(installed)
+    yield from _forms(installed)
     if places.apps.joinpath("myjobs", "templates").is_dir() and any("/myjobs/templates/" in link for link in installed.links):
         remedy = f"link {places.config}/apps/myjobs/templates/lossi-* there, or remove that folder"
         yield Finding(f"{what}: templates", "warning", f"the Job Composer looks only into {places.apps}/myjobs/templates", remedy)
@@ -195,23 +195,24 @@ def unreachable(path: Path) -> Path | None:
     return None
 
 
-def _form(installed: Installed) -> Iterator[Finding]:
-    """Write the sessions' form again, because it follows from catalogue and site file, or say that it is not what it should be."""
-    from lossi.ood import forms
+def _forms(installed: Installed) -> Iterator[Finding]:
+    """Write the sessions' forms again, because they follow from catalogue and site file, or say what they should be and are not."""
+    from lossi.ood import apps
 
-    folder = installed.folder / "apps" / "lossi-jupyter"
-    if not folder.is_dir():
-        return
-    what = "installation: form of lossi-jupyter"
-    if os.access(folder, os.W_OK):
-        forms.write(folder)
-        yield Finding(what, "ok", "written again from catalogue and site file")
-    elif _text(folder / forms.FILE) is None:
-        yield Finding(what, "error", "missing", "run `lossi doctor` as root: it writes it")
-    else:
-        yield Finding(
-            what, "ok", "there; `lossi doctor` as root writes it again after the catalogue or the site file has changed"
-        )
+    for app in apps.APPS:
+        folder = installed.folder / "apps" / f"lossi-{app}"
+        if not folder.is_dir():
+            continue
+        what = f"installation: form of lossi-{app}"
+        if os.access(folder, os.W_OK):
+            apps.write(app, folder)
+            yield Finding(what, "ok", "written again from catalogue and site file")
+        elif _text(folder / apps.FILE) is None:
+            yield Finding(what, "error", "missing", "run `lossi doctor` as root: it writes it")
+        else:
+            yield Finding(
+                what, "ok", "there; `lossi doctor` as root writes it again after the catalogue or the site file has changed"
+            )
 
 
 def _open_to_others(places: Places, installed: Installed) -> Iterator[Finding]:

@@ -136,15 +136,16 @@ def _roll_back(places: Places, installed: Installed | None, *, dry_run: bool, ye
 
 def _forms(installed: Installed) -> None:
     """Write the forms that follow from catalogue and site file; they can be written again at any time, so a fault stops nothing."""
-    from lossi.ood import forms
+    from lossi.ood import apps
 
-    folder = installed.folder / "apps" / "lossi-jupyter"
-    if not folder.is_dir():
-        return
-    try:
-        forms.write(folder)
-    except LossiError as error:
-        output.note(f"the form of lossi-jupyter was not written: {error}; correct it, then run `lossi install` again")
+    for app in apps.APPS:
+        folder = installed.folder / "apps" / f"lossi-{app}"
+        if not folder.is_dir():
+            continue
+        try:
+            apps.write(app, folder)
+        except LossiError as error:
+            output.note(f"the form of lossi-{app} was not written: {error}; correct it, then run `lossi install` again")
 
 
 def _show(plan: Plan, installed: Installed | None, changes: list[Change], missing: list[str], stale: list[str]) -> None:

@@ -17,7 +17,7 @@ from enum import Enum
 from importlib import metadata
 from pathlib import Path
 
-from lossi.errors import Conflict, Forbidden, InvalidInput, NotFound, NotSupported, Unavailable
+from lossi.errors import Conflict, Forbidden, NotSupported, Unavailable
 from lossi.files import locks
 from lossi.projects import Project, stores
 from lossi.tracking import lease as leases
@@ -58,45 +58,6 @@ class Opened:
     mode: Mode
     why: str = ""
     lease: leases.Lease | None = None
-
-
-def place(text: str) -> Project | Path:
-    """Return what a path names: a project with a store, or an old ``mlruns`` folder.
-
-    Raises
-    ------
-    InvalidInput
-        When it is neither.
-    NotFound
-        When it does not exist.
-    """
-    if not text.strip() or "\0" in text:
-        raise InvalidInput("no folder is named", hint="choose a project, or an old `mlruns` folder")
-    path = Path(os.path.realpath(os.path.expanduser(text)))  # noqa: PTH111 - Path.expanduser raises for an unknown ~user
-    try:
-        found = path.is_dir()
-    except OSError:
-        found = False
-    if not found:
-        raise NotFound(f"{text} is not a folder, or you may not see it", hint="check the path")
-    for root in (path, path.parent):
-        if (root / ".lossi" / "mlflow.db").exists() and path in (root, root / ".lossi"):
-            return Project(root)
-    for folder in (path, path / "mlruns"):
-        if is_mlruns(folder):
-            return folder
-    raise InvalidInput(
-        f"{path} holds neither runs of Lossi nor an old `mlruns` folder",
-        hint="name the folder of a project in which a job has run, or the folder in which you used MLflow",
-    )
-
-
-def is_mlruns(folder: Path) -> bool:
-    """Whether a folder is MLflow's former store of files: folders of experiments with a ``meta.yaml`` each."""
-    try:
-        return any((experiment / "meta.yaml").is_file() for experiment in folder.iterdir())
-    except OSError:
-        return False
 
 
 def open_project(project: Project, scratch: Path, *, hold: bool) -> Opened:

@@ -1,8 +1,8 @@
 """The job of one session: opens the store, listens, and says that it is ready once it answers.
 
-Room: mlflow_ui. Started on a compute node by ``ood-apps/mlflow-session`` as ``python -m lossi.mlflow_ui.session FOLDER``. Reads the
-form's values as Open OnDemand wrote them (``user_defined_context.json``), and the secret from the environment; writes ``ready``
-or ``failure.txt`` into the session's folder.
+Room: mlflow_ui. Started on a compute node by ``ood-apps/mlflow-session`` as ``python -m lossi.mlflow_ui.session FOLDER``. Reads what
+`lossi.ood.mlflow_session` has put there (``session.json``), and the secret from the environment; writes ``ready`` or
+``failure.txt`` into the session's folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lossi.errors import InvalidInput, LossiError
+from lossi import projects
+from lossi.errors import InvalidInput, LossiError, Unavailable
 from lossi.files import atomic
 from lossi.mlflow_ui import gate, opening
 from lossi.mlflow_ui.opening import Opened
@@ -32,8 +33,8 @@ from lossi.tracking.ingest import ingest
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-CONTEXT, READY, FAILURE = "user_defined_context.json", "ready", "failure.txt"
-SECRET, HOST, PORT = "LOSSI_SESSION_SECRET", "LOSSI_SESSION_HOST", "LOSSI_SESSION_PORT"
+ASKED, READY, FAILURE = "session.json", "ready", "failure.txt"
+SECRET, HOST, PORTS = "LOSSI_SESSION_SECRET", "LOSSI_SESSION_HOST", "LOSSI_SESSION_PORTS"
 INGEST_S = 15.0
 """Results of running tasks are looked for this often."""
 
@@ -85,26 +86,31 @@ def main(arguments: Sequence[str]) -> int:
     secret, host = os.environ.pop(SECRET, ""), os.environ.pop(HOST, "")
     scratch = Path(tempfile.mkdtemp(prefix="lossi-mlflow-"))
     try:
-        _serve(folder, secret, host, _opener(folder, scratch))
+        listener = listen(os.environ.pop(PORTS, ""))
+        _serve(folder, secret, host, listener, _opener(folder, scratch))
     except LossiError as error:
-        sys.stderr.write(f"{error}\n")
-        (folder / FAILURE).write_text(f"{error}\n", "utf-8")
+        _failed(folder, error)
         return 1
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return 0
 
 
+def _failed(folder: Path, error: LossiError) -> None:
+    sys.stderr.write(f"{error}\n")
+    with contextlib.suppress(OSError):  # a full disk
+        (folder / FAILURE).write_text(f"{error}\n", "utf-8", "replace")
+
+
 def _opener(folder: Path, scratch: Path) -> Callable[[], tuple[Opened, Project | None]]:
     """Check what the form asks for, migrate what has to be, and return what opens the store in the process that serves it."""
     try:
-        values = json.loads((folder / CONTEXT).read_bytes())
-        text = values["store"]
-    except (OSError, ValueError, KeyError, TypeError):
+        text = json.loads((folder / ASKED).read_bytes())["store"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         text = None
     if not isinstance(text, str):
         raise InvalidInput("the form did not say which store to open", hint="start the session from its form")
-    place = opening.place(text)
+    place = projects.runs_in(text)
     if isinstance(place, Path):
         copy = opening.migrated(place, folder)
         return lambda: (copy, None)
@@ -123,27 +129,43 @@ def _application(opened: Opened, project: Project | None, secret: str, base: str
     return gate.SecretGate(app, secret, base)
 
 
-def _listen(wanted: str) -> socket.socket:
-    """Return a listening socket on the port that Open OnDemand found free, or on another when somebody was quicker.
+def listen(wanted: str) -> socket.socket:
+    """Return a listening socket on the first of some ports, with blanks between, that nobody else was quicker to take.
 
-    It is bound here and never given away: what the card is told of is a socket of this very process.
+    It is bound here and never given away: what the card is told of is a socket of this very process. It has the port of all
+    addresses of the node, also those of IPv6, so that no name of the node leads to somebody else's listener.
+
+    Raises
+    ------
+    Unavailable
+        When none can be had.
     """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.bind(("", int(wanted) if re.fullmatch(r"[0-9]{4,5}", wanted) else 0))
-    except (OSError, OverflowError):
-        listener.bind(("", 0))
-    listener.listen(64)
-    listener.set_inheritable(True)
-    return listener
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    for port in (int(word) for word in wanted.split() if re.fullmatch(r"[0-9]{4,5}", word)):
+        with contextlib.suppress(OSError, OverflowError):
+            # Without the option that lets a port be bound at one address while somebody else has it at another.
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                if dual:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                listener.bind(("", port))
+                listener.listen(64)
+            except BaseException:
+                listener.close()
+                raise
+            listener.set_inheritable(True)
+            return listener
+    raise Unavailable("no free port was found on this node", hint="start the session again, perhaps on another partition")
 
 
-def _serve(folder: Path, secret: str, host: str, opener: Callable[[], tuple[Opened, Project | None]]) -> None:
+def _serve(
+    folder: Path, secret: str, host: str, listener: socket.socket, opener: Callable[[], tuple[Opened, Project | None]]
+) -> None:
     from gunicorn.app.base import BaseApplication
 
     if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?", host) or len(secret) < gate.SHORTEST_SECRET:
         raise InvalidInput("the session has no host name or no secret", hint="start it with the app's own script")
-    listener = _listen(os.environ.pop(PORT, ""))
     port = listener.getsockname()[1]
     modes: list[Opened] = []
 
@@ -168,7 +190,7 @@ def _serve(folder: Path, secret: str, host: str, opener: Callable[[], tuple[Open
             try:
                 opened, project = opener()
             except LossiError as error:
-                (folder / FAILURE).write_text(f"{error}\n", "utf-8")
+                _failed(folder, error)
                 raise SystemExit(3) from error  # gunicorn starts no further worker then
             modes.append(opened)
             hosts = [f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")]

@@ -1,4 +1,4 @@
-"""How the apps ask: ``python -m lossi.ood form`` prints a form, ``submit`` turns what a form sent (JSON on stdin) into a job.
+"""How the apps ask: ``python -m lossi.ood form APP`` prints a form, ``submit APP`` turns what it sent (JSON on stdin) into a job.
 
 A refusal is one line on stderr and exit code 1: the app shows it above its form.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
 from lossi.errors import InvalidInput, LossiError
 
@@ -15,16 +14,15 @@ from lossi.errors import InvalidInput, LossiError
 def main(arguments: list[str]) -> int:
     """Answer one question and return the exit code."""
     try:
-        if arguments == ["form"]:
-            from lossi.ood import forms
+        from lossi.ood import apps
 
-            answer: dict[str, Any] = forms.current()
-        elif arguments == ["submit"]:
-            from lossi.ood import sessions
-
-            answer = sessions.submit(_values(sys.stdin.buffer.read()))
-        else:
-            raise InvalidInput("usage: python -m lossi.ood form|submit")
+        match arguments:
+            case ["form", name]:
+                answer = apps.get(name).form()
+            case ["submit", name]:
+                answer = apps.get(name).submit(_values(sys.stdin.buffer.read()))
+            case _:
+                raise InvalidInput(f"usage: python -m lossi.ood form|submit {'|'.join(apps.APPS)}")
     except (LossiError, OSError) as error:
         sys.stderr.write(" ".join(str(error).split()) + "\n")
         return 1

@@ -1,47 +1,29 @@
-"""The form of the Jupyter app, from the catalogue and the site file: what exists, and nothing else.
+"""What the apps' forms have in common: the places of a site, the fields that ask for resources, and what is wrong.
 
-Open OnDemand keeps a form for hours and shows none at all when a template fails. So the form is written once, as a file that the
-template only prints; a fault in a catalogue becomes a sentence on it. What depends on what is said in Open OnDemand's own
+Open OnDemand keeps a form for hours and shows none at all when a template fails. So each form is written once, as a file that its
+template only prints (`apps`); a fault in a catalogue becomes a sentence on it. What depends on what is said in Open OnDemand's own
 directives (``data-option-for-…``, ``data-max-…``), which its page acts upon; whatever comes back is checked again in `sessions`.
 """
 
 from __future__ import annotations
 
 import html
-import json
 import platform
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lossi import clusters, environments
+from lossi import clusters
 from lossi.clusters import Cluster, OfferedPartition
-from lossi.environments import Environment
-from lossi.files import atomic
 from lossi.jobs.resources import parse_memory, parse_time
-from lossi.ood import usable
 
-FILE = "form.json"
 NO_GPU = "none"
-MOST_HOURS = 168
-"""Longest session that is offered where the site names no limit of a partition."""
-FIELDS = (
-    "environment",
-    "interface",
-    "folder",
-    "partition",
-    "gpu_type",
-    "gpus",
-    "cores",
-    "memory_gb",
-    "hours",
-    "account",
-    "portal_origin",
-)
-"""The fields besides ``cluster``, which Open OnDemand makes itself."""
+MOST_HOURS, MOST_CORES, MOST_MEMORY_GB, MOST_GPUS = 168, 256, 4096, 16
+"""What is offered at most where the site names no limit of a partition."""
 NOTHING = "Nothing can be started yet"
+PARTITION = "queue"
+"""Name of the field with the partition. Under ``partition``, a method of Ruby's lists, Open OnDemand keeps no value to launch again."""
 
 Option = list[Any]
 
@@ -68,6 +50,26 @@ class Place:
     def architecture(self) -> str:
         return (self.partition.architecture if self.partition else None) or platform.machine()
 
+    @property
+    def most_hours(self) -> int:
+        most = self.partition.max_time if self.partition else None
+        return MOST_HOURS if most is None else max(1, parse_time(most) // 3600)
+
+    @property
+    def most_memory_gb(self) -> int | None:
+        most = self.partition.max_memory if self.partition else None
+        return None if most is None else max(1, parse_memory(most) // 1024)
+
+    @property
+    def most_cores(self) -> int | None:
+        return self.partition.max_cpus if self.partition else None
+
+    @property
+    def most_gpus(self) -> int | None:
+        if self.partition is None or not self.partition.gpu_types:
+            return 0
+        return self.partition.max_gpus
+
     def accelerators(self) -> dict[str, str]:
         """Return type of GPU → variant of an environment that it needs; `NO_GPU` is always among them."""
         kinds = self.partition.gpu_types if self.partition else ()
@@ -80,160 +82,94 @@ def places(offered: Iterable[Cluster]) -> list[Place]:
     return sorted(found, key=lambda place: not (place.partition and place.partition.interactive))
 
 
-def current() -> dict[str, Any]:
-    """Return the form of this site as it is now."""
-    # Root writes it, for users of other groups; Open OnDemand leaves out the clusters that a user may not use.
-    found = clusters.load(for_all=True)
-    catalog = environments.load()
+def offered() -> tuple[list[Cluster], list[str]]:
+    """Return the clusters that everybody is shown, and what is wrong in their files."""
+    found = clusters.load()
     problems = [str(problem) for problem in found.problems if problem.level == "error"]
-    problems += [str(problem) for problem in catalog.problems]
-    # Whoever installs has a catalogue too; everybody's own is added by the page (form.js).
-    everybodys = [one for one in catalog.environments if one.source != "user"]
-    return jupyter([one for one in found.clusters if not one.hidden], everybodys, problems)
+    return [one for one in found.clusters if not one.hidden], problems
 
 
-def write(folder: Path) -> Path:
-    """Write the form into the folder of the app, where its template finds it, and return the file.
-
-    Raises
-    ------
-    Forbidden, Unavailable
-        When it cannot be written.
-    """
-    path = folder / FILE
-    atomic.write(path, json.dumps(current(), ensure_ascii=False).encode("utf-8"), mode=0o644)
-    path.chmod(0o644)  # whatever the umask of whoever installs
-    return path
-
-
-def jupyter(offered: Sequence[Cluster], catalog: Sequence[Environment], problems: Sequence[str]) -> dict[str, Any]:
-    """Return the form of the Jupyter app.
+def form(where: Sequence[Cluster], fields: Sequence[str], attributes: dict[str, Any], said: Sequence[str]) -> dict[str, Any]:
+    """Return a whole form as Open OnDemand reads it.
 
     Parameters
     ----------
-    offered
-        The clusters; without any there is a form all the same, which says so.
-    catalog
-        All environments; those that can be used nowhere are left out.
-    problems
-        What is wrong in catalogue or site file.
+    where
+        The clusters; without any there is a form all the same.
+    fields
+        In their order, but ``cluster``, which Open OnDemand makes itself.
+    attributes
+        Of each of them.
+    said
+        What is wrong and stands above the form (Open OnDemand 4.0 and later).
     """
-    where = places(offered)
-    software = _environments(catalog, where)
-    said = list(problems)
-    if not offered:
-        said.insert(0, f"{NOTHING}: no cluster is configured.")
-    if not software:
-        said.insert(0, f"{NOTHING}: no environment with JupyterLab is built here (lossi env list says why).")
-    form: dict[str, Any] = {"form": list(FIELDS), "attributes": _attributes(offered, where, software, said)}
-    if offered:
-        form = {"cluster": [cluster.name for cluster in offered], **form}
+    found: dict[str, Any] = {"form": list(fields), "attributes": {"cluster": {"label": "Cluster"}, **attributes}}
+    if where:
+        found = {"cluster": [cluster.name for cluster in where], **found}
     if said:
         lines = "".join(f"<li>{html.escape(one)}</li>" for one in said)
-        form["form_header"] = (
+        found["form_header"] = (
             f'<div class="alert alert-warning" role="alert">Please tell your site\'s support:<ul>{lines}</ul></div>'
         )
-    return form
+    return found
 
 
-def _attributes(
-    offered: Sequence[Cluster], where: Sequence[Place], software: list[Option], said: Sequence[str]
-) -> dict[str, Any]:
-    most_gpus = max((place.partition.max_gpus or 0 for place in where if place.partition), default=0)
-    accounts = [cluster.account for cluster in offered]
-    return {
-        "cluster": {"label": "Cluster"},
-        "environment": {
-            "widget": "select",
-            "label": "Environment",
-            "help": _plain(" ".join(["Software in which notebooks run.", *said])),
-            "required": True,
-            "options": software or [["none", ""]],
-        },
-        "interface": {
-            "widget": "select",
-            "label": "Interface",
-            "help": "Notebook shows one document at a time.",
-            "options": [["JupyterLab", "lab"], ["Notebook", "notebook"]],
-        },
-        "folder": {
-            "widget": "path_selector",
-            "label": "Folder",
-            "help": "Where Jupyter starts, and the top of what its file browser shows. Empty: your home folder.",
-            "show_hidden": False,
-            "show_files": False,
-        },
-        "partition": {"widget": "select", "label": "Partition", "options": [_partition(place, where) for place in where]},
-        "gpu_type": {"widget": "select", "label": "GPU", "options": list(_gpus(where))},
-        "gpus": _number("Number of GPUs", 0, 0, most_gpus or 16),
-        "cores": _number("Cores", 1, 1, _most(where, "max_cpus") or 256),
-        "memory_gb": _number("Memory (GB)", 4, 1, max((_memory(place) or 4096 for place in where), default=4096)),
-        "hours": _number("Hours", 2, 1, max((_hours(place) for place in where), default=MOST_HOURS)),
-        "account": {
-            "widget": "text_field",
-            "label": "Account",
-            "help": "The project that pays."
-            + ("" if accounts and all(one.required for one in accounts) else " Empty: the cluster's own choice."),
-            "value": next((one.default for one in accounts if one.default), "") or "",
-            "required": bool(accounts) and all(one.required and not one.default for one in accounts),
-        },
-        "portal_origin": {"widget": "hidden_field", "value": "", "cacheable": False},
-    }
-
-
-def _number(label: str, value: int, least: int, most: int) -> dict[str, Any]:
+def number(label: str, value: int, least: int, most: int) -> dict[str, Any]:
+    """Return a field for a whole number."""
     return {"widget": "number_field", "label": label, "value": value, "min": least, "max": most, "step": 1, "required": True}
 
 
-def _partition(place: Place, where: Sequence[Place]) -> Option:
-    """Return the option of a partition: only with its cluster, and with the limits that it sets to other fields."""
+def amounts(where: Sequence[Place], *, cores: int, memory_gb: int, hours: int) -> dict[str, Any]:
+    """Return the fields ``cores``, ``memory_gb`` and ``hours`` with these values."""
+    return {
+        "cores": number("Cores", cores, 1, most((place.most_cores for place in where), MOST_CORES)),
+        "memory_gb": number("Memory (GB)", memory_gb, 1, most((place.most_memory_gb for place in where), MOST_MEMORY_GB)),
+        "hours": number("Hours", hours, 1, most((place.most_hours for place in where), MOST_HOURS)),
+    }
+
+
+def most(limits: Iterable[int | None], otherwise: int) -> int:
+    """Return the highest of some limits; ``otherwise`` where there are none, or one place has none."""
+    return max((otherwise if limit is None else limit for limit in limits), default=otherwise)
+
+
+def partition(where: Sequence[Place], fields: Collection[str]) -> dict[str, Any]:
+    """Return the field `PARTITION`: each is shown with its cluster only, and sets the limits of others among ``fields``."""
+    return {"widget": "select", "label": "Partition", "options": [_partition(place, where, fields) for place in where]}
+
+
+def _partition(place: Place, where: Sequence[Place], fields: Collection[str]) -> Option:
     data: dict[str, Any] = {
         f"data-option-for-cluster-{token(name)}": False
         for name in dict.fromkeys(other.cluster.name for other in where)
         if name != place.cluster.name
     }
-    partition = place.partition
-    if partition is None:
-        return [f"{place.cluster.title or place.cluster.name}: its default", place.value, data]
-    data["data-max-hours"] = _hours(place)
-    for field, most in (("cores", partition.max_cpus), ("memory-gb", _memory(place)), ("gpus", partition.max_gpus)):
-        if most is not None:
-            data[f"data-max-{field}"] = most
-    label = f"{partition.name}: {partition.title}" if partition.title else partition.name
-    return [label, place.value, data]
+    # All limits, always: for one that is not said, the page keeps that of the partition before.
+    limits = {
+        "hours": place.most_hours,
+        "cores": place.most_cores or MOST_CORES,
+        "memory_gb": place.most_memory_gb or MOST_MEMORY_GB,
+        "gpus": place.most_gpus or MOST_GPUS,
+    }
+    data |= {f"data-max-{token(field)}": limit for field, limit in limits.items() if field in fields}
+    found = place.partition
+    if found is None:
+        return [label(f"{place.cluster.title or place.cluster.name}: its default"), place.value, data]
+    return [label(f"{found.name}: {found.title}" if found.title else found.name), place.value, data]
 
 
-def _gpus(where: Sequence[Place]) -> Iterator[Option]:
-    yield ["none", NO_GPU, {"data-hide-gpus": True, "data-set-gpus": 0, "data-min-gpus": 0}]
-    titles = {gpu.name: gpu.title for place in where if place.partition for gpu in place.partition.gpu_types}
-    for name, title in titles.items():
-        data: dict[str, Any] = {
-            f"data-option-for-partition-{token(place.value)}": False for place in where if name not in place.accelerators()
-        }
-        yield [title or name, name, {**data, "data-min-gpus": 1}]
-
-
-def _environments(catalog: Iterable[Environment], where: Sequence[Place]) -> list[Option]:
-    """Return the options of the environments that can be used somewhere, each hidden where it cannot."""
-    found: list[Option] = []
-    kinds = list(dict.fromkeys(name for place in where for name in place.accelerators()))
-    for environment in catalog:
-        good = {
-            (place.value, kind)
-            for place in where
-            for kind, accelerator in place.accelerators().items()
-            if usable.has_jupyter(environment, place.architecture, accelerator)
-        }
-        if not good:
-            continue
-        data = {
-            f"data-option-for-partition-{token(place.value)}": False
-            for place in where
-            if not any(value == place.value for value, _ in good)
-        }
-        data |= {f"data-option-for-gpu-type-{token(kind)}": False for kind in kinds if not any(name == kind for _, name in good)}
-        found.append([environment.title, environment.name, data])
-    return found
+def account(where: Sequence[Cluster]) -> dict[str, Any]:
+    """Return the field ``account``."""
+    accounts = [cluster.account for cluster in where]
+    return {
+        "widget": "text_field",
+        "label": "Account",
+        "help": "The project that pays."
+        + ("" if accounts and all(one.required for one in accounts) else " Empty: the cluster's own choice."),
+        # Clusters with defaults of their own: empty, so that each takes its own.
+        "value": accounts[0].default or "" if len({one.default for one in accounts}) == 1 else "",
+        "required": bool(accounts) and all(one.required and not one.default for one in accounts),
+    }
 
 
 def token(value: str) -> str:
@@ -241,20 +177,11 @@ def token(value: str) -> str:
     return re.sub(r"_(?=[a-z0-9])", "-", value.lower())
 
 
-def _plain(text: str) -> str:
+def label(text: str) -> str:
+    """Return the text of an option. Before 4.2, Open OnDemand's page looks one up by its text in quotes: one in it stops the page."""
+    return text.replace("'", "’").replace("\\", "/")
+
+
+def plain(text: str) -> str:
     """Return a help text, which Open OnDemand reads as Markdown, as it is meant."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)
-
-
-def _most(where: Iterable[Place], name: str) -> int:
-    return max((getattr(place.partition, name) or 0 for place in where if place.partition), default=0)
-
-
-def _memory(place: Place) -> int | None:
-    most = place.partition.max_memory if place.partition else None
-    return None if most is None else max(1, parse_memory(most) // 1024)
-
-
-def _hours(place: Place) -> int:
-    most = place.partition.max_time if place.partition else None
-    return MOST_HOURS if most is None else max(1, parse_time(most) // 3600)

@@ -8,6 +8,7 @@ from lossi.projects import index, snapshot, stores
 from lossi.projects.description import GitInfo, ProjectInfo, describe
 from lossi.projects.project import Project
 from lossi.projects.registry import by_name_or_path, find, forget, init, register, registered
+from lossi.projects.run_folders import runs_in
 
 __all__ = [
     "GitInfo",
@@ -21,6 +22,7 @@ __all__ = [
     "init",
     "register",
     "registered",
+    "runs_in",
     "snapshot",
     "stores",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +132,18 @@ def test_what_was_changed_since_the_installation_is_found(host: Path, places: Pl
     assert by_name["installation: permissions"].level == "error"
     assert by_name["installation: templates"].level == "warning"
     assert all(finding.remedy for finding in by_name.values() if finding.level != "ok")
+
+
+def test_the_forms_of_the_sessions_are_written_again(
+    host: Path, places: Places, write: Callable[[str, str], Path], install: Callable[..., Installed]
+) -> None:
+    write("ood-apps/mlflow-session/manifest.yml", "role: batch_connect\n")
+    install()
+    for app in ("lossi-jupyter", "lossi-mlflow-session"):
+        form = places.apps / app / "form.json"
+        form.unlink(missing_ok=True)
+        (finding,) = found(host, f"installation: form of {app}")
+        assert finding.level == "ok" and json.loads(form.read_text())["form"]
 
 
 def test_another_version_than_that_of_the_command_is_named(host: Path, install: Callable[..., Installed]) -> None:

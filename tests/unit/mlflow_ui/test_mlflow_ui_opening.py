@@ -1,4 +1,4 @@
-"""Which folder the form means, and when MLflow gets a copy or nothing."""
+"""When MLflow gets a copy of a store, or nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lossi.errors import InvalidInput, NotFound, NotSupported
+from lossi.errors import NotSupported
 from lossi.files import locks
 from lossi.mlflow_ui import opening
 from lossi.mlflow_ui.opening import Mode
@@ -30,29 +30,6 @@ def store(path: Path, revision: str) -> None:
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
         connection.execute("INSERT INTO alembic_version VALUES (?)", (revision,))
         connection.commit()
-
-
-def test_a_project_and_its_own_folder_mean_its_store(project: Project) -> None:
-    assert opening.place(str(project.root)) == project
-    assert opening.place(str(project.home)) == project
-
-
-def test_an_old_mlruns_is_found_in_the_folder_or_as_the_folder(home: Path, tmp_path: Path) -> None:
-    old = tmp_path / "work" / "mlruns"
-    (old / "0").mkdir(parents=True)
-    (old / "0" / "meta.yaml").touch()
-    assert opening.place(str(old)) == old == opening.place(str(tmp_path / "work"))
-
-
-@pytest.mark.parametrize("text", ["", " ", "\0", "nothing/here", "$(touch x)", "~nobody-of-this-name/x", "a" * 5000])
-def test_what_is_no_folder_is_refused(home: Path, text: str) -> None:
-    with pytest.raises((InvalidInput, NotFound)):
-        opening.place(text)
-
-
-def test_a_folder_without_runs_is_refused(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="neither runs of Lossi nor an old"):
-        opening.place(str(tmp_path))
 
 
 def test_a_store_of_another_revision_is_never_given_to_mlflow(project: Project, tmp_path: Path) -> None:
