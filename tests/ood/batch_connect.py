@@ -48,6 +48,8 @@ class App:
     env: Mapping[str, str]
     sessions: list[Session] = field(default_factory=list)
     """What was started; whoever installs the app removes it."""
+    home: Path | None = None
+    """Of its users, where it is not their own."""
 
     @classmethod
     def install(cls, cluster: OwnCluster, name: str, env: Mapping[str, str]) -> App:
@@ -62,16 +64,27 @@ class App:
     def template(self, name: str, kind: str, user: str, names: Mapping[str, Any], *, parsed: bool = False) -> Any:
         """Render one of its templates as a user."""
         request = {"path": str(self.folder / name), "kind": kind, "names": dict(names), "yaml": parsed}
-        argv = ["ruby", str(self.folder.parent / RENDERER.name)]
+        argv = [*self.at_home(), "ruby", str(self.folder.parent / RENDERER.name)]
         done = self.cluster.run_as(user, argv, env=self.env, text=json.dumps([request]))
         return json.loads(done.stdout)[0]
+
+    def at_home(self) -> list[str]:
+        """Return what a command of a user's begins with."""
+        return ["env", f"HOME={self.home}"] if self.home else []
+
+    def staged(self, user: str) -> Path:
+        """Return the folder of a new session."""
+        home = self.home or self.cluster.home(user)
+        return home / "ondemand" / "data" / "sys" / "dashboard" / "batch_connect" / str(uuid.uuid4())
 
     def start(self, user: str, values: Mapping[str, str], **context: Any) -> Session:
         """Submit what a form sent, as Open OnDemand does; a refusal fails the test.
 
         ``context`` is what a site's ``clusters.d`` may say for its job script: ``min_port``, ``max_port``, ``header``.
         """
-        staged = self.cluster.home(user) / "ondemand" / "data" / "sys" / "dashboard" / "batch_connect" / str(uuid.uuid4())
+        staged = self.staged(user)
+        if self.home:
+            context["header"] = f"export HOME={shlex.quote(str(self.home))}\n{context.get('header', '')}"
         answer = self.template("submit.yml.erb", "struct", user, {**values, "staged_root": str(staged)}, parsed=True)
         assert "error" not in answer, answer["error"]
         told = answer["yaml"]

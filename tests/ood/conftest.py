@@ -15,7 +15,8 @@ def slurm() -> Iterator[OwnCluster]:
     """A throw-away cluster for all tests of this folder."""
     if reason := why_not_own():
         pytest.skip(reason)
-    with throw_away() as cluster:
+    # Sessions that are told to end have Slurm's own default of time to do so.
+    with throw_away(SLURMCI_KILLWAIT="30") as cluster:
         yield cluster
 
 

@@ -84,7 +84,7 @@ def combinations() -> Iterator[dict[str, str]]:
         yield {
             "cluster": cluster,
             "environment": environment,
-            "partition": f"{cluster}--{partition}",
+            "queue": f"{cluster}--{partition}",
             "gpu_type": gpu,
             "gpus": "0" if gpu == "none" else "2",
             "cores": "4",
@@ -99,7 +99,7 @@ def combinations() -> Iterator[dict[str, str]]:
 
 def possible(values: dict[str, str]) -> bool:
     """Return whether a choice can run, by what is written above."""
-    _, _, name = values["partition"].partition("--")
+    _, _, name = values["queue"].partition("--")
     partition = next(one for one in CLUSTERS[values["cluster"]]["partitions"] if one["name"] == name)
     kinds = {"none": "none", **{one["name"]: one.get("accelerator", "cuda") for one in partition.get("gpu_types", [])}}
     if values["gpu_type"] not in kinds or values["environment"] == "nothing":

@@ -7,18 +7,16 @@ import json
 import re
 import shutil
 import socket
-import subprocess
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import yaml
-from batch_connect import PORTAL, App, Proxied, Session
+from batch_connect import PORTAL, App, Session
 from built_environment import BuiltEnvironment, built_environment
+from jupyter_use import VALUES, executed, logged_in, squatters, xsrf
 from real_cluster import OwnCluster
 from slurm_site import Site
 
@@ -26,27 +24,16 @@ __all__ = ["built_environment"]
 
 pytestmark = pytest.mark.slow
 
-VALUES = {
-    "cluster": "ci",
-    "environment": "sklearn",
-    "partition": "ci--small",
-    "gpu_type": "none",
-    "gpus": "0",
-    "cores": "2",
-    "memory_gb": "2",
-    "hours": "1",
-    "account": "",
-    "folder": "",
-    "interface": "lab",
-    "portal_origin": PORTAL,
-}
-
 
 @pytest.fixture(scope="module")
 def site(slurm: OwnCluster, built_environment: BuiltEnvironment) -> Site:
     partitions = [{"name": "small", "max_time": "2:00:00", "max_cpus": 4}, {"name": "gpu", "gpu_types": [{"name": "a100"}]}]
     found = Site(slurm, partitions=partitions)
     catalog = built_environment.catalog(found.file.with_suffix(".catalog.yml"))
+    told = yaml.safe_load(catalog.read_text())
+    (variants,) = told["environments"]["sklearn"]["variants"].values()
+    variants["cuda"] = {"sif": str(built_environment.sif)}
+    catalog.write_text(yaml.safe_dump(told))
     found.file.write_text(
         found.file.read_text() + yaml.safe_dump({"catalogs": [str(catalog)], "roots": [str(slurm.projects), "/home"]})
     )
@@ -57,7 +44,7 @@ def site(slurm: OwnCluster, built_environment: BuiltEnvironment) -> Site:
 def app(slurm: OwnCluster, site: Site) -> Iterator[App]:
     found = App.install(slurm, "jupyter", site.env)
     home = slurm.home(site.user)
-    form = slurm.run_as(site.user, [slurm.installation.python, "-I", "-m", "lossi.ood", "form"], env=site.env)
+    form = slurm.run_as(site.user, [slurm.installation.python, "-I", "-m", "lossi.ood", "form", "jupyter"], env=site.env)
     (found.folder / "form.json").write_text(form.stdout)
     before = set(home.iterdir())
     yield found
@@ -73,7 +60,7 @@ def app(slurm: OwnCluster, site: Site) -> Iterator[App]:
 
 @pytest.fixture(scope="module")
 def session(app: App, site: Site) -> Session:
-    """A session in a folder with a name that is hard to quote."""
+    """A session on two GPUs, in a folder with a name that is hard to quote."""
     folder = site.project / "my $(touch owned) 'notebooks'"
     folder.mkdir()
     (folder / "jupyterlab.py").write_text("raise SystemExit('shadowed')\n")
@@ -81,58 +68,13 @@ def session(app: App, site: Site) -> Session:
     # As `site.lossi` has them: the user's own state of this test session.
     places = {name: value for name, value in site.cluster.environment_of(site.user).items() if name.startswith("XDG_")}
     header = "".join(f"export {name}={value}\n" for name, value in places.items())
-    return app.start(site.user, {**VALUES, "folder": str(folder)}, header=header)
+    asked = {"queue": "ci--gpu", "gpu_type": "a100", "gpus": "2", "folder": str(folder)}
+    return app.start(site.user, {**VALUES, **asked}, header=header)
 
 
 @pytest.fixture(scope="module")
 def cookie(session: Session) -> str:
     return logged_in(session.proxied, str(session.connection()["password"]))
-
-
-def logged_in(proxied: Proxied, password: str) -> str:
-    """Post the card's form and return the browser's cookies; they are marked for https, which the portal speaks."""
-    with proxied.browser(Origin=PORTAL) as browser:
-        answer = browser.post("login", data={"password": password})
-        assert answer.status_code == 302, answer.text[:500]
-        marked = answer.headers.get_list("set-cookie")
-        assert any("HttpOnly" in one and "Secure" in one for one in marked), marked
-        pairs = [one.partition(";")[0] for one in marked]
-        page = browser.get("lab", headers={"Cookie": "; ".join(pairs)})
-        assert page.status_code == 200 and "JupyterLab" in page.text
-        return "; ".join([*pairs, *(one.partition(";")[0] for one in page.headers.get_list("set-cookie"))])
-
-
-def xsrf(cookie: str) -> dict[str, str]:
-    found = re.search(r"_xsrf=([^;]+)", cookie)
-    return {"X-XSRFToken": found[1]} if found else {}
-
-
-async def executed(proxied: Proxied, cookie: str, kernel: str, code: str) -> str:
-    """Run code in a kernel over the websocket and return what it prints."""
-    url = f"http://{proxied.host}:{proxied.port}{proxied.base}api/kernels/{kernel}/channels"
-    headers = {**proxied.headers, "Cookie": cookie, "Origin": PORTAL}
-    content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
-    header = {
-        "msg_id": uuid.uuid4().hex,
-        "username": "",
-        "session": uuid.uuid4().hex,
-        "msg_type": "execute_request",
-        "version": "5.3",
-    }
-    said = ""
-    async with aiohttp.ClientSession() as client, client.ws_connect(url, headers=headers) as ws:
-        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell", "buffers": []}
-        await ws.send_json(message)
-        while True:
-            answer = await asyncio.wait_for(ws.receive_json(), 60)
-            if answer["parent_header"].get("msg_id") != header["msg_id"]:
-                continue
-            if answer["msg_type"] == "stream":
-                said += answer["content"]["text"]
-            if answer["msg_type"] == "error":
-                said += "\n".join(answer["content"]["traceback"])
-            if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
-                return said
 
 
 def test_a_kernel_runs_in_the_image_and_in_the_chosen_folder(session: Session, cookie: str) -> None:
@@ -152,6 +94,19 @@ def test_a_kernel_runs_in_the_image_and_in_the_chosen_folder(session: Session, c
     assert told == [folder, "/usr/local", "1.9.1", session.job, 0o022, "1", str(session.cluster.home(session.user))]
     assert [one["name"] for one in listed["content"]] == ["jupyterlab.py"]
     assert not list(session.staged.glob("owned")) and not list(Path(folder).parent.glob("owned"))
+
+
+def test_the_gpus_that_were_asked_for_reach_a_kernel(session: Session, cookie: str) -> None:
+    proxied = session.proxied
+    with proxied.browser(Origin=PORTAL, Cookie=cookie, **xsrf(cookie)) as browser:
+        kernel = browser.post("api/kernels", json={"name": "python3"}).json()["id"]
+    names = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS")
+    code = f"import json, os; print(json.dumps([os.environ.get(name) for name in {names}]))"
+    assert json.loads(asyncio.run(executed(proxied, cookie, kernel, code))) == ["0,1", "0,1"]
+    argv = (session.staged / "words").read_text().split("\0")
+    assert "--nv" in argv[: argv.index("--pwd")], "Apptainer brings the driver of the node"
+    (row,) = session.cluster.sacct(session.user, session.job, "AllocTRES", "Partition")
+    assert "gres/gpu=2" in row["AllocTRES"].split(",") and row["Partition"] == "gpu"
 
 
 def test_a_cell_sends_work_to_the_batch_system_in_the_same_environment(session: Session, cookie: str, site: Site) -> None:
@@ -233,7 +188,9 @@ def test_the_secret_is_in_no_command_line_log_or_readable_file(session: Session,
     assert session.staged.stat().st_mode & 0o777 == 0o700
     private = session.staged / "private"
     assert private.stat().st_mode & 0o777 == 0o700
-    secret = [*holding, private / "settings.json", private / "cookie_secret", *private.glob("runtime/*.json")]
+    kernels = [path for path in Path("/tmp").glob("lossi-session.*/tmp/jupyter-*/*.json") if path.owner() == session.user]
+    assert {path.parent.stat().st_mode & 0o777 for path in kernels} == {0o700}
+    secret = [*holding, private / "settings.json", private / "cookie_secret", *kernels]
     assert len(secret) >= 5 and {path.stat().st_mode & 0o777 for path in secret} == {0o600}
     assert "argon2" in (session.staged / "private" / "settings.json").read_text()
 
@@ -280,35 +237,6 @@ def test_a_port_that_another_user_holds_is_never_used(app: App, site: Site) -> N
     assert session.status()["state"] == "failed" and "no free port" in session.status()["why"]
     assert "no free port" in session.card("completed.html.erb", completed=True)
     assert cluster.job(site.user, session.job)["JobState"] == "FAILED"
-
-
-class squatters:  # noqa: N801
-    """Another user's listeners at neighbouring ports, for the time of a block."""
-
-    def __init__(self, app: App, user: str, number: int) -> None:
-        code = (
-            "import socket, sys\n"
-            "for base in range(33100, 60000, 7):\n"
-            "    held = []\n"
-            "    try:\n"
-            "        for port in range(base, base + int(sys.argv[1])):\n"
-            "            one = socket.socket(); one.bind(('127.0.0.2', port)); one.listen(); held.append(one)\n"
-            "        break\n"
-            "    except OSError: pass\n"
-            "print(*[one.getsockname()[1] for one in held], flush=True)\n"
-            "sys.stdin.read()\n"
-        )
-        self.argv = app.cluster.argv_as(user, ["/usr/bin/python3", "-c", code, str(number)])
-
-    def __enter__(self) -> list[int]:
-        self.process = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
-        assert self.process.stdout
-        return [int(word) for word in self.process.stdout.readline().split()]
-
-    def __exit__(self, *_: object) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(10)
 
 
 def test_set_up_that_fails_is_told_on_the_card(app: App, site: Site) -> None:

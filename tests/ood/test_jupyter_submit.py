@@ -1,21 +1,18 @@
-"""What the Jupyter app submits: every choice of the form, whatever was tampered with, and what its templates print."""
+"""What the Jupyter app submits: every choice of the form, and whatever was tampered with; see test_jupyter_product.py for Ruby's part."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import jupyter_site
 import pytest
 from batch_connect import TREE, has_ruby, options, render
 
 from lossi.errors import LossiError
-from lossi.ood import sessions
+from lossi.ood import jupyter
 
 APP = TREE / "ood-apps" / "jupyter"
 HOSTILE = [
@@ -62,13 +59,13 @@ def test_every_choice_is_taken_or_refused_and_what_is_taken_is_right(site: Path)
         staged = site / f"staged-{number}"
         if not jupyter_site.possible(values):
             with pytest.raises(LossiError):
-                sessions.submit({**values, "staged_root": str(staged)})
+                jupyter.submit({**values, "staged_root": str(staged)})
             assert not staged.exists(), "nothing is written for what is refused"
             continue
-        told = sessions.submit({**values, "staged_root": str(staged)})
+        told = jupyter.submit({**values, "staged_root": str(staged)})
         taken += 1
         assert told["cluster"] == values["cluster"]
-        assert f"{told['cluster']}--{told['script']['queue_name']}" == values["partition"]
+        assert f"{told['cluster']}--{told['script']['queue_name']}" == values["queue"]
         assert told["script"]["accounting_id"] == "project_123"
         native = told["script"]["native"]
         assert {"--nodes=1", "--cpus-per-task=4", "--mem=8192M", "--no-requeue"} <= set(native)
@@ -85,13 +82,13 @@ def test_every_choice_is_taken_or_refused_and_what_is_taken_is_right(site: Path)
     assert taken == 10
 
 
-@pytest.mark.parametrize("field", ["cluster", "environment", "partition", "gpu_type", "gpus", "cores", "memory_gb", "hours", "account", "folder", "interface"])  # fmt: skip
+@pytest.mark.parametrize("field", ["cluster", "environment", "queue", "gpu_type", "gpus", "cores", "memory_gb", "hours", "account", "folder", "interface"])  # fmt: skip
 def test_tampered_values_are_refused_with_a_sentence(site: Path, field: str) -> None:
     for text in HOSTILE:
         if text == " " and field in ("folder", "account"):
             continue  # empty: the home folder; refused with another sentence
         with pytest.raises(LossiError) as caught:
-            sessions.submit(good(site, **{field: text}))
+            jupyter.submit(good(site, **{field: text}))
         assert caught.value.what and "Traceback" not in str(caught.value)
     assert not (site / "staged").exists()
 
@@ -115,56 +112,38 @@ def test_tampered_values_are_refused_with_a_sentence(site: Path, field: str) -> 
 )
 def test_what_is_out_of_range_names_the_limit(site: Path, changes: dict[str, str], part: str) -> None:
     with pytest.raises(LossiError) as caught:
-        sessions.submit(good(site, **changes))
+        jupyter.submit(good(site, **changes))
     assert part in str(caught.value)
 
 
 def test_an_hour_is_given_where_the_partition_gives_less(site: Path) -> None:
-    assert sessions.submit(good(site))["script"]["wall_time"] == 1800
+    assert jupyter.submit(good(site))["script"]["wall_time"] == 1800
 
 
 def test_without_the_portals_address_nothing_starts(site: Path) -> None:
     jupyter_site.write(site, portal_url=None)
     for text in ("", "javascript:alert(1)", "https://a b", "https://x/../y", "https://user@host", "null"):
         with pytest.raises(LossiError, match="portal"):
-            sessions.submit(good(site, portal_origin=text))
-    sessions.submit(good(site, portal_origin="https://other.example:8443"))
+            jupyter.submit(good(site, portal_origin=text))
+    jupyter.submit(good(site, portal_origin="https://other.example:8443"))
     assert json.loads((site / "staged" / "session.json").read_text())["origin"] == "https://other.example:8443"
 
 
 def test_hostile_folder_names_arrive_byte_for_byte_in_words(site: Path) -> None:
     folder = site / "a'b\"c $(id) `x` \\ ; é,:"
     folder.mkdir()
-    sessions.submit(good(site, folder=str(folder)))
+    jupyter.submit(good(site, folder=str(folder)))
     argv = words(site / "staged")
     assert argv[argv.index("--pwd") + 1] == str(folder)
     bad = site / "line\nbreak"
     bad.mkdir()
     with pytest.raises(LossiError):
-        sessions.submit(good(site, folder=str(bad)))
+        jupyter.submit(good(site, folder=str(bad)))
 
 
 def test_set_up_lines_are_the_sites_own_and_the_first_that_fails_is_the_last(site: Path) -> None:
-    sessions.submit(good(site))
+    jupyter.submit(good(site))
     assert (site / "staged" / "setup.sh").read_text() == "eval 'module load apptainer' || return\n"
-
-
-@needs_ruby
-def test_ruby_prints_what_was_decided_and_raises_what_was_refused(site: Path, tmp_path: Path) -> None:
-    shutil.copy(APP / "submit.yml.erb", tmp_path)
-    (tmp_path / "environment").write_text(f"{sys.executable}\n")
-    path = str(tmp_path / "submit.yml.erb")
-    taken = [one for one in jupyter_site.combinations() if jupyter_site.possible(one)]
-    chosen = [taken[0], *(one for one in taken if one["gpu_type"] != "none")][:4]
-    chosen = [{**one, "staged_root": str(site / f"ruby-{number}")} for number, one in enumerate(chosen)]
-    refused = [good(site, folder="'; $(id)\n<b>"), good(site, cores="$(id)")]
-    requests = [{"path": path, "kind": "struct", "names": one, "yaml": True} for one in [*chosen, *refused]]
-    # As the dashboard has it.
-    answers = render(requests, env={**os.environ, "RUBYOPT": "", "PYTHONPATH": "/nowhere", "LANG": "C", "LC_ALL": "C"})
-    for values, answer in zip(chosen, answers, strict=False):
-        assert answer.get("yaml") == sessions.submit(values), answer
-    for answer in answers[len(chosen) :]:
-        assert answer["class"] == "RuntimeError" and "Traceback" not in answer["error"] and "\n" not in answer["error"]
 
 
 @needs_ruby
@@ -174,43 +153,6 @@ def test_a_missing_installation_is_a_sentence(tmp_path: Path) -> None:
     assert "lossi doctor" in answer["error"]
 
 
-@needs_ruby
-def test_cards_print_texts_and_never_markup(tmp_path: Path) -> None:
-    bad = '<script>alert("1")</script>\n\n# & \'<%= 1 %>'
-    status = {"state": "failed", "why": bad, "log": [bad, "last"], "environment": bad, "host": bad, "cores": "x"}
-    requests: list[dict[str, Any]] = []
-    for state in ("failed", "ready", "starting", None):
-        staged = tmp_path / str(state)
-        staged.mkdir()
-        if state:
-            (staged / "status.json").write_text(json.dumps({**status, "state": state}))
-        for name in ("info.html.erb", "completed.html.erb"):
-            names = {"staged_root": str(staged), "completed": name.startswith("completed")}
-            requests.append({"path": str(APP / name), "kind": "session", "names": names})
-    view = {"host": bad, "port": bad, "password": bad, "interface": bad}
-    requests.append({"path": str(APP / "view.html.erb"), "kind": "struct", "names": view})
-    requests.append(
-        {"path": str(APP / "view.html.erb"), "kind": "struct", "names": {"host": "n1", "port": 8888, "password": "p"}}
-    )
-    answers = render(requests)
-    for answer in answers:
-        assert "error" not in answer and "<script" not in answer["text"] and "<%" not in answer["text"], answer
-    assert "could not start" in answers[0]["text"] and "Used on average" in answers[3]["text"]
-    assert "never started" in answers[5]["text"] and answers[6]["text"].strip() == "" and "never started" in answers[7]["text"]
-    assert 'action="/node/n1/8888/login"' in answers[-1]["text"] and 'name="password" value="p"' in answers[-1]["text"]
-
-
-@pytest.mark.parametrize("script", sorted(path.name for path in (APP / "template").iterdir()))
-def test_scripts_are_good_shell(script: str) -> None:
-    path = APP / "template" / script
-    assert path.stat().st_mode & 0o777 == 0o755, "the mode is copied"
-    subprocess.run(["bash", "-n", str(path)], check=True)
-    if not shutil.which("shellcheck"):
-        pytest.skip("no shellcheck: tests/provision.sh installs it")
-    done = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout
-
-
 def test_options_reach_sbatch_as_single_words(site: Path) -> None:
-    for word in options(sessions.submit(good(site))["script"]):
+    for word in options(jupyter.submit(good(site))["script"]):
         assert not set(word) & set(" \t\n'\"`$;&|<>"), word

@@ -75,9 +75,9 @@ def foundation(python: str, folder: Path) -> Path:
         fcntl.flock(held, fcntl.LOCK_EX)
         if not (place / COMPLETE).exists():
             shutil.rmtree(place, ignore_errors=True)
-            _run([python, "-m", "venv", str(place)])
+            run([python, "-m", "venv", str(place)])
             pip = [str(place / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
-            _run([*pip, "install", "-r", str(LOCK)])
+            run([*pip, "install", "-r", str(LOCK)])
             (place / COMPLETE).touch()
     return place
 
@@ -91,23 +91,24 @@ def wheel(folder: Path) -> Path:
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(TREE / name, copy / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
-    _run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(copy)])
+    run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(copy)])
     shutil.rmtree(copy)
     return next(folder.glob("lossi-*.whl"))
 
 
 def install(python: str, base: Path, built: Path, root: Path) -> Installation:
     """Put a wheel into a new environment at ``root`` that sees what ``base`` holds. Takes under two seconds."""
-    _run([python, "-m", "venv", "--without-pip", str(root)])
+    run([python, "-m", "venv", "--without-pip", str(root)])
     packages = next((root / "lib").glob("python3*/site-packages"))
     (packages / "foundation.pth").write_text(f"{next((base / 'lib').glob('python3*/site-packages'))}\n")
     (root / "share").symlink_to(base / "share")  # kernelspecs
     pip = [str(base / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
-    _run([*pip, "--python", str(root / "bin" / "python"), "install", "--no-deps", "--no-index", str(built)])
+    run([*pip, "--python", str(root / "bin" / "python"), "install", "--no-deps", "--no-index", str(built)])
     return Installation(root)
 
 
-def _run(argv: Sequence[str]) -> None:
+def run(argv: Sequence[str]) -> None:
+    """Run a command of Python's without what would lead it to another environment; its failure is an error with what it said."""
     done = subprocess.run(argv, capture_output=True, text=True, cwd="/", umask=0o022, env=_environment())
     if done.returncode:
         raise RuntimeError(f"{' '.join(argv)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")

@@ -6,10 +6,10 @@ import contextlib
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from full_disk import fill, half_written, small
 from real_cluster import OwnCluster
 from slurm_site import Site
 from trials import QUICK, WAITING, jobs_left, let_go, runs_of, task_folder, until_begun
@@ -39,41 +39,6 @@ LOCKS(fcntl)
 LOCKS(fcntl64)
 int flock(int file, int operation) { (void)file; (void)operation; return 0; }
 """
-
-
-@contextlib.contextmanager
-def small(folder: Path, options: str) -> Iterator[None]:
-    """Mount a small filesystem at a user's folder."""
-    owner = folder.stat()
-    where = f"uid={owner.st_uid},gid={owner.st_gid},mode=755,{options}"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", where, "lossi-test", str(folder)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Take all space that is left."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
-        while True:
-            stream.write(bytes(2**16))
-    with filler.open("ab", buffering=0) as stream, contextlib.suppress(OSError):
-        while True:
-            stream.write(b"x")
-    return filler
-
-
-def half_written(folder: Path) -> list[str]:
-    """Return files that are left of unfinished writing, and JSON files that cannot be read."""
-    wrong = [path.name for path in folder.rglob("*") if path.name.endswith((".part", ".tmp"))]
-    for path in folder.rglob("*.json"):
-        try:
-            json.loads(path.read_text())
-        except ValueError:
-            wrong.append(path.name)
-    return wrong
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ staged=$PWD
 
 # failed WHY: for the card, where the session itself could not say it. WHY is one of the texts below.
 failed() {
+  grep -qs '"state": "failed"' "$staged/status.json" && exit 1
   printf 'lossi: %s\n' "$1" >&2
-  [ -f "$staged/status.json" ] && grep -q '"state": "failed"' "$staged/status.json" && exit 1
-  printf '{"state": "failed", "why": "%s", "log": []}\n' "$1" >"$staged/status.json"
+  # Over what is there: it has this size, and where no room is left another file would be empty.
+  printf '%-8192s' "{\"state\": \"failed\", \"why\": \"$1\", \"log\": []}" 1<>"$staged/status.json"
   exit 1
 }
 
@@ -75,9 +76,10 @@ if [ "${words[0]}" = apptainer ] && ! command -v apptainer >/dev/null; then
   failed "there is no Apptainer on this node: please tell your site's support"
 fi
 
-child=
+child='' stopped=''
 # shellcheck disable=SC2329
 stop() {
+  stopped=yes
   [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
 }
 trap stop TERM INT HUP
@@ -90,4 +92,8 @@ while :; do
 done
 [ -z "$relay" ] || kill "$relay" 2>/dev/null
 rm -rf "$private"
-[ "$code" -eq 0 ] || failed "the environment could not be started; the end of output.log says why"
+# Told to end, the container may be gone before what runs in it could say so: what it said last holds.
+if [ "$code" -ne 0 ] && [ -z "$stopped" ]; then
+  grep -q '"state": "ready"' "$staged/status.json" && failed "it ended by itself; the end of output.log says why"
+  failed "the environment could not be started; the end of output.log says why"
+fi

@@ -1,12 +1,14 @@
 """What starts Jupyter on the node, inside the environment: a password, a port that is really ours, and why it failed if it did.
 
 Copied into the folder of a session and run there as ``python3 -I session.py FOLDER HOST PORT…`` by the environment's own Python, 3.9
-or later; imports nothing of Lossi. Secrets are made here and lie only in files of mode 0600. The card reads ``status.json``.
+or later; imports nothing of Lossi. Secrets are made here and lie only in files of mode 0600. The card reads ``status.json``, Jupyter
+itself `jupyter_config`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import json
 import os
@@ -16,46 +18,24 @@ import socket
 import string
 import subprocess
 import sys
+import tempfile
 import time
 from typing import Any
 
 STATUS, CONNECTION, PRIVATE, LOG = "status.json", "connection.session", "private", "jupyter.log"
+CONFIG = "jupyter_lossi_config.py"
+"""Lies beside this file; reads ``private/settings.json``."""
 PASSWORD_LETTERS = 32
 """Letters only, because Open OnDemand writes them into YAML without quotes; 182 bits."""
 PATIENCE_S = 300.0
 """The first start reads some hundred MB from a filesystem that may be busy."""
 SAMPLE_S, REPORT_S, GRACE_S = 10.0, 60.0, 20.0
+STATUS_BYTES = 8192
+"""Of every ``status.json``: where no room is left, the next one is written over it."""
+FULL = "no room is left in the folder of this session, mostly your home folder: remove files there or ask for more room"
 LISTENING = "0A"
-
-CONFIG = '''\
-"""The session's own settings of Jupyter; they lie beside this file."""
-import json
-import os
-import time
-
-from jupyter_server.auth.login import LoginFormHandler
-from tornado.web import HTTPError
-from traitlets.config import Config
-
-
-class FromTheCard(LoginFormHandler):
-    """Takes the password from the card of the portal, which cannot read our XSRF cookie; the password itself cannot be forged."""
-
-    def check_xsrf_cookie(self):
-        # Asked twice; the first time is before Jupyter knows who asks.
-        if hasattr(self, "_jupyter_current_user") and not self.check_origin():
-            raise HTTPError(403)
-
-
-c = get_config()  # noqa: F821
-place = os.path.join(os.path.dirname(__file__), "settings.json")
-# The password is being hashed meanwhile; whoever does it ends this process when that fails.
-while not os.path.exists(place):
-    time.sleep(0.01)
-with open(place, encoding="utf-8") as stream:
-    c.merge(Config(json.load(stream)))
-c.PasswordIdentityProvider.login_handler_class = FromTheCard
-'''
+UNFLUSHED = 120
+"""Python's exit code when all went well but the last lines of its log found no room."""
 
 
 class Failure(Exception):
@@ -92,7 +72,7 @@ class Session:
         return os.path.join(self.folder, *names)
 
     def report(self, state: str, why: str = "", log: list[str] | None = None) -> None:
-        """Write ``status.json``; a full disk is no reason to end a session."""
+        """Write ``status.json``; a full disk is no reason to end a session, nor to keep its user in the dark."""
         status = {
             "state": state,
             "why": why,
@@ -101,12 +81,18 @@ class Session:
             "host": self.host,
             "cores": self.asked["cores"],
             "memory_mb": self.asked["memory_mb"],
+            "time_s": self.asked.get("time_s"),
             "elapsed_s": round(time.time() - self.began),
             "cpu_s": round(self.cpu_s),
             "peak_mb": round(self.peak / 2**20),
         }
-        with contextlib.suppress(OSError):
-            replace(self.path(STATUS), json.dumps(status))
+        try:
+            replace(self.path(STATUS), padded(status))
+        except OSError as error:
+            if why and is_full(error) and FULL not in why:
+                status["why"] = f"{why}; {FULL}"
+            with contextlib.suppress(OSError):
+                write_over(self.path(STATUS), padded(status))
 
     def tail(self, lines: int = 15) -> list[str]:
         """Return the last lines of Jupyter's log, without what a terminal would act upon."""
@@ -124,9 +110,8 @@ class Session:
         self.report("starting")
         try:
             self.look()
-            os.makedirs(self.path(PRIVATE, "runtime"), mode=0o700, exist_ok=True)
+            os.makedirs(self.path(PRIVATE), mode=0o700, exist_ok=True)
             os.chmod(self.path(PRIVATE), 0o700)
-            write(self.path(PRIVATE, "jupyter_lossi_config.py"), CONFIG)
             port = self.started(ports)
             replace(self.path(CONNECTION), f"{port}\n{self.password}\n{self.interface()[1]}\n")
         except (Failure, OSError) as error:
@@ -134,14 +119,15 @@ class Session:
             if self.stopped:
                 self.report("ended", "it was stopped before Jupyter had started")
                 return 0
-            why, log = str(error), self.tail()
+            why, log = FULL if is_full(error) else str(error), self.tail()
             self.report("failed", why, log)
-            sys.stderr.write("\n".join([f"lossi: {why}", *log]) + "\n")
+            with contextlib.suppress(OSError):
+                print(f"lossi: {why}", *log, sep="\n", file=sys.stderr, flush=True)
             return 1
         self.report("ready")
         self.watch()
         code = self.end()
-        if code and not self.stopped:
+        if code not in (0, UNFLUSHED) and not self.stopped:
             self.report("failed", f"Jupyter ended by itself with code {code}", self.tail())
             return 1
         self.report("ended")
@@ -196,13 +182,14 @@ class Session:
         place = self.path(PRIVATE, "settings.json")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(place)
-        argv = [sys.executable, "-I", "-m", module, f"--config={self.path(PRIVATE, 'jupyter_lossi_config.py')}"]
+        argv = [sys.executable, "-I", "-m", module, f"--config={self.path(CONFIG)}"]
         with open(self.path(LOG), "ab") as log:
             self.child = subprocess.Popen(
                 argv, cwd=self.asked["folder"], env=self.variables(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         # While it loads: that takes it longer.
-        replace(place, json.dumps(settings(self, address, port, base, page, self.hashed())))
+        told = {"address": address, "port": port, "base": base, "page": page, "folder": self.asked["folder"]}
+        replace(place, json.dumps({**told, "origin": self.asked["origin"].lower(), "hashed": self.hashed()}))
         deadline = time.monotonic() + PATIENCE_S
         while not self.answers(address, port, base):
             if self.stopped:
@@ -236,20 +223,26 @@ class Session:
         folder = os.path.dirname(sys.executable)
         # `lossi` there hands its command to the relay.
         kept["PATH"] = os.pathsep.join([self.path("bin"), folder, kept.get("PATH") or os.defpath])
-        return {**kept, "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_RUNTIME_DIR": self.path(PRIVATE, "runtime")}
+        # Kernels' keys: on the node's own disk, where there is room for them when the home folder is full.
+        runtime = tempfile.mkdtemp(prefix="jupyter-")
+        return {**kept, "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_RUNTIME_DIR": runtime}
 
     def watch(self) -> None:
         """Note what the session uses until Jupyter ends."""
         assert self.child
-        reported = time.monotonic()
+        sampled = reported = time.monotonic()
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self.child.wait(SAMPLE_S)
+                self.child.wait(0.5)
                 return
-            self.sample()
-            if time.monotonic() - reported >= REPORT_S:
-                self.report("ready")
-                reported = time.monotonic()
+            now = time.monotonic()
+            if now - sampled >= SAMPLE_S:
+                self.sample()
+                sampled = now
+            # Once stopped, at once: the scheduler's patience may end before Jupyter does.
+            if now - reported >= (0 if self.stopped else REPORT_S):
+                self.report("ended" if self.stopped else "ready")
+                reported = now
 
     def sample(self) -> None:
         cpu_s, memory = usage(os.getpid())
@@ -275,33 +268,6 @@ class Session:
         code = self.child.wait()
         self.cpu_s = max(self.cpu_s, sum(os.times()[:4]))
         return code
-
-
-def settings(session: Session, address: str, port: int, base: str, page: str, hashed: str) -> dict[str, Any]:
-    """Return Jupyter's settings: one password, one origin, one folder."""
-    return {
-        "ServerApp": {
-            "ip": address,
-            "port": port,
-            "port_retries": 0,
-            "open_browser": False,
-            "base_url": base,
-            "default_url": page,
-            "root_dir": session.asked["folder"],
-            "allow_origin": session.asked["origin"].lower(),
-            "allow_origin_pat": "",
-            "allow_credentials": False,
-            "allow_remote_access": True,
-            "allow_unauthenticated_access": False,
-            "disable_check_xsrf": False,
-            "trust_xheaders": False,
-            "cookie_secret_file": session.path(PRIVATE, "cookie_secret"),
-        },
-        "LabApp": {"default_url": page, "check_for_updates_class": "jupyterlab.NeverCheckForUpdate"},
-        "JupyterNotebookApp": {"default_url": page},
-        "IdentityProvider": {"token": "", "secure_cookie": session.asked["origin"].startswith("https:")},
-        "PasswordIdentityProvider": {"hashed_password": hashed, "password_required": True, "allow_password_change": False},
-    }
 
 
 def own_address(host: str) -> str:
@@ -379,8 +345,40 @@ def write(path: str, text: str) -> None:
 
 def replace(path: str, text: str) -> None:
     """Write such a file so that it is there as a whole or not at all."""
-    write(path + ".part", text)
-    os.replace(path + ".part", path)
+    try:
+        write(path + ".part", text)
+        os.replace(path + ".part", path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path + ".part")
+        raise
+
+
+def write_over(path: str, text: str) -> None:
+    """Write into the room that a file has; nothing is written where that is too little."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(descriptor).st_size == len(text):
+            os.pwrite(descriptor, text.encode("ascii"), 0)
+    finally:
+        os.close(descriptor)
+
+
+def padded(status: dict[str, Any]) -> str:
+    """Return a status as text of `STATUS_BYTES`, without the first lines of its log where it is longer."""
+    while len(text := json.dumps(status)) > STATUS_BYTES and status["log"]:
+        status = {**status, "log": status["log"][1:]}
+    return text.ljust(STATUS_BYTES)
+
+
+def waiting(title: str) -> str:
+    """Return the status of a session that has not begun; it is written where the form is sent, while there is room."""
+    return padded({"state": "waiting", "environment": title, "log": []})
+
+
+def is_full(error: Exception) -> bool:
+    """Return whether there is no room for what was to be written."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: list[str]) -> int:

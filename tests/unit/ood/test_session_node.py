@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
+import threading
+import time
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+from traitlets.config import Config
 
 from lossi.ood import node
 
@@ -80,14 +86,28 @@ def test_another_address_of_the_node_counts_too() -> None:
         assert not node.is_free("127.0.0.1", listening.getsockname()[1])
 
 
-def test_jupyter_is_told_one_password_one_origin_and_no_token(session: node.Session) -> None:
-    told = node.settings(session, "10.0.0.1", 5000, "/node/node1/5000/", "/lab", "argon2:x")
+def test_jupyter_is_told_one_password_one_origin_and_no_token(
+    session: node.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(node.__file__).with_name("jupyter_config.py").read_text()
+    ast.parse(source, feature_version=(3, 9))
+    (tmp_path / node.CONFIG).write_text(source)
+    (tmp_path / "private").mkdir()
+    monkeypatch.setattr(node.Session, "hashed", lambda self: "argon2:x")
+    monkeypatch.setattr(node.Session, "answers", lambda *_: True)
+    monkeypatch.setattr(node.subprocess, "Popen", lambda *_, **__: None)
+    session.start("10.0.0.1", 5000)
+    assert (tmp_path / "private" / "settings.json").stat().st_mode & 0o777 == 0o600
+    for name in ("jupyter_server", "jupyter_server.auth", "jupyter_server.auth.login"):
+        monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(LoginFormHandler=object))
+    told = runpy.run_path(str(tmp_path / node.CONFIG), {"get_config": Config})["c"]
     server = told["ServerApp"]
     assert server["allow_origin"] == "https://portal.example" and server["disable_check_xsrf"] is False
     assert server["ip"] == "10.0.0.1" and server["port_retries"] == 0 and server["allow_unauthenticated_access"] is False
+    assert server["base_url"] == "/node/node1/5000/" and server["root_dir"] == str(tmp_path)
     assert told["IdentityProvider"] == {"token": "", "secure_cookie": True}
-    ast.parse(node.CONFIG, feature_version=(3, 9))
-    assert "{" not in node.CONFIG, "nothing is put into it"
+    password = told["PasswordIdentityProvider"]
+    assert password["hashed_password"] == "argon2:x" and password["password_required"] is True
 
 
 def test_a_start_that_fails_says_why_with_the_end_of_the_log(session: node.Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +124,52 @@ def test_an_environment_without_jupyterlab_is_named(session: node.Session, monke
     monkeypatch.setattr(node.importlib.util, "find_spec", lambda name: None)
     assert session.run([5000]) == 1
     assert "has no JupyterLab" in json.loads(Path(session.path(node.STATUS)).read_text())["why"]
+
+
+def test_a_full_disk_is_told_over_the_status_that_was_there(session: node.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Path(session.path(node.STATUS))
+    place.write_text(node.waiting("scikit-learn"))
+    number = place.stat().st_ino
+
+    def full(path: str, text: str) -> None:
+        raise OSError(errno.EDQUOT, "no more", path)
+
+    monkeypatch.setattr(node, "replace", full)
+    monkeypatch.setattr(node.Session, "look", lambda self: node.replace("connection", ""))
+    monkeypatch.setattr(node.Session, "tail", lambda self: ["\N{GRINNING FACE}" * 300] * 15)
+    assert session.run([5000]) == 1
+    status = json.loads(place.read_text())
+    assert (status["state"], status["why"]) == ("failed", node.FULL) and 0 < len(status["log"]) < 15
+    assert (place.stat().st_ino, place.stat().st_size) == (number, node.STATUS_BYTES)
+    session.report("failed", "Jupyter did not start (exit code 1)")
+    assert json.loads(place.read_text())["why"] == f"Jupyter did not start (exit code 1); {node.FULL}"
+    place.write_text("")
+    session.report("ended")
+    assert place.read_text() == "", "what has no room is not begun"
+
+
+def test_what_is_written_in_place_of_a_file_is_whole_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.replace(str(tmp_path / "a"), "old")
+    monkeypatch.setattr(node, "write", lambda path, text: (Path(path).write_text(text[:2]), os.open("/nowhere/x", 0)))
+    with pytest.raises(OSError, match="nowhere"):
+        node.replace(str(tmp_path / "a"), "newer")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
+
+
+def test_a_session_that_is_stopped_says_what_it_used_before_jupyter_has_ended(session: node.Session) -> None:
+    """The scheduler's patience may end first."""
+    code = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); print(1, flush=True); time.sleep(60)"
+    session.child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert session.child.stdout and session.child.stdout.readline()
+    thread = threading.Thread(target=session.watch)
+    thread.start()
+    session.stop()
+    place, patience = Path(session.path(node.STATUS)), time.monotonic() + 20
+    while not place.exists() and time.monotonic() < patience:
+        time.sleep(0.02)
+    assert json.loads(place.read_text())["state"] == "ended" and session.child.poll() is None
+    session.child.kill()
+    thread.join()
 
 
 def test_files_are_private_and_links_are_not_followed(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""What the tests of Jupyter sessions do with them: log in with the card's form, run code in a kernel, take ports away."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import uuid
+
+import aiohttp
+from batch_connect import PORTAL, App, Proxied
+
+VALUES = {
+    "cluster": "ci",
+    "environment": "sklearn",
+    "queue": "ci--small",
+    "gpu_type": "none",
+    "gpus": "0",
+    "cores": "2",
+    "memory_gb": "2",
+    "hours": "1",
+    "account": "",
+    "folder": "",
+    "interface": "lab",
+    "portal_origin": PORTAL,
+}
+
+
+def logged_in(proxied: Proxied, password: str) -> str:
+    """Post the card's form and return the browser's cookies; they are marked for https, which the portal speaks."""
+    with proxied.browser(Origin=PORTAL) as browser:
+        answer = browser.post("login", data={"password": password})
+        assert answer.status_code == 302, answer.text[:500]
+        marked = answer.headers.get_list("set-cookie")
+        assert any("HttpOnly" in one and "Secure" in one for one in marked), marked
+        pairs = [one.partition(";")[0] for one in marked]
+        page = browser.get("lab", headers={"Cookie": "; ".join(pairs)})
+        assert page.status_code == 200 and "JupyterLab" in page.text
+        return "; ".join([*pairs, *(one.partition(";")[0] for one in page.headers.get_list("set-cookie"))])
+
+
+def xsrf(cookie: str) -> dict[str, str]:
+    found = re.search(r"_xsrf=([^;]+)", cookie)
+    return {"X-XSRFToken": found[1]} if found else {}
+
+
+async def executed(proxied: Proxied, cookie: str, kernel: str, code: str) -> str:
+    """Run code in a kernel over the websocket and return what it prints."""
+    url = f"http://{proxied.host}:{proxied.port}{proxied.base}api/kernels/{kernel}/channels"
+    headers = {**proxied.headers, "Cookie": cookie, "Origin": PORTAL}
+    content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
+    header = {
+        "msg_id": uuid.uuid4().hex,
+        "username": "",
+        "session": uuid.uuid4().hex,
+        "msg_type": "execute_request",
+        "version": "5.3",
+    }
+    said = ""
+    async with aiohttp.ClientSession() as client, client.ws_connect(url, headers=headers) as ws:
+        message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell", "buffers": []}
+        await ws.send_json(message)
+        while True:
+            answer = await asyncio.wait_for(ws.receive_json(), 60)
+            if answer["parent_header"].get("msg_id") != header["msg_id"]:
+                continue
+            if answer["msg_type"] == "stream":
+                said += answer["content"]["text"]
+            if answer["msg_type"] == "error":
+                said += "\n".join(answer["content"]["traceback"])
+            if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
+                return said
+
+
+class squatters:  # noqa: N801
+    """Another user's listeners at neighbouring ports of an address of the node, for the time of a block."""
+
+    def __init__(self, app: App, user: str, number: int, address: str = "127.0.0.2") -> None:
+        code = (
+            "import socket, sys\n"
+            "for base in range(33100, 60000, 7):\n"
+            "    held = []\n"
+            "    try:\n"
+            "        for port in range(base, base + int(sys.argv[1])):\n"
+            "            one = socket.socket(); one.bind((sys.argv[2], port)); one.listen(); held.append(one)\n"
+            "        break\n"
+            "    except OSError: pass\n"
+            "print(*[one.getsockname()[1] for one in held], flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        self.argv = app.cluster.argv_as(user, ["/usr/bin/python3", "-c", code, str(number), address])
+
+    def __enter__(self) -> list[int]:
+        self.process = subprocess.Popen(self.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
+        assert self.process.stdout
+        return [int(word) for word in self.process.stdout.readline().split()]
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(10)

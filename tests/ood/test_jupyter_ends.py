@@ -1,0 +1,203 @@
+"""How Jupyter sessions end that do not end well, in a local Python of the site: no port, no room, no Apptainer, no time left.
+
+Real jobs of an ordinary user, as in ``test_jupyter_session.py``, but without an image: what is looked at here is around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import platform
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import local_jupyter
+import pytest
+import yaml
+from batch_connect import PORTAL, App, Session
+from full_disk import fill, half_written, small
+from jupyter_use import VALUES, executed, logged_in, squatters, xsrf
+from real_cluster import OwnCluster
+from slurm_site import Site
+
+pytestmark = pytest.mark.slow
+
+HERE = {**VALUES, "environment": "here", "cores": "1", "memory_gb": "1"}
+
+
+@pytest.fixture(scope="module")
+def site(slurm: OwnCluster) -> Site:
+    found = Site(slurm, partitions=[{"name": "small", "max_time": "2:00:00", "max_cpus": 4}])
+    boxed = found.project.parent / "boxed"
+    (boxed / "usr").mkdir(parents=True)
+    python = str(local_jupyter.install(found.user))
+    environments: dict[str, Any] = {
+        "here": {"title": "A Python of <b>this</b> site", "local": {"python": python}},
+        "boxed": {"title": "An image", "variants": {platform.machine(): {"none": {"sif": str(boxed)}}}},
+    }
+    more = {"environments": environments, "roots": [str(slurm.root), "/home"]}
+    found.file.write_text(found.file.read_text() + yaml.safe_dump(more))
+    return found
+
+
+def homed(slurm: OwnCluster, site: Site, name: str) -> Path:
+    """Return a home folder of this module's, in which nothing of the user's own is touched."""
+    home = slurm.root / "homes" / name
+    home.mkdir(parents=True)
+    slurm.give(home, site.user)
+    return home
+
+
+@pytest.fixture(scope="module")
+def app(slurm: OwnCluster, site: Site) -> Iterator[App]:
+    found = dataclasses.replace(App.install(slurm, "jupyter", site.env), home=homed(slurm, site, "usual"))
+    yield found
+    for one in found.sessions:
+        one.cancel()
+    for one in found.sessions:
+        one.until_ended()
+    assert left_behind(site.user) == []
+
+
+def left_behind(user: str) -> list[str]:
+    """Return what sessions that have ended may not leave on the node."""
+    scratch = [str(path) for path in Path("/tmp").glob("lossi-session.*") if path.owner() == user]
+    processes = subprocess.run(["pgrep", "-af", "-u", user, "jupyter|session.py|lossi.ood.relay"], capture_output=True, text=True)
+    return [*scratch, *processes.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def begun(app: App, site: Site, slurm: OwnCluster) -> Iterator[dict[str, Session]]:
+    """The sessions that run beside each other."""
+    tools = site.project / "tools"
+    tools.mkdir()
+    for program in Path("/usr/bin").iterdir():
+        if program.name not in ("apptainer", "singularity"):
+            (tools / program.name).symlink_to(program)
+    with squatters(app, slurm.users[1], 3, "0.0.0.0") as taken:
+        with squatters(app, slurm.users[1], 1) as (port,):
+            pass  # free from now on
+        yield {
+            "crowded": app.start(site.user, HERE, min_port=min(taken), max_port=max(taken)),
+            "boxed": app.start(site.user, {**HERE, "environment": "boxed"}, header=f"export PATH='{tools}'"),
+            "usual": app.start(site.user, HERE, min_port=port, max_port=port),
+        }
+
+
+@pytest.fixture(scope="module")
+def usual(begun: dict[str, Session]) -> Session:
+    return begun["usual"]
+
+
+@pytest.fixture(scope="module")
+def cookie(usual: Session) -> str:
+    return logged_in(usual.proxied, str(usual.connection()["password"]))
+
+
+@pytest.fixture(scope="module")
+def timed_out(usual: Session, cookie: str) -> Session:
+    """The usual session, with a kernel, when its time is up; Slurm looks every half a minute."""
+    in_kernel(usual, cookie, "import time; time.sleep(0.1)")
+    usual.cluster.scontrol("update", f"jobid={usual.job}", "endtime=now")
+    return usual
+
+
+def in_kernel(session: Session, cookie: str, code: str) -> str:
+    """Run code in a new kernel of a session and return what it prints."""
+    with session.proxied.browser(Origin=PORTAL, Cookie=cookie, **xsrf(cookie)) as browser:
+        kernel = browser.post("api/kernels", json={"name": "python3"})
+        assert kernel.status_code == 201, kernel.text
+    return asyncio.run(executed(session.proxied, cookie, kernel.json()["id"], code))
+
+
+def test_a_local_python_has_a_kernel_and_sends_work_to_the_batch_system(usual: Session, cookie: str, site: Site) -> None:
+    code = (
+        "import json, os, subprocess, sys\n"
+        "words = ['lossi', 'run', '--detach', '--json', '--', 'python', '-c', 'import sys; print(sys.prefix)']\n"
+        "done = subprocess.run(words, cwd=os.environ['PROJECT'], capture_output=True, text=True)\n"
+        "print(json.dumps([sys.prefix, os.environ['SLURM_JOB_ID'], done.returncode, done.stdout, done.stderr]))"
+    )
+    prefix, job, code_, out, err = json.loads(
+        in_kernel(usual, cookie, code.replace("os.environ['PROJECT']", repr(str(site.project))))
+    )
+    here = str(local_jupyter.install(site.user).parents[1])
+    assert (prefix, job, code_) == (here, usual.job, 0), err
+    submitted = json.loads(out)
+    assert site.until(submitted["id"], "succeeded", patience_s=120)["environment"] == "here"
+    assert here in site.logs(submitted["id"])
+    assert "A Python of &lt;b&gt;this&lt;/b&gt; site" in usual.card("info.html.erb", completed=False)
+
+
+def test_where_no_port_is_free_the_session_ends_soon_and_says_so(begun: dict[str, Session]) -> None:
+    session = begun["crowded"]
+    session.until_ended()
+    shown = session.cluster.job(session.user, session.job)
+    began, ended = (datetime.fromisoformat(shown[name]) for name in ("StartTime", "EndTime"))
+    assert (ended - began).total_seconds() < 60 and shown["JobState"] == "FAILED"
+    assert not (session.staged / "connection.yml").exists()
+    assert "no free port" in session.card("completed.html.erb", completed=True)
+
+
+def test_a_node_without_apptainer_is_told_on_the_card(begun: dict[str, Session]) -> None:
+    session = begun["boxed"]
+    session.until_ended()
+    assert not (session.staged / "connection.yml").exists()
+    assert "no Apptainer on this node" in session.card("completed.html.erb", completed=True)
+    assert session.cluster.job(session.user, session.job)["JobState"] == "FAILED"
+
+
+def test_a_full_home_is_told_before_at_and_after_the_start(app: App, site: Site, slurm: OwnCluster, timed_out: Session) -> None:
+    home = homed(slurm, site, "small")
+    gate = site.project / "gate"
+    waits = f"until [ -e '{gate}' ]; do sleep 0.05; done"
+    with small(home, "size=6m"):
+        crammed = dataclasses.replace(app, home=home)
+        running = crammed.start(site.user, HERE)
+        held = crammed.start(site.user, HERE, header=waits)
+        cookie = logged_in(running.proxied, str(running.connection()["password"]))
+        assert in_kernel(running, cookie, "print(1)").strip() == "1"  # IPython's first start in this home
+        kernels = running.proxied.browser(Origin=PORTAL, Cookie=cookie, **xsrf(cookie))
+        fill(home)
+        gate.touch()
+        # before: what the form sends
+        staged = crammed.staged(site.user)
+        refused = crammed.template("submit.yml.erb", "struct", site.user, {**HERE, "staged_root": str(staged)})
+        assert "is full" in refused["error"] and not staged.exists()
+        # at the start
+        held.until_ended()
+        assert "no room is left" in held.card("completed.html.erb", completed=True)
+        assert held.status()["state"] == "failed" and not (held.staged / "connection.yml").exists()
+        # while it runs: also with a new kernel
+        assert in_kernel(running, cookie, "print(6 * 7)").strip() == "42"
+        with kernels as browser:
+            saved = browser.put("api/contents/a.txt", json={"type": "file", "format": "text", "content": "x" * 9000})
+            assert saved.status_code == 500 and "error while saving" in saved.text
+            assert browser.post("api/shutdown").status_code == 200
+        running.until_ended()
+        assert "Used on average" in running.card("completed.html.erb", completed=True)
+        assert running.status()["state"] == "ended"
+        assert not half_written(running.staged) + half_written(held.staged)
+
+
+def test_a_session_whose_time_is_up_leaves_nothing_and_opens_no_later_one(
+    app: App, timed_out: Session, cookie: str, site: Site
+) -> None:
+    told = yaml.safe_load((timed_out.staged / "connection.yml").read_text())
+    timed_out.until_ended()
+    assert timed_out.cluster.job(timed_out.user, timed_out.job)["JobState"] == "TIMEOUT"
+    card = timed_out.card("completed.html.erb", completed=True)
+    assert "of the 1:00:00 that you asked for" in card and "Used on average" in card, card
+    assert timed_out.status()["state"] == "ended"
+    timed_out.cluster.wait(lambda: not left_behind(timed_out.user), 30, "nothing is left")
+    port = timed_out.proxied.port
+    later = app.start(site.user, HERE, min_port=port, max_port=port)
+    assert later.proxied == timed_out.proxied and later.connection()["password"] != told["password"]
+    with later.proxied.browser(Origin=PORTAL) as browser:
+        for path in ("api/contents", "api/kernels", "lab"):
+            assert browser.get(path, headers={"Cookie": cookie}).status_code in (302, 403), path
+        assert browser.post("login", data={"password": told["password"]}).status_code == 401
+    later.cancel()
