@@ -132,21 +132,26 @@ clean_up() {{
   pkill -P $$
   exit "${{1:-0}}"
 }}
-random_number() {{ shuf -i "$1-$2" -n 1; }}
-port_used() {{ (exec 3<>"/dev/tcp/${{1%:*}}/${{1##*:}}") 2>/dev/null; }}
-find_port() {{
-  local found
-  found=$(random_number "${{2:-{min_port}}}" "${{3:-{max_port}}}")
-  while port_used "${{1:-localhost}}:$found"; do found=$(random_number "${{2:-{min_port}}}" "${{3:-{max_port}}}"); done
-  echo "$found"
+source_helpers() {{
+  random_number() {{ shuf -i "$1-$2" -n 1; }}
+  port_used_bash() {{ (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; }}  # exported by none
+  port_used() {{ port_used_bash "${{1%:*}}" "${{1##*:}}"; }}
+  find_port() {{
+    local found
+    found=$(random_number "${{2:-{min_port}}}" "${{3:-{max_port}}}")
+    while port_used "${{1:-localhost}}:$found"; do found=$(random_number "${{2:-{min_port}}}" "${{3:-{max_port}}}"); done
+    echo "$found"
+  }}
+  create_passwd() {{ tr -cd '[:alnum:]' </dev/urandom 2>/dev/null | head -c "${{1:-32}}"; }}
+  wait_until_port_used() {{
+    local count
+    for ((count = 0; count < ${{2:-30}} * 2; count++)); do port_used "$1" && return; sleep 0.5; done
+    return 1
+  }}
+  export -f random_number port_used find_port create_passwd wait_until_port_used
 }}
-create_passwd() {{ tr -cd '[:alnum:]' </dev/urandom 2>/dev/null | head -c "${{1:-32}}"; }}
-wait_until_port_used() {{
-  local count
-  for ((count = 0; count < ${{2:-30}} * 2; count++)); do port_used "$1" && return; sleep 0.5; done
-  return 1
-}}
-export -f random_number port_used find_port create_passwd wait_until_port_used
+export -f source_helpers
+source_helpers
 host=$(hostname)
 [[ -e before.sh ]] && source before.sh
 ./script.sh &

@@ -127,3 +127,29 @@ def test_what_was_asked_for_outlives_a_partition_that_gives_less(browser: chromi
     asked = int(browser.run(VALUES)["hours"])
     assert chosen("hours", 1, most=1) == "1" and chosen("hours", 72, most=72) == str(asked) != "72"
     assert chosen("memory_gb", 2, most=2) == "2" and chosen("memory_gb", 4096, most=4096) == "4"
+
+
+@pytest.mark.parametrize("app", apps.APPS)
+def test_a_number_stays_as_asked_for_when_the_page_moves_it_to_the_limit_of_another_partition(
+    browser: chromium.Page, address: str, app: str
+) -> None:
+    browser.open(address + PATH.format(app))
+    # As Open OnDemand's page does when a partition is chosen; what the user types comes in between.
+    move = """((name, most) => { const hours = document.getElementById('batch_connect_session_context_hours');
+      if (most) { hours.min = 1; hours.max = most; hours.value = most; } else { hours.value = 30; }
+      document.getElementById('batch_connect_session_context_' + name).dispatchEvent(new Event('change', { bubbles: true }));
+      return hours.value; })"""
+    assert browser.run(f"{move}('queue', 72)") == "2", "the form's own"
+    assert browser.run(f"{move}('queue', 1)") == "1"
+    assert browser.run(f"{move}('queue', 72)") == "2"
+    assert browser.run(f"{move}('hours', 0)") == "30"
+    assert (browser.run(f"{move}('queue', 24)"), browser.run(f"{move}('queue', 72)")) == ("24", "30")
+
+
+def test_the_first_environment_that_fits_is_chosen_where_the_page_has_chosen_none(browser: chromium.Page, address: str) -> None:
+    browser.open(address + PATH.format("jupyter"))
+    hide = """new Promise((done) => { const select = document.getElementById('batch_connect_session_context_environment');
+      select.add(new Option('', ''), 0); select.options[1].disabled = true; select.value = '';
+      select.dispatchEvent(new Event('change', { bubbles: true }));
+      setTimeout(() => done([select.selectedIndex, select.value === select.options[2].value]), 50); })"""
+    assert browser.run(hide) == [2, True]

@@ -94,6 +94,9 @@ def test_a_kernel_runs_in_the_image_and_in_the_chosen_folder(session: Session, c
     assert told == [folder, "/usr/local", "1.9.1", session.job, 0o022, "1", str(session.cluster.home(session.user))]
     assert [one["name"] for one in listed["content"]] == ["jupyterlab.py"]
     assert not list(session.staged.glob("owned")) and not list(Path(folder).parent.glob("owned"))
+    assert "command not found" not in (session.staged / "output.log").read_text(), (
+        "not all of Open OnDemand's helpers are exported"
+    )
 
 
 def test_the_gpus_that_were_asked_for_reach_a_kernel(session: Session, cookie: str) -> None:

@@ -50,7 +50,11 @@ c.merge(
                 "trust_xheaders": False,
                 "cookie_secret_file": str(private / "cookie_secret"),
             },
-            "LabApp": {"default_url": told["page"], "check_for_updates_class": "jupyterlab.NeverCheckForUpdate"},
+            "LabApp": {
+                "default_url": told["page"],
+                "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+                "news_url": None,
+            },
             "JupyterNotebookApp": {"default_url": told["page"]},
             "IdentityProvider": {"token": "", "secure_cookie": told["origin"].startswith("https:")},
             "PasswordIdentityProvider": {

@@ -1,0 +1,64 @@
+"""The Jupyter app's script.sh by itself: what a session's card says when what it started ends badly."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from batch_connect import TREE, has_ruby, render
+
+APP = TREE / "ood-apps" / "jupyter"
+SCRIPT = APP / "template" / "script.sh"
+FATAL = 'kill -BUS "$$"'
+"""As a process ends whose image is gone: told to end, the container's file system may be quicker than what runs in it."""
+
+
+def staged(folder: Path, code: str, state: str) -> list[str]:
+    """Put a session into a folder that runs ``code``, and return how Open OnDemand starts it."""
+    shutil.copy(SCRIPT, folder)
+    for name in ("setup.sh", "scratch"):
+        (folder / name).write_text("")
+    (folder / "interpreter").write_text("/nowhere/python\n")
+    (folder / "session.json").write_text("{}")
+    (folder / "status.json").write_text(json.dumps({"state": state, "why": "", "elapsed_s": 5}))
+    (folder / "words").write_bytes(b"\0".join([b"bash", b"-c", code.encode(), b"session", b""]))
+    return [str(folder / "script.sh")]
+
+
+def state(folder: Path) -> tuple[str, str]:
+    told = json.loads((folder / "status.json").read_text())
+    return told["state"], told["why"]
+
+
+def test_what_it_said_last_holds_when_it_was_told_to_end(tmp_path: Path) -> None:
+    ready = tmp_path / "listening"
+    os.mkfifo(ready)
+    argv = staged(tmp_path, f"trap '{FATAL}' TERM; echo >{ready}; while :; do sleep 0.05; done", "ready")
+    with subprocess.Popen(argv, env={**os.environ, "LOSSI_HOST": "n1"}, stderr=subprocess.PIPE) as process:
+        ready.read_bytes()
+        process.terminate()
+        assert process.wait(20) == 0
+    assert state(tmp_path) == ("ready", "")
+
+
+@pytest.mark.parametrize(("before", "why"), [("ready", "ended by itself"), ("starting", "could not be started")])
+def test_what_ends_badly_without_being_told_is_a_failure(tmp_path: Path, before: str, why: str) -> None:
+    done = subprocess.run(staged(tmp_path, FATAL, before), env={**os.environ, "LOSSI_HOST": "n1"}, capture_output=True)
+    assert done.returncode == 1 and why in done.stderr.decode()
+    assert state(tmp_path)[0] == "failed" and why in state(tmp_path)[1]
+
+
+@pytest.mark.skipif(not has_ruby(), reason="no ruby: tests/provision.sh installs it")
+@pytest.mark.parametrize(("name", "completed"), [("info.html.erb", False), ("completed.html.erb", True)])
+def test_the_card_shows_the_end_of_the_jobs_log_where_the_session_has_none(tmp_path: Path, name: str, completed: bool) -> None:
+    (tmp_path / "status.json").write_text(json.dumps({"state": "failed", "why": "it broke", "log": []}))
+    request = {"path": str(APP / name), "kind": "session", "names": {"staged_root": str(tmp_path), "completed": completed}}
+    (without,) = render([request])
+    assert "it broke" in without["text"] and "<pre>" not in without["text"]
+    (tmp_path / "output.log").write_bytes(b"first\n" * 4000 + b"FATAL: \xff <container> creation failed\nlast\n")
+    (answer,) = render([request])
+    assert "FATAL: \ufffd &lt;container&gt; creation failed&#10;last" in answer["text"] and answer["text"].count("first") == 6
