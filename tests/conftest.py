@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # A shell starts what runs in its background so, and scripts that are started from here could not trap the signal.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for ignored in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        # As in a shell's background or under nohup: what the tests start would inherit it, and could not trap or die of the signal.
+        signal.signal(ignored, lambda *_: None)
 
 pytest.register_assert_rewrite("scheduler_contract")
 

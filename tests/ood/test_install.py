@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -60,7 +60,9 @@ def test_installed_twice_nothing_changes_and_uninstalled_nothing_is_left(host: P
         form = host / APPS / app / "form.json"
         assert json.loads(form.read_text())["form"] and form.stat().st_mode & 0o777 == 0o644
     after = inventory(host)
+    form.unlink()
     assert "nothing to do" in lossi("install", "--prefix", host)
+    assert form.is_file(), "forms are written again"
     assert json.loads(lossi("install", "--prefix", host, "--yes", "--json"))["changes"] == []
     assert inventory(host) == after
     lossi("install", "--prefix", host, "--yes", "--with", "lossi-mlflow-embedded")
@@ -131,18 +133,26 @@ def test_jobs_that_are_queued_run_though_the_bundle_is_upgraded_and_uninstalled(
     command = root / HOME / "current" / "bin" / "lossi"
     site = Site(own_slurm, options=["--hold"])
     site.write(".lossi/catalog.yml", f"environments: {{bare: {{title: Bare, local: {{python: {base}/bin/python}}}}}}\n")
-    words = ["run", "--json", "--detach", "-e", "bare", "-t", "5", "--", "sh", "-c", "echo it runs"]
-    job = json.loads(own_slurm.run_as(site.user, [command, *words], cwd=site.project, env=site.env).stdout)
-    for name in ("two", "three"):  # what the job was submitted with is no longer even the version before
+
+    def submitted(environment: str) -> Mapping[str, str]:
+        words = ["run", "--json", "--detach", "-e", environment, "-t", "5", "--", "sh", "-c", "echo it runs"]
+        job: Mapping[str, str] = json.loads(own_slurm.run_as(site.user, [command, *words], cwd=site.project, env=site.env).stdout)
+        return job
+
+    def runs(job: Mapping[str, str]) -> None:
+        own_slurm.run_as(site.user, ["scontrol", "release", job["scheduler_id"]])
+        account = site.project / ".lossi" / "jobs" / job["id"] / "tasks" / "0" / "exit.json"
+        own_slurm.wait(account.exists, 60, "the task has ended")
+        assert json.loads(account.read_text())["state"] == "succeeded"
+        assert "it runs" in (account.parent / "log").read_text()
+
+    of_the_bundle, of_the_site = submitted("python"), submitted("bare")
+    for name in ("two", "three"):  # what the jobs were submitted with is no longer even the version before
         install(name)
-    assert not (root / HOME / "environments" / "one").exists()
+    runs(of_the_bundle)
     lossi("uninstall", "--prefix", root, "--yes")
     assert not (root / HOME).exists()
-    own_slurm.run_as(site.user, ["scontrol", "release", job["scheduler_id"]])
-    account = site.project / ".lossi" / "jobs" / job["id"] / "tasks" / "0" / "exit.json"
-    own_slurm.wait(account.exists, 60, "the task has ended")
-    assert json.loads(account.read_text())["state"] == "succeeded"
-    assert "it runs" in (account.parent / "log").read_text()
+    runs(of_the_site)
 
 
 @pytest.mark.root

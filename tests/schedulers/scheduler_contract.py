@@ -119,6 +119,9 @@ class SchedulerContract:
     interpreter = sys.executable
     """An interpreter of the machines that run the tasks."""
 
+    def time_is_up(self, made: Made) -> None:
+        """Bring the end of a running task's time nearer, where that can be done."""
+
     def submit(self, scheduler: Scheduler, made: Made) -> SubmissionRecord:
         record = scheduler.submit(made.job, made.directory)
         self.ids = {**getattr(self, "ids", {}), made.job.id: record.scheduler_id}
@@ -316,6 +319,8 @@ class SchedulerContract:
             pytest.skip("no time limits")
         made = job_factory("echo before; sleep 600; echo after", time_limit_s=self.shortest_time_limit_s)
         self.submit(scheduler, made)
+        eventually(made.log, self.patience_s, "it has begun")
+        self.time_is_up(made)
         view = self.until_over(scheduler, made).tasks[0]
         assert view.state == TIMED_OUT
         assert made.log().strip() == "before"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from real_cluster import OwnCluster, RealCluster
-from scheduler_contract import JobFactory, SchedulerContract
+from scheduler_contract import JobFactory, Made, SchedulerContract
 
 from lossi.clusters import RestDoor
 from lossi.jobs import schedulers
@@ -105,7 +105,11 @@ class TestSlurmScheduler(SchedulerContract):
             pytest.skip("a cluster without cgroups loses hold of processes that left their parents")
         super().test_nothing_outlives_a_task_that_ended_by_itself(scheduler, job_factory)
 
+    def time_is_up(self, made: Made) -> None:
+        if isinstance(self.slurm, OwnCluster):
+            self.slurm.scontrol("update", f"jobid={self.ids[made.job.id]}", "endtime=now")
+
     @pytest.mark.slow
-    def test_time_limit_ends_a_task_and_is_named(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
-        self.patience_s = 180.0  # Slurm looks at limits twice a minute
+    def test_time_limit_ends_a_task_and_is_named(self, slurm: RealCluster, scheduler: Scheduler, job_factory: JobFactory) -> None:
+        self.patience_s, self.slurm = 180.0, slurm  # Slurm looks at limits twice a minute
         super().test_time_limit_ends_a_task_and_is_named(scheduler, job_factory)

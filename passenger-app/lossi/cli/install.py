@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 Prefix = Annotated[Path, typer.Option("--prefix", help="Folder that stands for / (packages, tests).")]
 AppsDir = Annotated[Path | None, typer.Option("--apps-dir", help="Open OnDemand's system apps; unset: /var/www/ood/apps/sys.")]
 ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="Open OnDemand's configuration; unset: /etc/ood/config.")]
-Home = Annotated[Path | None, typer.Option("--home", help="Lossi's own folder on this host; unset: /opt/lossi.")]
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Lossi's own folder on this host; unset: where it is installed already, else /opt/lossi."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 
 
@@ -63,6 +66,8 @@ def install(
     if not as_json:
         _show(plan, installed, changes, missing, stale)
     if same or dry_run:
+        if installed and same and not dry_run:
+            _forms(installed)
         _emit(plan, changes, missing, stale, done=same, as_json=as_json)
         return
     _ask("Install this?", yes)

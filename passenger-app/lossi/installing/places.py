@@ -34,10 +34,14 @@ class Places:
 
     @classmethod
     def below(cls, prefix: Path, *, apps: Path | None = None, config: Path | None = None, home: Path | None = None) -> Places:
-        """Return the usual places, or those that are named, below ``prefix`` as below ``/``."""
+        """Return the usual places, or those that are named, below ``prefix`` as below ``/``.
+
+        A home that is not named is the one to which the apps there already lead, else the usual one.
+        """
         root = Path(os.path.abspath(prefix))  # noqa: PTH100 -- links stay as they were named
         named = [root / str(path).lstrip("/") for path in (apps or APPS, config or CONFIG, home or HOME)]
-        return cls(apps=named[0], config=named[1], home=named[2], root=root)
+        found = None if home else _home_of(named[0])
+        return cls(apps=named[0], config=named[1], home=found or named[2], root=root)
 
     @property
     def versions(self) -> Path:
@@ -80,3 +84,13 @@ class Places:
             return False
         leads_to = os.path.normpath(Path(os.path.realpath(link.parent), text))
         return leads_to.startswith(f"{os.path.realpath(self.home)}/current/")
+
+
+def _home_of(apps: Path) -> Path | None:
+    """Return the home of the installation to which a link among Open OnDemand's apps leads, whether or not its end is there."""
+    for link in sorted(apps.glob("lossi*")):
+        if link.is_symlink():
+            leads_to = Path(os.path.normpath(Path(os.path.realpath(apps), os.readlink(link))))  # noqa: PTH115
+            if leads_to.parts[-3:] == ("current", "apps", link.name) and leads_to.parents[2].joinpath("current").is_symlink():
+                return leads_to.parents[2]
+    return None

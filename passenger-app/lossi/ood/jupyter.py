@@ -28,12 +28,12 @@ from lossi.ood.forms import NO_GPU, NOTHING, Option, Place, token
 from lossi.runner.records import ResolvedEnvironment
 
 FIELDS = (
-    "environment",
-    "interface",
-    "folder",
     forms.PARTITION,
     "gpu_type",
     "gpus",
+    "environment",
+    "interface",
+    "folder",
     "cores",
     "memory_gb",
     "hours",

@@ -28,7 +28,7 @@ class ProjectInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(description="The folder's name.")
+    name: str = Field(description="The folder's name, or the one given in Open OnDemand's Project Manager.")
     path: str = Field(description="Absolute path, links resolved.")
     git: GitInfo | None = Field(description="None where no repository is.")
     jobs: int | None = Field(description="Jobs in the index; none when it cannot be read.")

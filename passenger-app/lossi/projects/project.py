@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lossi.files import atomic, permissions
+from lossi.projects import portal_names
 
 IGNORE = b"# Everything of Lossi stays out of git by itself.\n*\n"
 
@@ -25,8 +26,8 @@ class Project:
 
     @property
     def name(self) -> str:
-        """The folder's name, which users see."""
-        return self.root.name
+        """What users call it: the folder's name, or what they called it in Open OnDemand's Project Manager."""
+        return portal_names.name_of(self.root) or self.root.name
 
     @property
     def home(self) -> Path:

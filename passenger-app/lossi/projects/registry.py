@@ -126,7 +126,7 @@ def by_name_or_path(text: str) -> Project:
     if os.sep in text or text in (".", "..", "~"):
         return find(Path(os.path.expanduser(text)))  # noqa: PTH111  (Path.expanduser raises for an unknown ~user)
     known = registered()
-    same = [project for project in known if project.name == text]
+    same = [project for project in known if text in (project.name, project.root.name)]
     if len(same) > 1:
         paths = ", ".join(str(project.root) for project in same)
         raise Conflict(f"you have {len(same)} projects called {text!r}: {paths}", hint="name one by its path")

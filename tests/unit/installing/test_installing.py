@@ -277,3 +277,14 @@ def test_a_source_that_leads_in_circles_is_refused(source: Path, planned: Planne
 def test_an_unknown_component_is_named(planned: Planned) -> None:
     with pytest.raises(InvalidInput, match="no component nothing"):
         planned(without=["nothing"])
+
+
+def test_a_home_of_the_sites_own_is_found_again(tmp_path: Path, source: Path, write: Write, places: Places) -> None:
+    elsewhere = Places.below(tmp_path / "host", home=Path("/appl/lossi"))
+    found = installing.components(source, elsewhere)
+    installing.apply(installing.plan(found, elsewhere, version="1.0", python=Path("/usr/bin/python3")), elsewhere)
+    assert Places.below(tmp_path / "host") == elsewhere
+    assert Places.below(tmp_path / "host", home=Path("/opt/lossi")) == places
+    installing.uninstall(elsewhere)
+    (places.apps / "lossi").symlink_to("/nowhere/current/apps/lossi")
+    assert Places.below(tmp_path / "host") == places

@@ -196,3 +196,21 @@ def test_state_folder_that_cannot_be_written_is_explained(home: Path) -> None:
         projects.init(home / "p")
     assert "XDG_STATE_HOME" in caught.value.hint
     assert (home / "p" / ".lossi").is_dir()
+
+
+def test_a_project_of_the_portals_project_manager_has_the_name_that_was_given_there(home: Path) -> None:
+    root = home / "ondemand/data/sys/dashboard/projects/kq3in8yn"
+    (root / ".ondemand").mkdir(parents=True)
+    manifest = root / ".ondemand" / "manifest.yml"
+    manifest.write_text("id: kq3in8yn\nname: Sea ice\n")
+    project = projects.init(root)
+    assert project.name == "Sea ice"
+    assert projects.by_name_or_path("Sea ice") == projects.by_name_or_path("kq3in8yn") == project
+    for number, text in enumerate(
+        ["name: [", "name: 3", 'name: "a\\e[31m"', "name: ''", "- x", f"name: {'x' * 300}", "name: a/b"]
+    ):
+        manifest.write_text(text)
+        os.utime(manifest, (number, number))
+        assert project.name == "kq3in8yn", text
+    manifest.unlink()
+    assert project.name == "kq3in8yn"
