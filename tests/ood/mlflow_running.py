@@ -61,7 +61,8 @@ def start(folder: Path, store: Path, environment: dict[str, str], code: str = ""
     """Start a session as its job does, or by some code, and return its process, its port and the mode."""
     folder.mkdir(mode=0o700)
     (folder / "session.json").write_text(json.dumps({"store": str(store)}))
-    secret = {"LOSSI_SESSION_SECRET": SECRET, "LOSSI_SESSION_HOST": "localhost", "LOSSI_SESSION_PORTS": str(free_port())}
+    ports = " ".join(str(free_port()) for _ in range(3))  # somebody may be quicker, as on a node
+    secret = {"LOSSI_SESSION_SECRET": SECRET, "LOSSI_SESSION_HOST": "localhost", "LOSSI_SESSION_PORTS": ports}
     with (folder / "output.log").open("wb") as output:
         argv = [sys.executable, "-I", *(["-c", code] if code else ["-m", "lossi.mlflow_ui.session"]), str(folder)]
         process = subprocess.Popen(argv, env={**environment, **secret}, stdout=output, stderr=output)

@@ -132,6 +132,12 @@ def test_a_local_python_has_a_kernel_and_sends_work_to_the_batch_system(usual: S
     assert "A Python of &lt;b&gt;this&lt;/b&gt; site" in usual.card("info.html.erb", completed=False)
 
 
+def test_jupyterlab_does_not_ask_about_news_that_it_would_not_get(usual: Session, cookie: str) -> None:
+    with usual.proxied.browser(Cookie=cookie) as browser:
+        found = browser.get("lab/api/settings/@jupyterlab/apputils-extension:notification").json()
+    assert found["schema"]["properties"]["fetchNews"]["default"] == "false"
+
+
 def test_where_no_port_is_free_the_session_ends_soon_and_says_so(begun: dict[str, Session]) -> None:
     session = begun["crowded"]
     session.until_ended()

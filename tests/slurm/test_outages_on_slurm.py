@@ -118,7 +118,7 @@ def test_a_site_without_slurmdbd_knows_how_each_job_ended_also_after_slurm_has_f
     slurm = slurm_without_accounting
     site = Site(slurm)
     site.write("train.py", WAITING)
-    killed = site.submit("-t", "1", "--", "sleep", "600")  # a limit is noticed half a minute after it at the latest
+    killed = site.submit("-t", "1", "--", "sleep", "600")
     good = site.submit("train.py", "-t", "5", "-m", "500M", "-c", "2")
     bad = site.submit("-t", "5", "--", "sh", "-c", "exit 42")
     sweep = site.submit("-t", "5", "--list", site.write("values.jsonl", '{"x": 1}\n{"x": 2}\n'), "train.py")
@@ -127,6 +127,8 @@ def test_a_site_without_slurmdbd_knows_how_each_job_ended_also_after_slurm_has_f
     waiting = held.submit("-t", "5", "--", "true")
     until_begun(site, good["id"])
     site.until(stopped["id"], "running")
+    site.until(killed["id"], "running")
+    slurm.scontrol("update", f"jobid={killed['scheduler_id']}", "endtime=now")  # noticed within half a minute
     held.lossi("cancel", waiting["id"])
     site.lossi("cancel", stopped["id"])
     site.until(sweep["id"], "running", "queued")

@@ -4,7 +4,9 @@ What only the node knows comes in ``private/settings.json`` (mode 0600), which `
 only what the environment has with Jupyter.
 """
 
+import contextlib
 import json
+import os
 import time
 from pathlib import Path
 
@@ -28,6 +30,13 @@ private = Path(__file__).parent / "private"
 while not (private / "settings.json").exists():
     time.sleep(0.01)
 told = json.loads((private / "settings.json").read_text("utf-8"))
+
+# JupyterLab asks whether it may fetch news, of which it gets none here. Defaults lie in files only; what users have set counts more.
+with contextlib.suppress(OSError):
+    defaults = private / "config" / "labconfig" / "default_setting_overrides.json"
+    defaults.parent.mkdir(parents=True, exist_ok=True)
+    defaults.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}), "utf-8")
+    os.environ["JUPYTER_CONFIG_PATH"] = str(private / "config")
 
 c = get_config()  # type: ignore[name-defined]  # noqa: F821
 c.merge(
