@@ -16,7 +16,8 @@ from on_slurm import Row, cluster, measured
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("ood", "containers")]
 import built_environment  # noqa: E402
 import yaml  # noqa: E402
-from batch_connect import PORTAL, App, Session  # noqa: E402
+from batch_connect import App, Session  # noqa: E402
+from jupyter_use import VALUES  # noqa: E402
 from slurm_site import Site  # noqa: E402
 
 ROUNDS = 5
@@ -29,20 +30,6 @@ date +%s.%N >answered
 kill %1
 wait
 """
-VALUES = {
-    "cluster": "ci",
-    "environment": "sklearn",
-    "queue": "ci--small",
-    "gpu_type": "none",
-    "gpus": "0",
-    "cores": "2",
-    "memory_gb": "2",
-    "hours": "1",
-    "account": "",
-    "folder": "",
-    "interface": "lab",
-    "portal_origin": PORTAL,
-}
 
 
 def measure() -> list[Row]:
