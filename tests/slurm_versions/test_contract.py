@@ -60,4 +60,4 @@ def job_factory(scheduler: Scheduler) -> Iterator[JobFactory]:
 class TestPySlurm(test_slurm_scheduler.TestSlurmScheduler):
     """The contract, on the machines of another system."""
 
-    python = "/usr/bin/python3"
+    interpreter = "/usr/bin/python3"
