@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from typing import Any
 
 import httpx
 from batch_connect import Proxied
-from passenger import free_port, until
+from passenger import until
 
 from lossi.projects import Project
 
@@ -61,7 +63,13 @@ def start(folder: Path, store: Path, environment: dict[str, str], code: str = ""
     """Start a session as its job does, or by some code, and return its process, its port and the mode."""
     folder.mkdir(mode=0o700)
     (folder / "session.json").write_text(json.dumps({"store": str(store)}))
-    ports = " ".join(str(free_port()) for _ in range(3))  # somebody may be quicker, as on a node
+    with (
+        contextlib.ExitStack() as held
+    ):  # three, because somebody may be quicker, as on a node; none with connections that linger
+        sockets = [held.enter_context(socket.socket()) for _ in range(3)]
+        for one in sockets:
+            one.bind(("", 0))
+        ports = " ".join(str(one.getsockname()[1]) for one in sockets)
     secret = {"LOSSI_SESSION_SECRET": SECRET, "LOSSI_SESSION_HOST": "localhost", "LOSSI_SESSION_PORTS": ports}
     with (folder / "output.log").open("wb") as output:
         argv = [sys.executable, "-I", *(["-c", code] if code else ["-m", "lossi.mlflow_ui.session"]), str(folder)]

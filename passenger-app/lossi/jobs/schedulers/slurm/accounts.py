@@ -123,7 +123,8 @@ def _facts(rows: Sequence[AccountingRow], units_per_gpu: Callable[[str | None], 
         energy_j=_sum(row.energy_j for row in rows),
         gpu_utilisation=use.utilisation if use else None,
         gpu_memory_mb=use.memory_mb if use else None,
-        complete=states.state_of(last.state) in FINAL_STATES and last.ended is not None,
+        # The end may be recorded before the start, for a moment: then the row lacks all that was asked for.
+        complete=states.state_of(last.state) in FINAL_STATES and last.ended is not None and last.partition != "",
     )
 
 
