@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
 import pwd
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
@@ -34,6 +37,10 @@ def place() -> Iterator[Path]:
     subprocess.run(["sh", "-c", f"id {USER} || useradd --create-home --shell /bin/bash {USER}"], check=True, capture_output=True)
     made = Path(tempfile.mkdtemp(prefix="lossi-rootless-", dir="/var/tmp"))
     yield made
+    for process in Path("/proc").glob("[0-9]*"):  # podman keeps one that holds the user's namespaces
+        with contextlib.suppress(OSError):
+            if str(made).encode() in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
     # Files in the builder's store belong to subordinate ids.
     shutil.rmtree(made)
 
