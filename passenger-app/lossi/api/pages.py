@@ -50,6 +50,7 @@ def start() -> str | Response | tuple[str, int]:
         "start.html",
         projects=known,
         project=project,
+        sessions=_sessions(project),
         problem=problem,
         jobs=[job_pages.progress(job) for job in jobs],
         stale=stale,
@@ -91,7 +92,6 @@ def _surroundings() -> dict[str, Any]:
     return {
         "portal": os.environ.get("OOD_DASHBOARD_TITLE", "Open OnDemand") if inside else "",
         "in_mlflow": _in_mlflow if inside else lambda project, run_id: "",
-        "sessions": _sessions,
     }
 
 
