@@ -121,7 +121,7 @@ def app_folder(target: Path, python: Path | str | None, source: Path = PORTAL) -
         The interpreter; None leaves the app without an environment.
     """
     target.mkdir(parents=True)
-    for name in ("manifest.yml", "icon.svg", "passenger_wsgi.py", "bin", "public"):
+    for name in ("manifest.yml", "icon.svg", "passenger_wsgi.py", "starting.py", "bin", "public"):
         if (source / name).is_dir():
             shutil.copytree(source / name, target / name)
         elif (source / name).exists():

@@ -145,14 +145,14 @@ def test_where_no_port_is_free_the_session_ends_soon_and_says_so(begun: dict[str
     began, ended = (datetime.fromisoformat(shown[name]) for name in ("StartTime", "EndTime"))
     assert (ended - began).total_seconds() < 60 and shown["JobState"] == "FAILED"
     assert not (session.staged / "connection.yml").exists()
-    assert "no free port" in session.card("completed.html.erb", completed=True)
+    assert "no free port" in session.card("info.html.erb", completed=True)
 
 
 def test_a_node_without_apptainer_is_told_on_the_card(begun: dict[str, Session]) -> None:
     session = begun["boxed"]
     session.until_ended()
     assert not (session.staged / "connection.yml").exists()
-    assert "no Apptainer on this node" in session.card("completed.html.erb", completed=True)
+    assert "no Apptainer on this node" in session.card("info.html.erb", completed=True)
     assert session.cluster.job(session.user, session.job)["JobState"] == "FAILED"
 
 
@@ -175,7 +175,7 @@ def test_a_full_home_is_told_before_at_and_after_the_start(app: App, site: Site,
         assert "is full" in refused["error"] and not staged.exists()
         # at the start
         held.until_ended()
-        assert "no room is left" in held.card("completed.html.erb", completed=True)
+        assert "no room is left" in held.card("info.html.erb", completed=True)
         assert held.status()["state"] == "failed" and not (held.staged / "connection.yml").exists()
         # while it runs: also with a new kernel
         assert in_kernel(running, cookie, "print(6 * 7)").strip() == "42"
@@ -184,7 +184,7 @@ def test_a_full_home_is_told_before_at_and_after_the_start(app: App, site: Site,
             assert saved.status_code == 500 and "error while saving" in saved.text
             assert browser.post("api/shutdown").status_code == 200
         running.until_ended()
-        assert "Used on average" in running.card("completed.html.erb", completed=True)
+        assert "Used on average" in running.card("info.html.erb", completed=True)
         assert running.status()["state"] == "ended"
         assert not half_written(running.staged) + half_written(held.staged)
 
@@ -195,7 +195,7 @@ def test_a_session_whose_time_is_up_leaves_nothing_and_opens_no_later_one(
     told = yaml.safe_load((timed_out.staged / "connection.yml").read_text())
     timed_out.until_ended()
     assert timed_out.cluster.job(timed_out.user, timed_out.job)["JobState"] == "TIMEOUT"
-    card = timed_out.card("completed.html.erb", completed=True)
+    card = timed_out.card("info.html.erb", completed=True)
     assert "of the 1:00:00 that you asked for" in card and "Used on average" in card, card
     assert timed_out.status()["state"] == "ended"
     timed_out.cluster.wait(lambda: not left_behind(timed_out.user), 30, "nothing is left")

@@ -149,7 +149,7 @@ def test_without_its_file_the_form_says_so_instead_of_vanishing(tmp_path: Path, 
     if content is not None:
         (tmp_path / apps.FILE).write_text(content, "latin-1")
     found = rendered(tmp_path)["yaml"]
-    assert "lossi doctor" in found["attributes"]["environment"]["help"]
+    assert "lossi doctor" in found["attributes"]["unavailable"]["help"]
 
 
 def test_a_site_without_clusters_or_environments_says_so(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

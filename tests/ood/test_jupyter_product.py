@@ -231,30 +231,25 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
         staged.mkdir()
         if content is not None:
             (staged / "status.json").write_bytes(content)
-        for name, completed, running in (
-            ("info", False, False),
-            ("info", False, True),
-            ("info", True, False),
-            ("completed", True, False),
-        ):
+        for completed, running in ((False, False), (False, True), (True, False)):
             names = {"staged_root": str(staged), "completed": completed, "running": running}
-            requests.append({"path": str(APP / f"{name}.html.erb"), "kind": "session", "names": names})
-            cases.append((kind, name, completed))
-    said = {}
+            requests.append({"path": str(APP / "info.html.erb"), "kind": "session", "names": names})
+            cases.append((kind, completed))
+    cards = {}
     for case, answer in zip(cases, render(requests), strict=True):
         assert "error" not in answer, (case, answer)
         text = answer["text"]
         assert "<script" not in text and "<%" not in text and "\n\n" not in text, (case, text)
-        said[case] = " ".join(text.split())
-        assert said[case] or case[1] == "info", case
-        assert not (case[1] == "info" and case[2] and said[case]), "what has ended is told once"
+        cards[case] = " ".join(text.split())
+        assert cards[case] or not case[1], case
     for kind in ("missing", "empty", "list", "half"):
-        assert "has no room" in said[kind, "completed", True] and not said[kind, "info", False]
-    assert "before it began" in said["waiting", "completed", True] and "while it tried" in said["starting", "completed", True]
+        assert "no room" in cards[kind, True] and not cards[kind, False]
+    assert "before it ran" in cards["waiting", True] and "while Jupyter was starting" in cards["starting", True]
     for state in ("ready", "ended"):
-        assert "Ran for 0:01:00 of the 1:00:00 that you asked for" in said[state, "completed", True]
-        assert "average 1.0 of 2 cores, and at most 0.5 of 2.0 GB" in said[state, "completed", True]
-    assert "Jupyter failed: &lt;script&gt;" in said["failed", "completed", True] and "last</pre>" in said["failed", "info", False]
+        assert "Ran for 0:01:00 of the 1:00:00 that you asked for" in cards[state, True]
+        assert "average 1.0 of 2 cores, and at most 0.5 of 2.0 GB" in cards[state, True]
+    for completed in (False, True):
+        assert "Jupyter failed: &lt;script&gt;" in cards["failed", completed] and "last</pre>" in cards["failed", completed]
 
 
 def test_the_button_is_there_only_with_all_that_it_needs() -> None:

@@ -226,7 +226,7 @@ def test_notebook_without_notebook_is_lab_with_one_document_and_the_end_tells_wh
     session.until_ended()
     status = session.status()
     assert status["state"] == "ended" and status["cpu_s"] > 0 and status["elapsed_s"] <= time.monotonic() - began + 600
-    assert "Used on average" in session.card("completed.html.erb", completed=True)
+    assert "Used on average" in session.card("info.html.erb", completed=True)
 
 
 def test_a_port_that_another_user_holds_is_never_used(app: App, site: Site) -> None:
@@ -238,7 +238,7 @@ def test_a_port_that_another_user_holds_is_never_used(app: App, site: Site) -> N
         session.until_ended()
         assert not (session.staged / "connection.yml").exists(), "the card never posts the password to the squatter"
     assert session.status()["state"] == "failed" and "no free port" in session.status()["why"]
-    assert "no free port" in session.card("completed.html.erb", completed=True)
+    assert "no free port" in session.card("info.html.erb", completed=True)
     assert cluster.job(site.user, session.job)["JobState"] == "FAILED"
 
 
@@ -252,7 +252,7 @@ def test_set_up_that_fails_is_told_on_the_card(app: App, site: Site) -> None:
         session.until_ended()
     finally:
         site.file.write_text(text)
-    assert "set-up of this site failed" in session.card("completed.html.erb", completed=True)
+    assert "set-up of this site failed" in session.card("info.html.erb", completed=True)
     assert "first" in session.log() and "never" not in session.log()
 
 
@@ -261,4 +261,4 @@ def test_an_image_that_is_gone_is_told_on_the_card(app: App, site: Site) -> None
     session = original(app, site.user, VALUES, header="sed -i 's#/[^\\x00]*[.]sif#/nowhere.sif#' words")
     session.until_ended()
     assert not (session.staged / "connection.yml").exists()
-    assert "could not be started" in session.card("completed.html.erb", completed=True)
+    assert "could not be started" in session.card("info.html.erb", completed=True)

@@ -148,8 +148,8 @@ def test_set_up_lines_are_the_sites_own_and_the_first_that_fails_is_the_last(sit
 
 @needs_ruby
 def test_a_missing_installation_is_a_sentence(tmp_path: Path) -> None:
-    shutil.copy(APP / "submit.yml.erb", tmp_path)
-    answer = render([{"path": str(tmp_path / "submit.yml.erb"), "kind": "struct", "names": {"cluster": "x"}}])[0]
+    app = shutil.copytree(APP, tmp_path / "app")
+    answer = render([{"path": str(app / "submit.yml.erb"), "kind": "struct", "names": {"cluster": "x"}}])[0]
     assert "lossi doctor" in answer["error"]
 
 

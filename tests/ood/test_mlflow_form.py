@@ -97,7 +97,7 @@ def test_without_its_file_the_form_says_so_instead_of_vanishing(tmp_path: Path, 
     if content is not None:
         (tmp_path / apps.FILE).write_text(content, "latin-1")
     (answer,) = render([{"path": str(tmp_path / "form.yml.erb"), "kind": "form", "yaml": True}])
-    assert "lossi doctor" in answer["yaml"]["attributes"]["store"]["help"]
+    assert "lossi doctor" in answer["yaml"]["attributes"]["unavailable"]["help"]
 
 
 def test_a_site_without_clusters_says_so(home: Path) -> None:

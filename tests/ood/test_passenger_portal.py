@@ -244,7 +244,7 @@ def test_an_idle_process_is_ended_and_nothing_is_lost(site: Site, installed: Ins
     ("mount", "why"),
     [
         ("bare", "No module named &#x27;lossi&#x27;"),
-        ("gone", "which is missing or which you may not run"),
+        ("gone", "is missing or you may not run it"),
         ("old", "is Python 3.9, Lossi needs 3.11 or later"),
     ],
 )

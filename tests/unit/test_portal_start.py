@@ -68,12 +68,22 @@ def test_what_the_portal_and_module_systems_leave_is_removed_and_nothing_else(ap
     assert {"HOME", "ODD", "PATH", "PYTHONNOUSERSITE"} <= names
 
 
-def test_old_pythons_can_read_what_passenger_loads() -> None:
-    text = (PORTAL / "passenger_wsgi.py").read_text()
+@pytest.mark.parametrize("app", [PORTAL, PORTAL.parent / "ood-apps" / "mlflow-embedded"])
+@pytest.mark.parametrize("name", ["passenger_wsgi.py", "starting.py"])
+def test_old_pythons_can_read_what_passenger_loads(app: Path, name: str) -> None:
+    text = (app / name).read_text()
     tree = ast.parse(text, feature_version=(3, 6))
-    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    modules = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     assert modules <= {"html", "json", "os", "re", "sys", "traceback"}
     assert "from __future__" not in text
+
+
+def test_an_app_without_lossi_says_so(tmp_path: Path) -> None:
+    app = shutil.copytree(PORTAL.parent / "ood-apps" / "mlflow-embedded", tmp_path / "app")
+    show = """import passenger_wsgi
+print(b"".join(passenger_wsgi.application({"PATH_INFO": "/"}, lambda status, headers: print(status))).decode())"""
+    done = subprocess.run([sys.executable, "-S", "-c", show], cwd=app, env={}, capture_output=True, text=True)
+    assert done.stdout.startswith("503") and "has no lossi and no mlflow" in done.stdout, done.stderr
 
 
 def test_the_manifest_is_what_the_dashboard_reads() -> None:

@@ -25,6 +25,23 @@ def test_every_app_of_the_tree_is_in_the_bundle(tmp_path: Path) -> None:
     assert len({component.link for component in found}) == len(found)
 
 
+def test_what_apps_share_is_written_once_and_installed_into_each(tmp_path: Path) -> None:
+    common = TREE / "ood-apps" / "common"
+    places = Places.below(tmp_path)
+    plan = installing.plan(installing.components(installing.shipped(), places), places, version="1", python=Path("/p"))
+    for shared, copies in (
+        ("python", ["apps/lossi/bin/python", "apps/lossi-mlflow-embedded/bin/python"]),
+        ("starting.py", ["apps/lossi/starting.py", "apps/lossi-mlflow-embedded/starting.py"]),
+        *(
+            (name, [f"apps/lossi-{app}/{name}" for app in ("jupyter", "mlflow-session")])
+            for name in ("form.js", "form.yml.erb", "lossi.rb")
+        ),
+    ):
+        assert {plan.files[path].content for path in copies} == {(common / shared).read_bytes()}
+    contents = [path.read_bytes() for path in (TREE / "ood-apps").rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(contents) == len(set(contents))
+
+
 def test_optional_components_are_there_to_be_chosen(tmp_path: Path) -> None:
     names = {component.name for component in installing.components(installing.shipped(), Places.below(tmp_path))}
     assert set(installing.OPTIONAL) <= names

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shutil
 import subprocess
 from pathlib import Path
@@ -29,14 +28,6 @@ def test_scripts_are_sound_and_hold_nothing_of_the_form(name: str) -> None:
         done = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
     assert name != "script.sh" or script.stat().st_mode & 0o111 == 0o111
-
-
-def test_the_apps_that_ask_lossi_do_it_in_the_same_way() -> None:
-    """Only what the name of the app and its own check make different."""
-    submits = [(app / "submit.yml.erb").read_text().splitlines() for app in (SESSION, APPS / "jupyter")]
-    alike = difflib.SequenceMatcher(None, *submits, autojunk=False).ratio()
-    assert alike > 0.75 and all("to_h" in "".join(lines) and lines[-1] == "<%= answer %>" for lines in submits)
-    assert [line for line in (SESSION / "form.yml.erb").read_text().splitlines() if "<%=" in line] == ["<%= form %>"]
 
 
 def test_the_job_looks_for_ports_in_the_sites_range_and_not_for_ever(tmp_path: Path) -> None:

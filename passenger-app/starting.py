@@ -1,0 +1,1 @@
+../ood-apps/common/starting.py
