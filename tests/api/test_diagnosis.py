@@ -5,8 +5,8 @@ from __future__ import annotations
 from flask.testing import FlaskClient
 
 from lossi import projects
-from lossi.runner import records
-from lossi.runner.records import PreparedJob, Resources, SubmissionRecord, TaskExit
+from lossi.contract import records
+from lossi.contract.records import PreparedJob, Resources, SubmissionRecord, TaskExit
 
 JOB = "01kx0000000000000000000000"
 

@@ -10,7 +10,7 @@ from typing import Any
 from flask.testing import FlaskClient
 
 from lossi import projects
-from lossi.jobs.recent import MOST_PROJECTS
+from lossi.jobs.state.recent import MOST_PROJECTS
 from lossi.projects import index
 
 

@@ -96,8 +96,8 @@ class Field:
     writers: int
 
     def __post_init__(self) -> None:
+        from lossi.contract import records
         from lossi.projects import Project, stores
-        from lossi.runner import records
 
         self.project = Project(self.root / "project")
         self.project.root.mkdir(parents=True)
@@ -116,7 +116,8 @@ class Field:
 
     def write(self, writer: int) -> None:
         """One task: its own copy of the template, published half way and at the end."""
-        from lossi.runner import publish, records
+        from lossi.contract import records
+        from lossi.runner import publish
 
         store = self.node / str(writer) / "tracking.db"
         store.parent.mkdir(parents=True)
@@ -136,8 +137,8 @@ class Field:
 
     def again(self, name: str, writers: int):  # type: ignore[no-untyped-def]
         """A new project in which the last snapshots of some writers wait to be taken in."""
+        from lossi.contract import records
         from lossi.projects import Project
-        from lossi.runner import records
 
         project = Project(self.root / name)
         shutil.copytree(self.root / "start", project.root)
@@ -188,11 +189,11 @@ def dump(project) -> dict[str, list[tuple[object, ...]]]:  # type: ignore[no-unt
 
 def taken_a_second(field: Field) -> float:
     """Return how many stores a second one ingest takes in when all are waiting."""
-    from lossi.tracking.ingest import ingest
+    from lossi.tracking.ingest.ingestion import ingest_runs
 
     project = field.again("fresh", field.writers)
     begun = time.monotonic()
-    report = ingest(project)
+    report = ingest_runs(project)
     seconds = time.monotonic() - begun
     shutil.rmtree(project.root)
     return report.taken / seconds
@@ -200,13 +201,13 @@ def taken_a_second(field: Field) -> float:
 
 def killed(field: Field, times: int) -> tuple[int, int, int]:
     """Kill ingest at random points and repeat it; returns (kills, of them within a transaction, dumps that differ)."""
-    from lossi.tracking import batches
-    from lossi.tracking.ingest import ingest
+    from lossi.tracking.ingest import batches
+    from lossi.tracking.ingest.ingestion import ingest_runs
 
     batches.BATCH = 5  # many commits in a short time
     whole = field.again("whole", KILLED_TASKS)
     begun = time.monotonic()
-    os.waitpid(fork(lambda: ingest(whole)), 0)
+    os.waitpid(fork(lambda: ingest_runs(whole)), 0)
     takes = time.monotonic() - begun
     expected = dump(whole)
     chance = random.Random(1)
@@ -214,15 +215,15 @@ def killed(field: Field, times: int) -> tuple[int, int, int]:
     while kills < times:
         project = field.again("killed", KILLED_TASKS)
         while True:
-            child = fork(lambda project=project: ingest(project))  # type: ignore[misc]
+            child = fork(lambda project=project: ingest_runs(project))  # type: ignore[misc]
             time.sleep(chance.uniform(0, takes))
             os.kill(child, signal.SIGKILL)
             if os.waitpid(child, 0)[1] == 0:
                 break
             kills += 1
             in_commit += project.store.with_name(f"{project.store.name}-journal").exists()
-        ingest(project)
-        ingest(project)
+        ingest_runs(project)
+        ingest_runs(project)
         differing += dump(project) != expected
         shutil.rmtree(project.root)
     return kills, in_commit, differing
@@ -242,11 +243,11 @@ def shared_store(root: Path, writers: int) -> tuple[float, int, int, int]:
 @contextlib.contextmanager
 def ingest_beside(field: Field) -> Iterator[None]:
     """Take in what is published in a process beside the writers, until everything is there."""
-    from lossi.tracking.ingest import ingest
+    from lossi.tracking.ingest.ingestion import ingest_runs
 
     def loop() -> None:
         while not complete(field.project.store, field.writers):
-            ingest(field.project)
+            ingest_runs(field.project)
             time.sleep(0.5)
 
     child = fork(loop)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lossi.environments import oci_layers
+from lossi.environments.images import oci_layers
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 

@@ -11,8 +11,8 @@ import yaml
 from built_environment import VARIANT, BuiltEnvironment, registry
 
 from lossi import environments
-from lossi.environments import registry as images
-from lossi.environments import verifying
+from lossi.environments.images import registry as images
+from lossi.environments.images import verify
 
 
 @pytest.fixture
@@ -47,6 +47,6 @@ def test_sif_and_registry_image_are_the_same(built_environment: BuiltEnvironment
         catalog = built_environment.catalog(tmp_path / "catalog.yml", address=address)
         (home / "no-site.yml").write_text(yaml.safe_dump({"catalogs": [str(catalog)]}))
         assert images.resolve_digest(f"{address}/lossi/sklearn", built_environment.digest) == built_environment.digest
-        found = verifying.verify(environments.load().get("sklearn"))
+        found = verify.verify_image(environments.load().get("sklearn"))
     assert found.same and found.differences == []
     assert found.sif_tree == found.image_tree == built_environment.tree

@@ -17,7 +17,7 @@ from built_environment import why_not
 from small_image import Image, file, folder, hard_link, link
 
 from lossi import environments
-from lossi.environments import converting, image_tree, obtaining, oci_layers, registry, sif_tree, verifying
+from lossi.environments.images import convert, image_tree, oci_layers, pipeline, registry, sif_tree, verify
 from lossi.errors import Conflict, Forbidden, InvalidInput, LossiError, NotFound, NotSupported, Unavailable
 
 pytestmark = [
@@ -92,8 +92,8 @@ def pushed(address: str, tmp_path: Path) -> Callable[..., tuple[str, str]]:
     return push
 
 
-def pull(reference: str, variant: str | None = None) -> obtaining.Ready:
-    return obtaining.pull(environments.load().get("small"), variant, image=reference)
+def pull(reference: str, variant: str | None = None) -> pipeline.Ready:
+    return pipeline.pull_image(environments.load().get("small"), variant, image=reference)
 
 
 def test_sif_holds_what_the_layers_make_and_is_recorded_with_its_digest(
@@ -109,7 +109,7 @@ def test_sif_holds_what_the_layers_make_and_is_recorded_with_its_digest(
     assert all(comment in text for comment in ("# the site's catalogue", "# ours", "# not yet in a registry"))
     assert [path.name for path in (tmp_path / "sif").iterdir()] == [Path(str(ready.sif)).name]
     assert not list(Path(os.environ["HOME"]).glob("**/*apptainer*"))
-    found = verifying.verify(environments.load().get("small"))
+    found = verify.verify_image(environments.load().get("small"))
     assert found.same and found.differences == [] and found.sif_tree == ready.tree
     # What the comparison rests on, said once in full.
     tree = dict(image_tree.lines(sif_tree.tree(Path(str(ready.sif)), tmp_path)))
@@ -139,8 +139,8 @@ def test_changed_sif_is_found_and_nothing_of_it_is_run(
     other = Image((*LAYERS, rest)).write(tmp_path / "other")
     work = tmp_path / "work"
     work.mkdir()
-    converting.build(f"oci:{other.folder}", Path(str(ready.sif)), work, "cannot tamper", say=None)
-    found = verifying.verify(environments.load().get("small"))
+    convert.build(f"oci:{other.folder}", Path(str(ready.sif)), work, "cannot tamper", say=None)
+    found = verify.verify_image(environments.load().get("small"))
     assert not found.same and found.image_tree == ready.tree != found.sif_tree
     said = "\n".join(found.differences)
     assert all(
@@ -211,7 +211,7 @@ def test_without_room_for_it_the_sif_is_not_begun(
 
 
 def test_full_disk_and_no_subordinate_ids_are_said_in_words(tmp_path: Path) -> None:
-    from lossi.environments import programs
+    from lossi.environments.images import programs
 
     for line, error, message in (
         ("FATAL: write /x: no space left on device", Unavailable, "no room"),
@@ -224,7 +224,7 @@ def test_full_disk_and_no_subordinate_ids_are_said_in_words(tmp_path: Path) -> N
 
 def test_record_can_go_to_the_users_own_catalogue(site: Path, pushed: Callable[..., tuple[str, str]]) -> None:
     reference, digest = pushed(Image(LAYERS), "own")
-    ready = obtaining.pull(environments.load().get("small"), image=reference, target=obtaining.Target(own=True))
+    ready = pipeline.pull_image(environments.load().get("small"), image=reference, target=pipeline.Target(own=True))
     assert ready.environment == "my-small" and ready.catalog == str(environments.user_file()) and ready.listed
     assert site.read_text() == ENVIRONMENT
     resolved = environments.resolve(environments.load().get("my-small"))

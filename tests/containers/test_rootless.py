@@ -20,7 +20,7 @@ import pytest
 from built_environment import CACHE, HERE, why_not
 from small_image import Entry, Image, file, folder
 
-from lossi.environments import registry
+from lossi.environments.images import registry
 
 USER = "lossi-tester1"
 RECIPE = "ARG BASE\nFROM ${BASE}\nCOPY requirements.txt /opt/made/requirements.txt\n"

@@ -22,7 +22,7 @@ from passenger import until
 
 from lossi.mlflow_ui import gate
 from lossi.projects import Project
-from lossi.tracking import lease
+from lossi.tracking.ingest import lease
 
 pytestmark = pytest.mark.slow
 needs_chromium = pytest.mark.skipif(not chromium.PROGRAM, reason="no Chromium")
@@ -266,7 +266,7 @@ def test_whatever_mlflow_answers_beside_its_own_program_is_no_page_of_the_portal
 
 
 def test_the_session_holds_the_lease_and_takes_in_results(running: Running) -> None:
-    assert lease.acquire(running.project.home) is None
+    assert lease.acquire_lease(running.project.home) is None
     path = running.project.home / lease.LEASE
     before = path.stat().st_mtime_ns
     until(lambda: path.stat().st_mtime_ns > before, "it shows that it lives", 60)

@@ -21,7 +21,7 @@ from batch_connect import App, Session, has_ruby
 from real_cluster import OwnCluster
 from test_mlflow_form import with_runs
 
-from lossi.tracking import lease
+from lossi.tracking.ingest import lease
 
 pytestmark = [pytest.mark.slow, pytest.mark.root, pytest.mark.skipif(not has_ruby(), reason="no Ruby")]
 

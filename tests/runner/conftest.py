@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from runner_jobs import Job, processes_of, tar
 
-from lossi.runner import archive, records
-from lossi.runner.records import CodeSnapshot, PreparedJob, ResolvedEnvironment, Resources, TrackingTarget
+from lossi.contract import records
+from lossi.contract.records import CodeSnapshot, PreparedJob, ResolvedEnvironment, Resources, TrackingTarget
+from lossi.runner import archive
 
 MAKE_STORE = """
 import sys

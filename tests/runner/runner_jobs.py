@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lossi.runner import publish, records
-from lossi.runner.records import PreparedJob, Progress, TaskExit
+from lossi.contract import records
+from lossi.contract.records import PreparedJob, Progress, TaskExit
+from lossi.runner import publish
 
 WAIT = """
 import pathlib, time, os

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from runner_jobs import WAIT, Job, Run, code, notebook, processes_of, reached
 
-from lossi.runner import records
+from lossi.contract import records
 
 PARAMETERS = code("n = 1  # how often", "parameters")
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from runner_jobs import Job, Run, artifacts, processes_of
 
-from lossi.jobs import script
-from lossi.jobs.script import Header
-from lossi.runner import publish, records
-from lossi.runner.records import Resources
+from lossi.contract import records
+from lossi.contract.records import Resources
+from lossi.jobs.submit import script
+from lossi.jobs.submit.script import Header
+from lossi.runner import publish
 
 STAND_IN = Path(__file__).parents[1] / "srun.py"
 PLACEHOLDER = "01aryz6s41tsv4rrffq69g5fav"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from runner_jobs import WAIT, Job, Run, notebook, processes_of, reached
 
-from lossi.runner import publish, records
+from lossi.contract import records
+from lossi.runner import publish
 
 TRAIN = """
 import mlflow, os, pathlib, time

@@ -17,7 +17,7 @@ import pytest
 from runner_jobs import Job, Run, artifacts, processes_of, reached
 from test_notebooks import HOSTILE
 
-from lossi.runner import records
+from lossi.contract import records
 
 ECHO = b"""
 import json, os, sys

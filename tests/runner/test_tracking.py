@@ -12,7 +12,8 @@ from pathlib import Path
 
 from runner_jobs import WAIT, Job, Run, artifacts, code, notebook, processes_of, reached
 
-from lossi.runner import publish, records
+from lossi.contract import records
+from lossi.runner import publish
 
 PARAMETERS = code("lr = 0.1\nseed = 1", "parameters")
 JOIN_TAGS = {

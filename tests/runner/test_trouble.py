@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from runner_jobs import Job, code, notebook
 
-from lossi.runner import publish, records
+from lossi.contract import records
+from lossi.runner import publish
 
 
 @pytest.fixture

@@ -19,9 +19,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from lossi.errors import InvalidInput
-from lossi.jobs.schedulers.base import Handle, JobView, Scheduler, TaskView
-from lossi.runner.records import (
+from lossi.contract.records import (
     CANCELLED,
     FAILED,
     FINAL_STATES,
@@ -34,6 +32,8 @@ from lossi.runner.records import (
     Resources,
     SubmissionRecord,
 )
+from lossi.errors import InvalidInput
+from lossi.jobs.schedulers.base import Handle, JobView, Scheduler, TaskView
 
 T = TypeVar("T")
 

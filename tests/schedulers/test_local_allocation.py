@@ -13,9 +13,9 @@ import pytest
 from local_support import end_everything, supervisor, supervisors
 from scheduler_contract import JobFactory, Made, eventually
 
+from lossi.contract import records
 from lossi.jobs.schedulers.base import JobView
 from lossi.jobs.schedulers.local import LocalScheduler, journal, machine, queue
-from lossi.runner import records
 
 Enter = Callable[[str | None], LocalScheduler]
 

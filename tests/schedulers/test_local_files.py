@@ -19,14 +19,7 @@ from hypothesis import strategies as st
 from local_support import end_everything
 from scheduler_contract import JobFactory, Made, eventually
 
-from lossi.errors import Unavailable
-from lossi.jobs.schedulers.base import TaskView
-from lossi.jobs.schedulers.cancellation import merged
-from lossi.jobs.schedulers.local import LocalScheduler, machine, processes, queue, verdict
-from lossi.jobs.schedulers.local.adapter import summary
-from lossi.jobs.schedulers.local.journal import History, Journal, Started
-from lossi.jobs.schedulers.local.queue import Entry, Places
-from lossi.runner.records import (
+from lossi.contract.records import (
     CANCELLED,
     FAILED,
     NODE_FAILED,
@@ -39,6 +32,13 @@ from lossi.runner.records import (
     Ending,
     TaskExit,
 )
+from lossi.errors import Unavailable
+from lossi.jobs.schedulers.base import TaskView
+from lossi.jobs.schedulers.cancellation import merged
+from lossi.jobs.schedulers.local import LocalScheduler, machine, processes, queue, verdict
+from lossi.jobs.schedulers.local.adapter import summary
+from lossi.jobs.schedulers.local.journal import History, Journal, Started
+from lossi.jobs.schedulers.local.queue import Entry, Places
 
 BEGUN = Started(4711, 99, "boot", 1.5, "here", "2025-01-01T00:00:00+00:00", ("1",))
 

@@ -20,11 +20,11 @@ import pytest
 from local_support import end_everything, marked_processes, supervisor, supervisors
 from scheduler_contract import JobFactory, Made, eventually, lives
 
+from lossi.contract import records
+from lossi.contract.records import CANCELLED, FAILED, FINAL_STATES, NODE_FAILED, QUEUED, RUNNING, SUCCEEDED, TIMED_OUT
 from lossi.jobs.schedulers.base import JobView
 from lossi.jobs.schedulers.local import LocalScheduler, journal, processes, queue
 from lossi.jobs.schedulers.local.journal import Journal, Started
-from lossi.runner import records
-from lossi.runner.records import CANCELLED, FAILED, FINAL_STATES, NODE_FAILED, QUEUED, RUNNING, SUCCEEDED, TIMED_OUT
 
 PATIENCE_S = 20.0
 ACCOUNT = """printf '{"task": %d, "state": "succeeded", "exit_code": 0}' $LOSSI_TASK > tasks/$LOSSI_TASK/exit.json\n"""

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from real_cluster import RealCluster
 
-from lossi.runner.records import FINAL_STATES
+from lossi.contract.records import FINAL_STATES
 
 
 class Site:

@@ -12,7 +12,7 @@ from real_cluster import RealCluster
 from slurm_site import Site
 from small_image import Image, file, folder
 
-from lossi.environments import registry as images
+from lossi.environments.images import registry as images
 
 __all__ = ["built_environment"]
 

@@ -13,9 +13,9 @@ from real_cluster import OwnCluster, RealCluster
 from scheduler_contract import JobFactory, Made, SchedulerContract
 
 from lossi.clusters import RestDoor
+from lossi.contract.records import FAILED, SUCCEEDED
 from lossi.jobs import schedulers
 from lossi.jobs.schedulers.base import Handle, Scheduler
-from lossi.runner.records import FAILED, SUCCEEDED
 
 PYSLURM = os.environ.get("LOSSI_TEST_PYSLURM_PYTHON")
 """An interpreter with a PySlurm for this Slurm; Debian 12's has none, so `make test-slurm-versions` goes through that door."""

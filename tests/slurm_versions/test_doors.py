@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from version_cluster import Door, as_user
 
+from lossi.contract.records import FINAL_STATES
 from lossi.errors import Forbidden, InvalidInput, LossiError
 from lossi.jobs.schedulers.slurm.client import SlurmClient
 from lossi.jobs.schedulers.slurm.records import AccountingRow
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 from lossi.jobs.schedulers.slurm.states import state_of
-from lossi.runner.records import FINAL_STATES
 
 USER = "lossi-tester1"
 

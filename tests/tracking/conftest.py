@@ -13,8 +13,9 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from lossi.contract import records
 from lossi.projects import Project, stores
-from lossi.runner import publish, records
+from lossi.runner import publish
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,8 @@ from mlflow.entities import DatasetInput, InputTag, LoggedModelOutput, LoggedMod
 from mlflow.entities.dataset import Dataset
 
 from lossi.projects import stores
-from lossi.tracking.ingest import ingest
-from lossi.tracking.merge import DERIVED, TABLES
+from lossi.tracking.ingest.ingestion import ingest_runs
+from lossi.tracking.ingest.merge import DERIVED, TABLES
 
 from .conftest import MlflowTask, MlflowWorld
 
@@ -98,7 +98,7 @@ def test_the_client_sees_the_same_in_the_project_as_in_the_task(mlflow_world: Ml
     before = [run_as_seen(task.client, run) for task, run in zip(tasks, runs, strict=True)]
     for task, run in zip(tasks, runs, strict=True):
         task.finish(run)
-    report = ingest(mlflow_world.project)
+    report = ingest_runs(mlflow_world.project)
     assert (report.taken, report.runs, report.problems, report.unmerged_tables) == (2, 2, (), ())
     mlflow.set_tracking_uri(mlflow_world.uri)
     client = mlflow_world.client
@@ -120,7 +120,7 @@ def test_logged_models_registry_and_traces_are_found(mlflow_world: MlflowWorld, 
     traces = {trace.info.trace_id for task in tasks for trace in task.client.search_traces(locations=["1"])}
     for task, run in zip(tasks, runs, strict=True):
         task.finish(run)
-    ingest(mlflow_world.project)
+    ingest_runs(mlflow_world.project)
     mlflow.set_tracking_uri(mlflow_world.uri)
     client = mlflow_world.client
     for model in client.search_logged_models(["1"]):
@@ -149,7 +149,7 @@ def test_what_a_person_does_with_the_client_wins(mlflow_world: MlflowWorld) -> N
     for run in runs.values():
         client.log_metric(run, "loss", 1.0)
     task.publish()
-    ingest(mlflow_world.project)
+    ingest_runs(mlflow_world.project)
     main = mlflow_world.client
     main.delete_run(runs["deleted"])
     main.delete_run(runs["collected"])
@@ -165,7 +165,7 @@ def test_what_a_person_does_with_the_client_wins(mlflow_world: MlflowWorld) -> N
         client.set_tag(run, "b", "2")
         client.set_terminated(run)
     task.finish()
-    ingest(mlflow_world.project)
+    ingest_runs(mlflow_world.project)
     found = {run.info.run_id: run for run in main.search_runs(["1"], run_view_type=ViewType.ALL)}
     assert set(found) == set(runs.values()) - {runs["collected"]}
     assert found[runs["deleted"]].info.lifecycle_stage == "deleted"
@@ -181,7 +181,7 @@ def test_a_running_task_is_followed_by_the_client(mlflow_world: MlflowWorld) -> 
     for step in range(3):
         task.client.log_metric(run, "loss", 1 / (step + 1), step=step)
         task.publish()
-        ingest(mlflow_world.project)
+        ingest_runs(mlflow_world.project)
         seen = mlflow_world.client.get_metric_history(run, "loss")
         assert [point.step for point in seen] == list(range(step + 1))
         assert mlflow_world.client.get_run(run).info.status == "RUNNING"
@@ -210,7 +210,7 @@ def test_random_work_gives_what_the_client_would_have_logged_directly(
         elif action == "publish":
             task.publish()
         elif action == "ingest":
-            assert ingest(mlflow_world.project).problems == ()
+            assert ingest_runs(mlflow_world.project).problems == ()
         else:
             _, *ids = chance.choice(own)
             number, value = chance.randrange(3), chance.choice(SPECIAL)
@@ -228,8 +228,8 @@ def test_random_work_gives_what_the_client_would_have_logged_directly(
     for task in chance.sample(tasks, len(tasks)):
         task.finish()
         if chance.random() < 0.5:
-            ingest(mlflow_world.project)
-    ingest(mlflow_world.project)
+            ingest_runs(mlflow_world.project)
+    ingest_runs(mlflow_world.project)
     main = mlflow_world.client
     for _, run, twin in pairs:
         seen, expected = run_as_seen(main, run), run_as_seen(direct, twin)

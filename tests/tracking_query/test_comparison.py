@@ -228,7 +228,7 @@ def test_exact_histories_are_those_of_mlflow(project: Project, client: MlflowCli
 
 @pytest.mark.parametrize(("runs", "buckets"), [(1, 2000), (100, 2000), (101, 1980), (5000, 40), (1_000_000, 2)])
 def test_many_runs_get_fewer_buckets_each(runs: int, buckets: int) -> None:
-    from lossi.tracking.histories import default_buckets
+    from lossi.tracking.query.histories import default_buckets
 
     assert default_buckets(runs) == buckets
 

@@ -248,7 +248,7 @@ def test_csv_is_harmless_and_complete(project: Project, client: MlflowClient, ru
 
 
 def test_json_export_is_one_document_in_pieces(project: Project, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from lossi.tracking import exports
+    from lossi.tracking.query import exports
 
     monkeypatch.setattr(exports, "ROWS", 2)
     pieces = list(tracking.export(project, format="json", columns=["run_id", "metrics.*"], filter="metrics.acc != 7"))
@@ -262,7 +262,7 @@ def test_json_export_is_one_document_in_pieces(project: Project, runs: list[str]
 def test_an_export_holds_no_lock_between_its_pieces(
     project: Project, client: MlflowClient, runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lossi.tracking import exports
+    from lossi.tracking.query import exports
 
     monkeypatch.setattr(exports, "ROWS", 2)
     pieces = tracking.export(project, columns=["run_id"])
@@ -289,9 +289,9 @@ def test_a_wrong_export_fails_before_its_first_piece(project: Project, question:
 
 def test_the_door_stays_functions_whichever_module_was_imported_first(tmp_path: Path) -> None:
     code = (
-        "import lossi.tracking.ingest, lossi.tracking.query, lossi.tracking.exports; from lossi import tracking;"
+        "import lossi.tracking.ingest, lossi.tracking.query, lossi.tracking.query.exports; from lossi import tracking;"
         "assert all(callable(getattr(tracking, name)) for name in tracking.__all__), dir(tracking);"
-        "from lossi.tracking import ingest; assert callable(ingest); from lossi.tracking.ingest import main"
+        "from lossi.tracking import ingest_runs; assert callable(ingest_runs); from lossi.tracking.ingest.ingestion import main"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path)
 

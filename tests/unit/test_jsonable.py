@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from lossi.contract.records import TaskError
 from lossi.jsonable import plain
-from lossi.runner.records import TaskError
 
 
 class Answer(BaseModel):

@@ -8,9 +8,7 @@ from flask_openapi3 import Tag
 from lossi.api import context
 from lossi.api.jobs import JobPath, TaskPath
 from lossi.api.operations import Operations
-from lossi.jobs.advice import JobAdvice
-from lossi.jobs.diagnoses import JobDiagnosis, TaskExplanation
-from lossi.jobs.waits import QueueWaits
+from lossi.jobs import JobAdvice, JobDiagnosis, QueueWaits, TaskExplanation
 from lossi.jsonable import plain
 
 api = Operations(

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, render_template, request
 
 from lossi.api import context
-from lossi.runner.records import FINAL_STATES, QUEUED
+from lossi.contract.records import FINAL_STATES, QUEUED
 
 pages = Blueprint("job_pages", __name__)
 
@@ -64,7 +64,7 @@ def is_active(job: Any) -> bool:
 
 def progress(job: Any) -> dict[str, Any]:
     """Return a job with how many of its tasks have ended, the shares that ended well and badly in percent, and why it stands so."""
-    from lossi.jobs import waiting
+    from lossi import jobs
 
     done = sum(number for state, number in job.counts.items() if state in FINAL_STATES)
     good = job.counts.get("succeeded", 0)
@@ -73,7 +73,7 @@ def progress(job: Any) -> dict[str, Any]:
         "done": done,
         "good_percent": round(100 * good / max(job.tasks, 1)),
         "bad_percent": round(100 * (done - good) / max(job.tasks, 1)),
-        "why": waiting.explain(job.reason).sentence if job.state == QUEUED and job.reason else job.reason,
+        "why": jobs.explain_pending(job.reason).sentence if job.state == QUEUED and job.reason else job.reason,
     }
 
 

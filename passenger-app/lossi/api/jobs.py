@@ -167,8 +167,8 @@ def show_task(path: TaskPath, query: context.ProjectQuery) -> Response:
 def read_log(path: TaskPath, query: LogQuery) -> Response:
     """Read a part of a task's log by byte offset."""
     from lossi import jobs
+    from lossi.contract.records import FINAL_STATES
     from lossi.files.text import neutralised
-    from lossi.runner.records import FINAL_STATES
 
     project = context.project(query.project)
     ended = jobs.task(project, path.job_id, path.task).state in FINAL_STATES

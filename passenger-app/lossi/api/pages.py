@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, current_app, redirect, render_template, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from lossi.api import context, current, job_pages, session_apps
+from lossi import refresh
+from lossi.api import context, job_pages, session_apps
 from lossi.errors import LossiError, NotFound
 
 pages = Blueprint("pages", __name__)
@@ -136,7 +137,7 @@ def _runs(project: Any, chosen: Any) -> dict[str, Any] | None:
 
     if chosen is None:
         return None
-    current.look(project)
+    refresh.look(project)
     table = tracking.search(
         project, filter=f"tags.`lossi.job_id` = '{chosen.id}'", order_by=["attributes.start_time ASC"], limit=MOST_RUNS
     )

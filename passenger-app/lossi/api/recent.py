@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lossi.api import context
 from lossi.api.operations import Operations
-from lossi.runner.records import FINAL_STATES, QUEUED, UNKNOWN
+from lossi.contract.records import FINAL_STATES, QUEUED, UNKNOWN
 
 api = Operations("recent", __name__, abp_tags=[Tag(name="recent", description="The newest jobs over all projects.")])
 
@@ -57,8 +57,8 @@ class RecentJobs(BaseModel):
 @api.get("/recent", summary="List the newest jobs of all projects", responses={200: RecentJobs})
 def list_recent(query: RecentQuery) -> Response:
     """List the newest jobs over all known projects, from what is known: no scheduler is asked and nothing is written."""
-    from lossi.jobs.recent import recent
-    from lossi.projects.store_paths import is_utf8
+    from lossi.jobs import recent
+    from lossi.projects import is_utf8
 
     known = context.known_projects()
     default = context.default_project()
@@ -70,7 +70,7 @@ def list_recent(query: RecentQuery) -> Response:
 
 
 def _shown(item: Any) -> RecentJob:
-    from lossi.jobs import waiting
+    from lossi import jobs
 
     facts = item.facts
     project = str(item.project.root)
@@ -80,7 +80,7 @@ def _shown(item: Any) -> RecentJob:
         project=project,
         project_name=item.project.name,
         active=facts["state"] not in FINAL_STATES and facts["state"] != UNKNOWN,
-        why=waiting.explain(reason).sentence if facts["state"] == QUEUED and reason else reason,
+        why=jobs.explain_pending(reason).sentence if facts["state"] == QUEUED and reason else reason,
         done=sum(number for state, number in facts["counts"].items() if state in FINAL_STATES),
         runs=item.runs,
         page=url_for("job_pages.job", job_id=facts["id"], project=project),

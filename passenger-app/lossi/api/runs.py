@@ -8,10 +8,11 @@ from flask import Response
 from flask_openapi3 import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
-from lossi.api import context, current, sending
+from lossi import refresh
+from lossi.api import context, sending
 from lossi.api.operations import Operations
 from lossi.files.beneath import Entry
-from lossi.tracking.models import Comparison, Experiments, Histories, RunDetail, RunTable, View
+from lossi.tracking import Comparison, Experiments, Histories, RunDetail, RunTable, View
 
 api = Operations("runs", __name__, abp_tags=[Tag(name="runs", description="What MLflow tracked of the tasks.")])
 
@@ -106,7 +107,7 @@ def list_experiments(query: context.ProjectQuery) -> Response:
     from lossi import tracking
 
     project = context.project(query.project)
-    current.look(project)
+    refresh.look(project)
     return _json(tracking.list_experiments(project))
 
 
@@ -116,7 +117,7 @@ def list_runs(query: RunsQuery) -> Response:
     from lossi import tracking
 
     project = context.project(query.project)
-    current.look(project)
+    refresh.look(project)
     table = tracking.search(
         project,
         filter=query.filter,
@@ -136,7 +137,7 @@ def show_run(path: RunPath, query: context.ProjectQuery) -> Response:
     from lossi import tracking
 
     project = context.project(query.project)
-    current.look(project)
+    refresh.look(project)
     return _json(tracking.run(project, path.run_id))
 
 
@@ -146,7 +147,7 @@ def compare(query: context.ProjectQuery, body: CompareRequest) -> Response:
     from lossi import tracking
 
     project = context.project(query.project)
-    current.look(project)
+    refresh.look(project)
     return _json(tracking.compare(project, body.run_ids))
 
 
@@ -156,7 +157,7 @@ def history(query: context.ProjectQuery, body: HistoryRequest) -> Response:
     from lossi import tracking
 
     project = context.project(query.project)
-    current.look(project)
+    refresh.look(project)
     return _json(tracking.history(project, body.run_ids, body.keys, body.buckets, body.x))
 
 
@@ -171,7 +172,7 @@ def export(query: ExportQuery) -> Response:
     from lossi.files import downloads
 
     project = context.project(query.project)
-    current.look(project)
+    refresh.look(project)
     pieces = tracking.export(
         project,
         filter=query.filter,

@@ -16,8 +16,8 @@ import typer
 
 from lossi.cli import options, output
 from lossi.cli.finding import Finding
+from lossi.contract.records import PreparedJob
 from lossi.errors import LossiError
-from lossi.runner.records import PreparedJob
 
 
 def doctor(

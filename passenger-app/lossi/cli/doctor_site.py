@@ -244,15 +244,14 @@ def _open_to_others(places: Places, installed: Installed) -> Iterator[Finding]:
 
 
 def _site_file() -> Iterator[Finding]:
-    from lossi import settings
-    from lossi.clusters import trust
+    from lossi import clusters, settings
 
     path = settings.site_file()
     if not path.exists():
         yield Finding("site file", "ok", f"there is no {path}: everything has its default")
         return
     try:
-        trust.refuse_open_to_all(path)
+        clusters.refuse_open_to_all(path)
     except Forbidden as error:
         yield Finding("site file", "error", f"{path} {error.what}", error.hint)
         return
@@ -270,7 +269,6 @@ def _site_file() -> Iterator[Finding]:
 def images() -> Iterator[Finding]:
     """Look at the images of the catalogue: whether the SIF is there and of the right kind, and whether its digest is recorded."""
     from lossi import environments
-    from lossi.environments import images as image_files
 
     for environment in environments.load().environments:
         for name in environment.variant_names():
@@ -281,7 +279,7 @@ def images() -> Iterator[Finding]:
             if variant is None or not variant.sif:
                 continue
             try:
-                architecture = image_files.check(variant.sif)
+                architecture = environments.images.check_image_file(variant.sif)
             except LossiError as error:
                 yield Finding(what, "error", error.what, error.hint or pull)
                 continue

@@ -14,7 +14,7 @@ import typer
 from lossi.cli import options, output
 
 if TYPE_CHECKING:
-    from lossi.environments.obtaining import Ready
+    from lossi.environments.images import Ready
 
 Name = Annotated[str, typer.Argument(help="Name of the environment.", show_default=False)]
 Variant = Annotated[
@@ -60,11 +60,11 @@ def build(
 ) -> None:
     """Build an environment's image from its recipe, make a SIF of it, and record both in the catalogue."""
     from lossi import environments
-    from lossi.environments import obtaining
+    from lossi.environments import images
 
-    target = obtaining.Target(sif_folder, catalog, own, insecure, sif=not no_sif)
+    target = images.Target(sif_folder, catalog, own, insecure, sif=not no_sif)
     with _progress(as_json) as (step, say):
-        ready = obtaining.build(
+        ready = images.build_image(
             environments.load().get(name),
             variant,
             target=target,
@@ -96,21 +96,21 @@ def pull(
 ) -> None:
     """Fetch an environment's image by its digest, make a SIF of it, and record both in the catalogue."""
     from lossi import environments
-    from lossi.environments import obtaining
+    from lossi.environments import images
 
-    target = obtaining.Target(sif_folder, catalog, own, insecure)
+    target = images.Target(sif_folder, catalog, own, insecure)
     with _progress(as_json) as (step, say):
-        ready = obtaining.pull(environments.load().get(name), variant, target=target, image=image, say=say, step=step)
+        ready = images.pull_image(environments.load().get(name), variant, target=target, image=image, say=say, step=step)
     _show(ready, as_json)
 
 
 def verify(name: Name, variant: Variant = None, insecure: Insecure = False, as_json: options.Json = False) -> None:
     """Compare the SIF of an environment with the image that its digest names, file by file. Exit code 1 if they differ."""
     from lossi import environments
-    from lossi.environments import verifying
+    from lossi.environments import images
 
     with _progress(as_json) as (step, say):
-        found = verifying.verify(environments.load().get(name), variant, insecure=insecure, say=say, step=step)
+        found = images.verify_image(environments.load().get(name), variant, insecure=insecure, say=say, step=step)
 
     def render() -> None:
         output.say(f"image  {found.image}{'@' + found.digest if found.digest else ''}")

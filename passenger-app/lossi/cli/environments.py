@@ -15,8 +15,8 @@ import typer
 from lossi.cli import environment_images, environment_kernelspec, options, output
 
 if TYPE_CHECKING:
+    from lossi.contract.records import ResolvedEnvironment
     from lossi.environments import Catalog, Environment
-    from lossi.runner.records import ResolvedEnvironment
 
 app = typer.Typer(no_args_is_help=True)
 app.command("build")(environment_images.build)

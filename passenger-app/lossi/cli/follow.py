@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lossi.cli import output
 
 if TYPE_CHECKING:
+    from lossi.contract.records import Progress
     from lossi.jobs import Job
     from lossi.projects import Project
-    from lossi.runner.records import Progress
 
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
@@ -121,10 +121,9 @@ def _counts(job: Job) -> str:
 
 def show_result(project: Project, job: Job, *, order_by: str = "") -> None:
     """Print how the job ended: its runs compared when there are several, the one run's values, and what failed and why."""
-    from lossi import tracking
-    from lossi.api import current
+    from lossi import refresh, tracking
 
-    current.look(project, everything=True)
+    refresh.look(project, everything=True)
     table = tracking.search(
         project,
         filter=f"tags.`lossi.job_id` = '{job.id}'",

@@ -88,6 +88,6 @@ def rebuild(project: options.Project = None, as_json: options.Json = False) -> N
 
     found = options.project(project)
     jobs.rebuild(found)
-    report = tracking.ingest(found)
+    report = tracking.ingest_runs(found)
     count = len(jobs.list_jobs(found, limit=1000).items)
     output.emit({"jobs": count, "ingest": report}, as_json, lambda: output.say(f"the index of {found.name} is new: {count} jobs"))

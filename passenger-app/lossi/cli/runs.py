@@ -169,9 +169,9 @@ def export(
 
 def _take_in(project: Project) -> None:
     """Take in what tasks published; what cannot be taken in is said beside the answer."""
-    from lossi.api import current
+    from lossi import refresh
 
-    for problem in current.look(project, everything=True).problems:
+    for problem in refresh.look(project, everything=True).problems:
         output.note(
             ": ".join(part for part in (problem.what, problem.why) if part) + (f" ({problem.hint})" if problem.hint else "")
         )

@@ -335,9 +335,9 @@ def _go(
         follow.show_result(project, job, order_by=order_by)
 
     if as_json:
-        from lossi.api import current
+        from lossi import refresh
 
-        current.look(project, everything=True)
+        refresh.look(project, everything=True)
     output.emit(job, as_json, render)
     if job.state != "succeeded":
         raise typer.Exit(1)

@@ -8,40 +8,6 @@ variant into a catalogue (`build`, `pull`), SIF files, and a cache. Images are t
 web process never imports: they are not named here.
 """
 
-from lossi.environments.catalog import Catalog, load, project_file, shipped_file, user_file
-from lossi.environments.checking import MLFLOW_VERSION, Check, check
-from lossi.environments.command import bind, bind_options, clean_environment, command, runtime
-from lossi.environments.models import ACCELERATORS, ARCHITECTURES, Environment, Mount, Problem, Variant, Way, schema
-from lossi.environments.own import add
-from lossi.environments.resolution import TARGETS, cache_key, facts, lacking, resolve, ways
+from lazy_loader import attach_stub
 
-__all__ = [
-    "ACCELERATORS",
-    "ARCHITECTURES",
-    "MLFLOW_VERSION",
-    "TARGETS",
-    "Catalog",
-    "Check",
-    "Environment",
-    "Mount",
-    "Problem",
-    "Variant",
-    "Way",
-    "add",
-    "bind",
-    "bind_options",
-    "cache_key",
-    "check",
-    "clean_environment",
-    "command",
-    "facts",
-    "lacking",
-    "load",
-    "project_file",
-    "resolve",
-    "runtime",
-    "schema",
-    "shipped_file",
-    "user_file",
-    "ways",
-]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

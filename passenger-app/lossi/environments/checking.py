@@ -16,11 +16,11 @@ from pathlib import Path
 
 from pydantic import Field
 
+from lossi.contract.records import ResolvedEnvironment
 from lossi.environments import image_contract
 from lossi.environments.command import clean_environment, command, runtime
 from lossi.environments.models import Frozen
 from lossi.errors import Unavailable
-from lossi.runner.records import ResolvedEnvironment
 
 MLFLOW_VERSION = "3.17.2"
 """The mlflow that Lossi is tested with, and that its images hold."""

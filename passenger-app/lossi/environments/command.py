@@ -16,10 +16,10 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from lossi.contract.records import ResolvedEnvironment
 from lossi.environments.models import CONTROL, Mount
 from lossi.environments.paths import expanded
 from lossi.errors import InvalidInput, Unavailable
-from lossi.runner.records import ResolvedEnvironment
 
 RUNTIME = "apptainer"
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lossi.contract.records import ResolvedEnvironment
 from lossi.environments.command import RUNTIME, command
 from lossi.environments.models import Environment
 from lossi.errors import NotSupported
 from lossi.files import atomic
-from lossi.runner.records import ResolvedEnvironment
 
 CONNECTION_FILE = "{connection_file}"
 """What Jupyter replaces in every word of the command."""

@@ -10,11 +10,12 @@ import platform
 from pathlib import Path
 from typing import Literal
 
-from lossi.environments import images, interpreter
+from lossi.contract.records import ResolvedEnvironment
+from lossi.environments import interpreter
 from lossi.environments.command import RUNTIME, container_prefix, reference, runtime
+from lossi.environments.images import image_file
 from lossi.environments.models import ACCELERATORS, ARCHITECTURES, Environment, Variant, Way
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable, did_you_mean
-from lossi.runner.records import ResolvedEnvironment
 
 Target = Literal["auto", "local", "apptainer"]
 TARGETS = ("auto", "local", "apptainer")
@@ -121,7 +122,7 @@ def _container(environment: Environment, architecture: str, accelerator: str) ->
 def _image(environment: Environment, variant: Variant, architecture: str, accelerator: str) -> str:
     """Return the path of the SIF, or the pinned reference."""
     if variant.sif:
-        found = images.check(variant.sif)
+        found = image_file.check_image_file(variant.sif)
         if found not in (None, architecture):
             raise InvalidInput(
                 f"the image {variant.sif} is for {found}, not for {architecture}",
@@ -200,10 +201,10 @@ def _way(environment: Environment, variant: Variant, architecture: str, accelera
 def cache_key(resolved: ResolvedEnvironment) -> str:
     """Return a file-name-safe key that is equal for equal software: template stores are kept by it."""
     if resolved.kind == "local":
-        return images.short_hash("local", resolved.python, resolved.mlflow_version or "", resolved.packages_sha256 or "")
+        return image_file.short_hash("local", resolved.python, resolved.mlflow_version or "", resolved.packages_sha256 or "")
     if resolved.digest:
-        return images.short_hash("digest", resolved.digest)
-    return images.short_hash("sif", images.identity(resolved.sif or ""))
+        return image_file.short_hash("digest", resolved.digest)
+    return image_file.short_hash("sif", image_file.identity(resolved.sif or ""))
 
 
 def facts(resolved: ResolvedEnvironment) -> dict[str, str]:

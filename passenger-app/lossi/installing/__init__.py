@@ -6,30 +6,6 @@ it was started from, and a folder or file that is not such a link belongs to som
 Touches nothing but that home, those links and the folders that had to be made for them.
 """
 
-from lossi.installing.bundle import OPTIONAL, Component, components, shipped
-from lossi.installing.doing import apply, refuse_foreign, rollback, uninstall
-from lossi.installing.places import Places
-from lossi.installing.planning import Change, Plan, diff, plan
-from lossi.installing.state import Edit, Installed, current, edits, foreign, previous
+from lazy_loader import attach_stub
 
-__all__ = [
-    "OPTIONAL",
-    "Change",
-    "Component",
-    "Edit",
-    "Installed",
-    "Places",
-    "Plan",
-    "apply",
-    "components",
-    "current",
-    "diff",
-    "edits",
-    "foreign",
-    "plan",
-    "previous",
-    "refuse_foreign",
-    "rollback",
-    "shipped",
-    "uninstall",
-]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lossi.runner.records import PreparedJob, Progress, TaskError
+from lossi.contract.records import PreparedJob, Progress, TaskError
 
 LONGEST_SHOWN = 10_000
 """Characters of a parameter's value that a listing shows."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from lossi.runner import records
+from lossi.contract import records
 
 MOST_MEMORY_MB = 2**40
 MOST_TIME_S = 366 * 86400

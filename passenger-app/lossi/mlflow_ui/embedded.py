@@ -23,7 +23,7 @@ from lossi.files import roots
 from lossi.mlflow_ui import gate, opening, server
 from lossi.mlflow_ui.opening import Opened
 from lossi.projects import Project, stores
-from lossi.tracking.ingest import ingest
+from lossi.tracking import ingest_runs
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -122,7 +122,7 @@ class Embedded:
         """Return the address of a run, or of the project's first page, below the mount."""
         project = _allowed(projects.by_name_or_path(named))
         with contextlib.suppress(LossiError):
-            ingest(project, budget_s=INGEST_BUDGET_S)
+            ingest_runs(project, budget_s=INGEST_BUDGET_S)
         key = key_of(project)
         with self._lock:
             kept = self._opened.get(key)

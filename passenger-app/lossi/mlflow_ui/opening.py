@@ -17,10 +17,10 @@ from enum import Enum
 from importlib import metadata
 from pathlib import Path
 
+from lossi import tracking
 from lossi.errors import Conflict, Forbidden, NotSupported, Unavailable
 from lossi.files import locks
 from lossi.projects import Project, stores
-from lossi.tracking import lease as leases
 
 COPY = "mlflow.db"
 MIGRATION_LIMIT_S = 3600
@@ -57,7 +57,7 @@ class Opened:
     artifacts: Path
     mode: Mode
     why: str = ""
-    lease: leases.Lease | None = None
+    lease: tracking.Lease | None = None
 
 
 def open_project(project: Project, scratch: Path, *, hold: bool) -> Opened:
@@ -176,11 +176,11 @@ def check_revision(store: Path) -> None:
         )
 
 
-def _acquire(project: Project) -> tuple[leases.Lease | None, str]:
+def _acquire(project: Project) -> tuple[tracking.Lease | None, str]:
     end = time.monotonic() + PATIENCE_S
     while True:
         try:
-            lease = leases.acquire(project.home)
+            lease = tracking.acquire_lease(project.home)
         except Forbidden as error:
             return None, error.why or error.what
         if lease is not None:

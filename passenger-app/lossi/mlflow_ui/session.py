@@ -21,14 +21,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lossi import projects
+from lossi import projects, tracking
 from lossi.errors import InvalidInput, LossiError, Unavailable
 from lossi.files import atomic
 from lossi.mlflow_ui import gate, opening
 from lossi.mlflow_ui.opening import Opened
 from lossi.projects import Project
-from lossi.tracking import lease as leases
-from lossi.tracking.ingest import ingest
+from lossi.tracking import ingest_runs
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -42,7 +41,7 @@ INGEST_S = 15.0
 class Keeper(threading.Thread):
     """Keeps the lease while MLflow may write, and takes in what tasks publish meanwhile."""
 
-    def __init__(self, project: Project, lease: leases.Lease) -> None:
+    def __init__(self, project: Project, lease: tracking.Lease) -> None:
         super().__init__(name="lease", daemon=True)
         self._project, self._lease = project, lease
         self.lost = ""
@@ -54,16 +53,16 @@ class Keeper(threading.Thread):
         while not self.lost:
             try:
                 self._lease.verify()
-            except leases.Lost as lost:
+            except tracking.LeaseLost as lost:
                 self.lost = str(lost)
                 return
             self._lease.beat()
             if time.monotonic() >= next_look:
-                report = ingest(self._project, budget_s=leases.STALE_S / 4, lease=self._lease)
+                report = ingest_runs(self._project, budget_s=tracking.STALE_S / 4, lease=self._lease)
                 for problem in report.problems:
                     sys.stderr.write(f"{problem}\n")
                 next_look = time.monotonic() + INGEST_S
-            time.sleep(leases.BEAT_S / 2)
+            time.sleep(tracking.BEAT_S / 2)
 
 
 class WhileHeld:

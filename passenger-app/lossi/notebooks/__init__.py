@@ -4,26 +4,6 @@ Reads notebook files and writes only the cache of rendered pages. Nothing of a n
 standard library, and nbconvert works in a child process with limits.
 """
 
-from lossi.notebooks.conversion import Script, script
-from lossi.notebooks.document import Cell, Notebook, read
-from lossi.notebooks.parameter import TYPES, Parameter
-from lossi.notebooks.rendering import StillRendering, render
-from lossi.notebooks.tagged_cell import HOW_TO_TAG, Parameters, parameters
-from lossi.notebooks.values import check_values, json_safe
+from lazy_loader import attach_stub
 
-__all__ = [
-    "HOW_TO_TAG",
-    "TYPES",
-    "Cell",
-    "Notebook",
-    "Parameter",
-    "Parameters",
-    "Script",
-    "StillRendering",
-    "check_values",
-    "json_safe",
-    "parameters",
-    "read",
-    "render",
-    "script",
-]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -16,7 +16,7 @@ from typing import Any
 
 from lossi import clusters
 from lossi.clusters import Cluster, OfferedPartition
-from lossi.jobs.resources import parse_memory, parse_time
+from lossi.jobs import parse_memory, parse_time
 
 NO_GPU = "none"
 MOST_HOURS, MOST_CORES, MOST_MEMORY_GB, MOST_GPUS = 168, 256, 4096, 16

@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 
 from lossi import clusters, environments, settings
 from lossi.clusters import Cluster
+from lossi.contract.records import ResolvedEnvironment
 from lossi.environments import Environment, Mount
 from lossi.errors import InvalidInput
 from lossi.files import atomic, roots
-from lossi.jobs.resources import Resources
+from lossi.jobs import Resources
 from lossi.ood import forms, node, sessions, usable
 from lossi.ood.forms import NO_GPU, NOTHING, Option, Place, token
-from lossi.runner.records import ResolvedEnvironment
 
 FIELDS = (
     forms.PARTITION,

@@ -20,10 +20,10 @@ from lossi import clusters
 from lossi.clusters import Cluster, OfferedPartition
 from lossi.errors import InvalidInput, LossiError, did_you_mean
 from lossi.files import atomic
-from lossi.jobs.resources import Resources, parse_time
-from lossi.jobs.schedulers.slurm import limits
+from lossi.jobs import Resources, parse_time
 from lossi.jobs.schedulers.slurm.directives import option_list
-from lossi.jobs.schedulers.slurm.finding import Known
+from lossi.jobs.schedulers.slurm.preflight import limits
+from lossi.jobs.schedulers.slurm.preflight.findings import Known
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 from lossi.ood import forms
 

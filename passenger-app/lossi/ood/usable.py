@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from lossi import environments
+from lossi.contract.records import ResolvedEnvironment
 from lossi.environments import Environment, interpreter
 from lossi.errors import LossiError, Unavailable
-from lossi.runner.records import ResolvedEnvironment
 
 PACKAGE = "jupyterlab"
 

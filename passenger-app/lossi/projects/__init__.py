@@ -4,25 +4,6 @@ Touches ``<project>/.lossi``, the user's registry of projects and the cache of e
 libgit2, which runs nothing that a repository's configuration names.
 """
 
-from lossi.projects import index, snapshot, stores
-from lossi.projects.description import GitInfo, ProjectInfo, describe
-from lossi.projects.project import Project
-from lossi.projects.registry import by_name_or_path, find, forget, init, register, registered
-from lossi.projects.run_folders import runs_in
+from lazy_loader import attach_stub
 
-__all__ = [
-    "GitInfo",
-    "Project",
-    "ProjectInfo",
-    "by_name_or_path",
-    "describe",
-    "find",
-    "forget",
-    "index",
-    "init",
-    "register",
-    "registered",
-    "runs_in",
-    "snapshot",
-    "stores",
-]
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -10,10 +10,10 @@ import posixpath
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from lossi.contract.records import DataLink
 from lossi.errors import LossiError
 from lossi.files import beneath
 from lossi.projects import walk
-from lossi.runner.records import DataLink
 
 MAX_LINKS = 2000
 DVC_FILE_LIMIT = 1 << 20

@@ -12,11 +12,11 @@ import posixpath
 from collections.abc import Collection
 from pathlib import Path
 
+from lossi.contract import records
 from lossi.errors import Forbidden, NotFound
 from lossi.files import atomic, permissions
 from lossi.projects import changes, git, links, packing, secrets, walk
 from lossi.projects.project import Project
-from lossi.runner import records
 
 MAX_NOTES = 500
 

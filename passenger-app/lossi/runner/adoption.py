@@ -11,7 +11,8 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from . import records, store
+from ..contract import records
+from . import store
 from .strays import Relocation
 
 RUN_STATUS = {

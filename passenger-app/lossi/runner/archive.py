@@ -1,4 +1,4 @@
-"""Packs the runner into ``runner.pyz``. Runs in the web process; reads this package's sources and writes one file."""
+"""Packs the runner into ``runner.pyz``. Runs in the web process; reads the sources of `contract` and `runner` and writes one file."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from .writing import write
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold: no file says when it was made."""
+ROOMS = ("contract", "runner")
 LEFT_OUT = frozenset(("archive.py", "__main__.py"))
 
 PACKAGE = '"""The part of Lossi that runs on the compute node."""\n'
@@ -36,14 +37,15 @@ def build(destination: Path) -> str:
 
 def packed() -> bytes:
     """Return the bytes of the archive."""
-    folder = Path(__file__).parent
+    package = Path(__file__).parent.parent
     files: Dict[str, bytes] = {
-        "__main__.py": (folder / "__main__.py").read_bytes(),
+        "__main__.py": (package / "runner" / "__main__.py").read_bytes(),
         "lossi/__init__.py": PACKAGE.encode(),
     }
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(".py") and name not in LEFT_OUT:
-            files[f"lossi/runner/{name}"] = (folder / name).read_bytes()
+    for room in ROOMS:
+        for name in sorted(os.listdir(package / room)):
+            if name.endswith(".py") and name not in LEFT_OUT:
+                files[f"lossi/{room}/{name}"] = (package / room / name).read_bytes()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in sorted(files.items()):

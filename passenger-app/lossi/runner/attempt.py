@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from . import outputs, places, records
+from ..contract import records
+from ..contract.records import PreparedJob, TaskError
+from . import outputs, places
 from .progress import ProgressFile
 from .ranks import Lost, Ranks
-from .records import PreparedJob, TaskError
 from .signals import Signals
 
 

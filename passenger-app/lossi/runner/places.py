@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping
 
-from . import records
+from ..contract import records
 from .writing import TaskFailure
 
 SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+,@=:-]*")

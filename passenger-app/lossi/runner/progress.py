@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, List, Optional
 
-from .records import Progress, dump
+from ..contract.records import Progress, dump
 from .writing import write
 
 EVERY_S = 1.0

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Callable, List, Optional, Tuple
 
-from .records import SNAPSHOT_PATTERN
+from ..contract.records import SNAPSHOT_PATTERN
 from .store import StoreError
 from .writing import copy, explained, sha256
 

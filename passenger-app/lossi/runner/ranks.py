@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from . import records
-from .records import TaskExit
+from ..contract import records
+from ..contract.records import TaskExit
 
 
 @dataclass(frozen=True)

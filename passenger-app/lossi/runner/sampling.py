@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Dict, List, Mapping, Optional, Tuple
 
+from ..contract.records import UseSample, dump
 from .gpus import Gpu, Meter
 from .processes import Family, Process
-from .records import UseSample, dump
 
 FIRST_S = 0.5
 INTERVAL_S = 2.0

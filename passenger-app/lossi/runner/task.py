@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from . import outputs, payload, places, ranks, records, tracking, unpacking, variables, verdict, watching
+from ..contract import records
+from ..contract.records import PreparedJob, TaskExit
+from . import outputs, payload, places, ranks, tracking, unpacking, variables, verdict, watching
 from .attempt import Attempt, say
 from .processes import Family, oom_kills
 from .progress import ProgressFile, now
-from .records import PreparedJob, TaskExit
 from .sampling import Sampler
 from .signals import Signals
 from .writing import TaskFailure, explained, no_room, write

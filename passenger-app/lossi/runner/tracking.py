@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-from . import adoption, records, store, strays, variables
+from ..contract import records
+from ..contract.records import PreparedJob
+from . import adoption, store, strays, variables
 from .adoption import Belonging, Ended
 from .places import Places
 from .publish import Publisher, restore
-from .records import PreparedJob
 from .unpacking import check_digest
 from .writing import copy, explained
 

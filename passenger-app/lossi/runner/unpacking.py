@@ -13,7 +13,7 @@ import tarfile
 from pathlib import Path
 from typing import IO, List, Optional, Sequence
 
-from .records import DataLink
+from ..contract.records import DataLink
 from .writing import BLOCK, TaskFailure, sha256
 
 

@@ -13,8 +13,8 @@ import os
 import sys
 from typing import Dict, List, Mapping, Optional
 
+from ..contract.records import PreparedJob
 from .places import Places
-from .records import PreparedJob
 
 DROPPED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI")
 """What the submitting shell may have set for itself: it would send the task's runs elsewhere."""

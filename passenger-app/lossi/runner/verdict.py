@@ -7,10 +7,10 @@ import signal
 from dataclasses import dataclass
 from typing import Optional
 
-from . import records
+from ..contract import records
+from ..contract.records import Ending, TaskError
 from .plain import TRACEBACK_LIMIT, plain
 from .ranks import Lost
-from .records import Ending, TaskError
 
 PYTHON_TRACEBACK = "Traceback (most recent call last):"
 PYTHON_ERROR = re.compile(r"([A-Za-z_][\w.]*)(?:: (.*))?")

@@ -9,11 +9,12 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional
 
-from . import records, tracking
+from ..contract import records
+from ..contract.records import TaskError
+from . import tracking
 from .attempt import Attempt
 from .processes import Family
 from .progress import now
-from .records import TaskError
 from .sampling import Sampler
 from .writing import TaskFailure
 

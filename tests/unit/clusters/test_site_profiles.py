@@ -9,9 +9,9 @@ from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
 from lossi import clusters
+from lossi.contract.records import PreparedJob, Resources
 from lossi.jobs.schedulers.slurm import directives, request
-from lossi.jobs.schedulers.slurm.parts import Part
-from lossi.runner.records import PreparedJob, Resources
+from lossi.jobs.schedulers.slurm.array_chunks import Part
 
 SITES = Path(__file__).parents[3] / "docs" / "sites"
 PROFILES = sorted(path.stem for path in SITES.glob("*.yml"))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lossi import environments
-from lossi.runner.records import ResolvedEnvironment
+from lossi.contract.records import ResolvedEnvironment
 
 pytestmark = pytest.mark.skipif(
     shutil.which("apptainer") is None or not Path("/usr/bin/python3").exists(), reason="no Apptainer on this machine"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lossi import environments
+from lossi.contract.records import ResolvedEnvironment
 from lossi.environments import image_contract
-from lossi.runner.records import ResolvedEnvironment
 
 
 def local(python: str | Path) -> ResolvedEnvironment:

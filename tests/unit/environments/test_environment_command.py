@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lossi import environments
+from lossi.contract.records import ResolvedEnvironment
 from lossi.environments.command import bind_options, container_prefix, reference
 from lossi.errors import InvalidInput, Unavailable
-from lossi.runner.records import ResolvedEnvironment
 
 SIF = "/appl/sif/pytorch-2.11.sif"
 GOLDEN_START = ["apptainer", "exec", "--cleanenv", "--contain", "--no-eval"]

@@ -14,7 +14,7 @@ import yaml
 
 import lossi
 from lossi import environments
-from lossi.environments import building, obtaining, programs, recording, registry
+from lossi.environments.images import build, pipeline, programs, recording, registry
 from lossi.errors import Conflict, InvalidInput, LossiError, NotFound, NotSupported, Unavailable
 
 WriteCatalog = Callable[[str], Path]
@@ -48,7 +48,7 @@ def test_sites_catalogue_gets_the_shipped_entry_with_the_image_and_no_path_that_
     assert "recipe" not in path.read_text() and path.read_text().startswith("# ours\n")
     assert environments.load().problems == ()
     # The recipe is still found, and a second image replaces the first.
-    assert building.recipe(found).file == Path(environments.shipped_file()).parent / "sklearn" / "Containerfile.none"
+    assert build.recipe(found).file == Path(environments.shipped_file()).parent / "sklearn" / "Containerfile.none"
     again = recording.record(recording.place(found), found, image(sif("2.sif"), digest=None, image="localhost/lossi/sklearn:1"))
     variant = again.variant(MACHINE, "none") if again else None
     assert variant and (variant.digest, variant.sif) == (None, str(sif("2.sif")))
@@ -86,8 +86,8 @@ def test_labels_say_what_is_inside(home: Path, name: str) -> None:
     environment = environments.load().get(name)
     seen = set()
     for variant in environment.variant_names():
-        recipe = building.recipe(environment, variant)
-        labels = building.labels(recipe, base="registry.example/python:3.12")
+        recipe = build.recipe(environment, variant)
+        labels = build.labels(recipe, base="registry.example/python:3.12")
         assert (labels["org.lossi.environment"], labels["org.lossi.variant"]) == (name, variant)
         assert json.loads(labels["org.lossi.frameworks"])["mlflow"] == environments.MLFLOW_VERSION
         assert labels["org.opencontainers.image.base.name"] == "registry.example/python:3.12"
@@ -100,26 +100,26 @@ def test_labels_say_what_is_inside(home: Path, name: str) -> None:
 def test_what_cannot_be_built_is_refused_with_what_to_do(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = environments.load()
     foreign = "aarch64" if MACHINE == "x86_64" else "x86_64"
-    recipe = building.recipe(load.get("sklearn"), f"{foreign}-none")
+    recipe = build.recipe(load.get("sklearn"), f"{foreign}-none")
     with pytest.raises(NotSupported, match=f"the variant is {foreign}"):
-        building.build(recipe, tmp_path)
+        build.build(recipe, tmp_path)
     with pytest.raises(InvalidInput, match="no variant"):
-        building.recipe(load.get("sklearn"), "cuda")
+        build.recipe(load.get("sklearn"), "cuda")
     with pytest.raises(NotFound, match="Python of this machine only"):
-        building.recipe(load.get("python"))
+        build.recipe(load.get("python"))
     with pytest.raises(InvalidInput, match="not your home"):
-        obtaining.build(load.get("sklearn"))
-    here = building.recipe(load.get("sklearn"))
+        pipeline.build_image(load.get("sklearn"))
+    here = build.recipe(load.get("sklearn"))
     for wrong in ("no value", "=x", "-x=y"):
         with pytest.raises(InvalidInput, match="no build argument"):
-            building.build(here, tmp_path, arguments=[wrong])
+            build.build(here, tmp_path, arguments=[wrong])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match="neither podman nor buildah"):
-        building.build(here, tmp_path)
+        build.build(here, tmp_path)
     with pytest.raises(Unavailable, match="no Apptainer"):
-        obtaining.build(load.get("sklearn"), target=obtaining.Target(sif_folder=tmp_path / "sif"))
+        pipeline.build_image(load.get("sklearn"), target=pipeline.Target(sif_folder=tmp_path / "sif"))
     with pytest.raises(Unavailable, match="no skopeo"):
-        obtaining.build(load.get("sklearn"), push="registry.example/x", target=obtaining.Target(sif=False))
+        pipeline.build_image(load.get("sklearn"), push="registry.example/x", target=pipeline.Target(sif=False))
 
 
 @pytest.mark.parametrize(

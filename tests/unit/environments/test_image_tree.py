@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_image import Entry, Image, archive, file, folder, hard_link, link
 
-from lossi.environments import image_tree, oci_layers, sif_tree
-from lossi.environments.image_tree import Folder, Leaf
+from lossi.environments.images import image_tree, oci_layers, sif_tree
+from lossi.environments.images.image_tree import Folder, Leaf
 from lossi.errors import InvalidInput
 
 

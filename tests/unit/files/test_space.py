@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lossi.errors import InvalidInput, Unavailable
 from lossi.files import space
-from lossi.jobs import space_check
+from lossi.jobs.submit import space_check
 from lossi.projects import Project
 
 USER = pwd.getpwuid(os.geteuid()).pw_name

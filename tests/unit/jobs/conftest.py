@@ -14,10 +14,10 @@ from direct_scheduler import DirectScheduler
 from job_notebooks import notebook
 
 from lossi import projects
+from lossi.contract import records
+from lossi.contract.records import TaskExit
 from lossi.jobs import schedulers
 from lossi.projects import Project
-from lossi.runner import records
-from lossi.runner.records import TaskExit
 
 
 @pytest.fixture(scope="session")

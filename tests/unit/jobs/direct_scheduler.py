@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lossi.contract import records
+from lossi.contract.records import PreparedJob, SubmissionRecord
 from lossi.errors import Unavailable
 from lossi.files import atomic
 from lossi.jobs.schedulers import Capabilities, Handle, JobView, TaskView
-from lossi.runner import records
-from lossi.runner.records import PreparedJob, SubmissionRecord
 
 
 def now() -> str:

@@ -8,12 +8,12 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossi.jobs.advice import Advice, advise
+from lossi.contract import records
+from lossi.contract.records import PreparedJob, Resources
+from lossi.jobs.explain.advice import Advice, advise
 from lossi.jobs.models import Task
 from lossi.jobs.resources import parse_memory, parse_time
-from lossi.jobs.spec import validated
-from lossi.runner import records
-from lossi.runner.records import PreparedJob, Resources
+from lossi.jobs.submit.spec import validated
 
 ASKED = Resources(cpus=16, memory_mb=65536, time_limit_s=86400, gpus=1)
 JOB = PreparedJob("j", "n", "notebook", "/p", "ann", "", resources=ASKED)

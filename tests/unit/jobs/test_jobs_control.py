@@ -11,11 +11,11 @@ from direct_scheduler import DirectScheduler
 from job_notebooks import notebook
 
 from lossi import jobs
+from lossi.contract import records
+from lossi.contract.records import PreparedJob
 from lossi.errors import Conflict, InvalidInput, NotFound, Unavailable
-from lossi.jobs import prepare
+from lossi.jobs.submit import prepare
 from lossi.projects import Project
-from lossi.runner import records
-from lossi.runner.records import PreparedJob
 
 Spec = Callable[..., Any]
 Ends = Callable[..., None]

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossi.jobs import amounts, causes
-from lossi.jobs.diagnosis import diagnose
+from lossi.contract import records
+from lossi.contract.records import PreparedJob, Progress, Resources, TaskError
+from lossi.jobs.explain import amounts, causes
+from lossi.jobs.explain.diagnose import diagnose
 from lossi.jobs.models import Task
 from lossi.jobs.resources import parse_memory, parse_time
-from lossi.jobs.spec import validated
-from lossi.runner import records
-from lossi.runner.records import PreparedJob, Progress, Resources, TaskError
+from lossi.jobs.submit.spec import validated
 
 JOB = PreparedJob("j", "n", "notebook", "/p", "ann", "", resources=Resources(cpus=4, memory_mb=2048, time_limit_s=3600))
 STEPD_TIME = "slurmstepd: error: *** JOB 12 ON cpu01 CANCELLED AT 2024-05-01T10:00:00 DUE TO TIME LIMIT ***\n"
@@ -103,9 +103,9 @@ def test_the_cause_is_found(dead: Task, log: str, kind: str) -> None:
 
 
 def test_every_cause_has_an_answer() -> None:
-    from lossi.jobs import diagnosis, explaining
+    from lossi.jobs.explain import diagnose, explanations
 
-    assert set(diagnosis._ANSWERS) == set(explaining.WORDS) == set(causes.KINDS)
+    assert set(diagnose._ANSWERS) == set(explanations.WORDS) == set(causes.KINDS)
 
 
 def test_the_scheduler_log_counts_too() -> None:

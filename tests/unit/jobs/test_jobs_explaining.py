@@ -11,12 +11,12 @@ import pytest
 from direct_scheduler import DirectScheduler
 
 from lossi import jobs
+from lossi.contract import records
+from lossi.contract.records import PreparedJob, Progress, TaskError
 from lossi.errors import Conflict, InvalidInput, NotFound
-from lossi.jobs import explaining
+from lossi.jobs.explain import explanations
 from lossi.jobs.schedulers import TaskView
 from lossi.projects import Project
-from lossi.runner import records
-from lossi.runner.records import PreparedJob, Progress, TaskError
 
 Spec = Callable[..., Any]
 Ends = Callable[..., None]
@@ -129,7 +129,7 @@ def test_a_job_whose_directory_is_gone_is_explained_still(project: Project, swep
 
 
 def test_only_a_few_logs_are_read(project: Project, spec: Spec, ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explaining, "MOST_LOGS", 2)
+    monkeypatch.setattr(explanations, "MOST_LOGS", 2)
     job = jobs.submit(project, spec(sweep={"grid": {"depth": list(range(5))}}))
     for task in range(5):
         ends(job.id, task, "failed", exit_code=1)

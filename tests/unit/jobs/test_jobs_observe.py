@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossi.jobs import moments, observe
-from lossi.jobs.observe import GRACE_S, LAG_S, Patience, Seen, job_state, task_row, task_state
+from lossi.contract.records import FINAL_STATES, STATES, Ending, PreparedJob, Resources, TaskError, TaskExit
+from lossi.jobs import times
 from lossi.jobs.schedulers import JobView, TaskFacts, TaskView
-from lossi.runner.records import FINAL_STATES, STATES, Ending, PreparedJob, Resources, TaskError, TaskExit
+from lossi.jobs.state import reconcile
+from lossi.jobs.state.reconcile import GRACE_S, LAG_S, Patience, Seen, job_state, task_row, task_state
 
 NOW = 1_700_000_000.0
 RUNS = JobView(True, "running", "R")
@@ -182,14 +183,14 @@ def test_a_running_task_has_no_end_and_no_figures_that_grow() -> None:
 
 @pytest.mark.parametrize("text", ["", None, "yesterday", "2024-13-01T00:00:00Z"])
 def test_a_time_that_is_none_is_none(text: str | None) -> None:
-    assert moments.seconds(text) is None
+    assert times.seconds(text) is None
 
 
 def test_times_are_read_with_and_without_a_zone() -> None:
     assert (
-        moments.seconds("2023-11-14T22:13:20Z")
-        == moments.seconds("2023-11-14T22:13:20+00:00")
-        == moments.seconds("2023-11-14T22:13:20")
+        times.seconds("2023-11-14T22:13:20Z")
+        == times.seconds("2023-11-14T22:13:20+00:00")
+        == times.seconds("2023-11-14T22:13:20")
         == NOW
     )
 
@@ -221,7 +222,7 @@ def test_a_scheduler_that_accounts_for_tasks_is_waited_for() -> None:
     assert look(exit=account, view=None, started_folder=NOW, patience=ACCOUNTS) == ("succeeded", False)
     closed = TaskView("succeeded", "COMPLETED", facts=DONE)
     assert look(exit=account, view=closed, started_folder=NOW, patience=ACCOUNTS) == ("succeeded", True)
-    old = left("succeeded", ended=at(-observe.FACTS_PATIENCE_S))
+    old = left("succeeded", ended=at(-reconcile.FACTS_PATIENCE_S))
     assert look(exit=old, view=None, started_folder=NOW, patience=ACCOUNTS) == ("succeeded", True), "but not for ever"
 
 

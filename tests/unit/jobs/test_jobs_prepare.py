@@ -20,12 +20,12 @@ from direct_scheduler import DirectScheduler
 from job_notebooks import notebook
 
 from lossi import jobs
+from lossi.contract import records
+from lossi.contract.records import PreparedJob
 from lossi.errors import Forbidden, InvalidInput, LossiError, NotFound, NotSupported, Unavailable
-from lossi.jobs import prepare
 from lossi.jobs.schedulers import Capabilities
+from lossi.jobs.submit import prepare
 from lossi.projects import Project
-from lossi.runner import records
-from lossi.runner.records import PreparedJob
 
 Spec = Callable[..., Any]
 
@@ -209,7 +209,7 @@ def test_a_notebook_that_git_ignores_still_travels(project: Project, spec: Spec)
 
 
 def test_snapshots_are_published_less_often_the_more_tasks_run_at_once(project: Project, spec: Spec) -> None:
-    from lossi.jobs.plan import publish_interval
+    from lossi.jobs.submit.plan import publish_interval
 
     assert [publish_interval(number) for number in (1, 50, 525, 1000, 9999)] == [10, 10, 35, 60, 60]
     sweep = {"grid": {"depth": list(range(1000))}}

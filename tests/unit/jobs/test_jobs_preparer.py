@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lossi.jobs import preparer
-from lossi.jobs.preparer import LONGEST_S
+from lossi.jobs.submit import preparer
+from lossi.jobs.submit.preparer import LONGEST_S
 
 
 def test_this_process_is_at_work(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_this_process_is_at_work(tmp_path: Path) -> None:
 
 
 def test_a_process_that_has_ended_is_gone(tmp_path: Path) -> None:
-    code = "import sys; from lossi.jobs import preparer; sys.stdout.buffer.write(preparer.dump(preparer.myself()))"
+    code = "import sys; from lossi.jobs.submit import preparer; sys.stdout.buffer.write(preparer.dump(preparer.myself()))"
     package = str(Path(preparer.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env={"PYTHONPATH": package})
     (tmp_path / preparer.FILE).write_bytes(done.stdout)

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
+from lossi.contract import records
 from lossi.errors import InvalidInput
-from lossi.jobs import script
-from lossi.jobs.script import Header
-from lossi.runner import records
+from lossi.jobs.submit import script
+from lossi.jobs.submit.script import Header
 
 JOB_ID = "01aryz6s41tsv4rrffq69g5fav"
 SHELLS = ("dash", "bash")

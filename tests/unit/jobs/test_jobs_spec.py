@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lossi.errors import InvalidInput
-from lossi.jobs.spec import JobSpec, validated
+from lossi.jobs.submit.spec import JobSpec, validated
 
 
 def test_a_job_is_a_notebook_a_script_or_a_command() -> None:

@@ -13,12 +13,13 @@ import pytest
 from direct_scheduler import DirectScheduler
 
 from lossi import jobs
+from lossi.contract import records
+from lossi.contract.records import SubmissionRecord
 from lossi.errors import Conflict, Forbidden, InvalidInput, Unavailable
-from lossi.jobs import keys, preparer, submission, watching
 from lossi.jobs.schedulers import TaskView
+from lossi.jobs.state import refresh
+from lossi.jobs.submit import keys, preparer, submission
 from lossi.projects import Project
-from lossi.runner import records
-from lossi.runner.records import SubmissionRecord
 
 Spec = Callable[..., Any]
 
@@ -30,7 +31,7 @@ def die(*_: Any) -> Any:
 DIE = {
     "before the directory is there": (Path, "rename"),
     "after preparing": (DirectScheduler, "submit"),
-    "after submitting": (watching, "write_submission"),
+    "after submitting": (refresh, "write_submission"),
 }
 """Where a submitting process dies: what is called there, and does not return."""
 
@@ -190,7 +191,7 @@ def test_a_job_that_was_never_submitted_says_so_and_what_to_do(project: Project,
     assert ended(child(project, spec(), dies=DIE["after preparing"])) == (9, "")
     [job_id] = directories(project)
     job = jobs.list_jobs(project).items[0]
-    assert (job.id, job.state, job.reason, job.counts) == (job_id, "failed", watching.NEVER_SUBMITTED, {"failed": 1})
+    assert (job.id, job.state, job.reason, job.counts) == (job_id, "failed", refresh.NEVER_SUBMITTED, {"failed": 1})
     assert job.hint == f"submit it again: lossi resubmit {job_id}"
     assert jobs.tasks(project, job_id).items[0].state == "failed"
     again = jobs.resubmit(project, job_id, tasks="failed")
@@ -219,7 +220,7 @@ def test_a_refusal_of_the_scheduler_leaves_nothing(project: Project, spec: Spec,
     page = jobs.list_jobs(project)
     assert (page.items[0].state, page.stale[:24]) == ("queued", "the scheduler 'direct' d")
     direct.away = False
-    assert jobs.get(project, job_id).reason == watching.NEVER_SUBMITTED
+    assert jobs.get(project, job_id).reason == refresh.NEVER_SUBMITTED
 
 
 def test_an_answer_that_got_lost_is_asked_for_again(project: Project, spec: Spec, direct: DirectScheduler) -> None:

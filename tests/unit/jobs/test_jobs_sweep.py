@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from lossi.errors import InvalidInput
-from lossi.jobs.sweep import Sweep, guessed
+from lossi.jobs.submit.sweep import Sweep, guessed
 
 VALUES = st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.none(), st.text(max_size=8))
 NAMES = st.from_regex(r"[a-z]{1,5}", fullmatch=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossi.jobs import waiting, waits
+from lossi.jobs.explain import pending_reasons, queue_waits
 from lossi.projects import Project
 from lossi.projects import index as store
 
@@ -128,7 +128,7 @@ ALL_WORDS = [
 
 @pytest.mark.parametrize("word", ALL_WORDS)
 def test_every_word_of_slurm_is_known(word: str) -> None:
-    found = waiting.explain(word)
+    found = pending_reasons.explain_pending(word)
     assert "gives the reason" not in found.sentence
     assert found.sentence.endswith(".") and ".." not in found.sentence
     assert found.passes or found.suggestion, "who waits in vain is told what to do"
@@ -157,14 +157,14 @@ def test_every_word_of_slurm_is_known(word: str) -> None:
     ],
 )
 def test_reasons_are_said_in_words(reason: str, words: str, passes: bool) -> None:
-    found = waiting.explain(reason)
+    found = pending_reasons.explain_pending(reason)
     assert words in found.sentence
     assert found.passes is passes
 
 
 @given(st.text(max_size=80))
 def test_any_reason_has_a_sentence(reason: str) -> None:
-    assert waiting.explain(reason).sentence.strip(" .")
+    assert pending_reasons.explain_pending(reason).sentence.strip(" .")
 
 
 def _moment(days_ago: float) -> str:
@@ -201,7 +201,7 @@ def waited(project: Project) -> Any:
 def test_waits_are_summed_up_by_partition(project: Project, waited: Any) -> None:
     waited("a", [10.0, 30.0, 120.0, 1000.0, 5000.0, 20000.0, 50000.0, 90000.0, None])
     waited("b", [5.0], partition="small")
-    found = waits.queue_waits([project])
+    found = queue_waits.queue_waits([project])
     gpu, small = found.items
     assert (gpu.cluster, gpu.partition, gpu.count, gpu.median_s, gpu.longest_s) == ("c", "gpu", 8, 3000.0, 90000.0)
     assert [bucket.count for bucket in gpu.buckets] == [2, 1, 0, 1, 1, 1, 1, 1]
@@ -214,7 +214,7 @@ def test_only_own_recent_first_starts_in_a_partition_count(project: Project, wai
     waited("b", [1.0], days=91)
     waited("c", [1.0], partition=None)
     waited("d", [1.0], restarts=1)
-    assert waits.queue_waits([project]).items == []
+    assert queue_waits.queue_waits([project]).items == []
 
 
 def test_an_older_index_has_no_waits_and_a_broken_one_is_named(project: Project, waited: Any) -> None:
@@ -222,7 +222,7 @@ def test_an_older_index_has_no_waits_and_a_broken_one_is_named(project: Project,
     connection = sqlite3.connect(project.index)
     connection.execute("CREATE TABLE tasks (job_id TEXT, task INTEGER)")
     connection.close()
-    found = waits.queue_waits([project])
+    found = queue_waits.queue_waits([project])
     assert (found.items, found.left_out) == ([], [])
     project.index.write_bytes(b"not a database at all, for sure" * 100)
-    assert waits.queue_waits([project]).left_out[0].startswith(f"{project.name}: ")
+    assert queue_waits.queue_waits([project]).left_out[0].startswith(f"{project.name}: ")

@@ -16,13 +16,14 @@ import pytest
 from direct_scheduler import DirectScheduler, now
 
 from lossi import jobs
+from lossi.contract import records
+from lossi.contract.records import Progress, TaskError
 from lossi.errors import InvalidInput, NotFound
-from lossi.jobs import index, observe, schedulers, watching
+from lossi.jobs import schedulers
 from lossi.jobs.schedulers import TaskView
+from lossi.jobs.state import reconcile, refresh, table
 from lossi.projects import Project
 from lossi.projects import index as store
-from lossi.runner import records
-from lossi.runner.records import Progress, TaskError
 
 Spec = Callable[..., Any]
 Ends = Callable[..., None]
@@ -128,13 +129,13 @@ def test_without_an_account_the_scheduler_is_believed_after_a_while(
     )
     task = jobs.task(project, job.id, 0)
     assert (task.state, task.scheduler_state, task.host, task.elapsed_s) == ("node_failed", "NODE_FAIL", "n7", 9.0)
-    assert task.reason == observe.NO_ACCOUNT
+    assert task.reason == reconcile.NO_ACCOUNT
 
 
 def test_a_scheduler_that_has_forgotten_a_job_is_settled_by_the_accounts(
     project: Project, sweep: Any, direct: DirectScheduler, ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observe, "LAG_S", 0.0)
+    monkeypatch.setattr(reconcile, "LAG_S", 0.0)
     job = sweep(2)
     ends(job.id, 0)
     direct.forget(job.id)
@@ -245,7 +246,7 @@ def test_a_directory_that_was_purged_shows_as_such(
         shutil.rmtree(project.jobs / job.id)
     for _ in range(2):
         items = {job.id: job for job in jobs.list_jobs(project).items}
-        assert (items[gone.id].state, items[gone.id].reason, items[gone.id].counts) == ("unknown", watching.GONE, {"unknown": 2})
+        assert (items[gone.id].state, items[gone.id].reason, items[gone.id].counts) == ("unknown", refresh.GONE, {"unknown": 2})
         assert items[done.id].state == "succeeded"
     with pytest.raises(NotFound):
         jobs.log(project, done.id, 0)
@@ -360,12 +361,12 @@ def test_two_who_look_at_once_do_not_undo_each_other(busy: Project, direct: Dire
     job = next(item for item in jobs.list_jobs(busy).items if item.tasks == 4)
     direct.say(job.id, 2, running())
     with store.reading(busy) as connection:
-        old = watching.look(busy, connection)
+        old = refresh.look(busy, connection)
     ends(job.id, 2)
     direct.say(job.id, 2, TaskView("succeeded", "COMPLETED", started=now(), ended=now()))
     assert jobs.task(busy, job.id, 2).state == "succeeded"
     with store.writing(busy) as connection:
-        index.apply(connection, old.changes)
+        table.apply(connection, old.changes)
     assert jobs.task(busy, job.id, 2).state == "succeeded"
     assert jobs.get(busy, job.id).counts == {"failed": 1, "queued": 1, "succeeded": 2}
 

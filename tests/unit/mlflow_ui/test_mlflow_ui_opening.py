@@ -13,7 +13,7 @@ from lossi.files import locks
 from lossi.mlflow_ui import opening
 from lossi.mlflow_ui.opening import Mode
 from lossi.projects import Project
-from lossi.tracking import lease
+from lossi.tracking.ingest import lease
 
 
 @pytest.fixture

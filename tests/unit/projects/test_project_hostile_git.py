@@ -12,8 +12,8 @@ import pytest
 from git_repository import Repository
 
 from lossi import projects
+from lossi.contract.records import CodeSnapshot
 from lossi.projects import git, snapshot
-from lossi.runner.records import CodeSnapshot
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
 STRANGER = 65534

@@ -19,9 +19,9 @@ import pytest
 from git_repository import Repository
 
 from lossi import projects
+from lossi.contract.records import CodeSnapshot, DataLink
 from lossi.errors import Conflict, Forbidden, NotFound, Unavailable
 from lossi.projects import git, snapshot
-from lossi.runner.records import CodeSnapshot, DataLink
 
 MIB = 1 << 20
 

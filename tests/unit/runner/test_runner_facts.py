@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lossi.contract.records import Ending, TaskError
 from lossi.runner import archive, gpus, kernels, main, plain, processes, progress, verdict
-from lossi.runner.records import Ending, TaskError
 
 
 def judged(returncode: int, **changes: object) -> verdict.Verdict:
@@ -166,7 +166,7 @@ def test_the_archive_is_the_same_for_the_same_sources(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pyz") as packed:
         names = packed.namelist()
     assert "__main__.py" in names
-    assert "lossi/runner/records.py" in names
+    assert "lossi/contract/records.py" in names
     assert "lossi/runner/r_translator.py" in names
     assert "lossi/runner/archive.py" not in names
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lossi.contract.records import PreparedJob, Resources, TrackingTarget
 from lossi.runner import payload, places, variables
-from lossi.runner.records import PreparedJob, Resources, TrackingTarget
 from lossi.runner.writing import TaskFailure
 
 

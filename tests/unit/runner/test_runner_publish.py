@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lossi.runner import adoption, publish, records, store, strays
+from lossi.contract import records
+from lossi.runner import adoption, publish, store, strays
 
 SCHEMA = """
 CREATE TABLE experiments (experiment_id INTEGER PRIMARY KEY, name TEXT UNIQUE, artifact_location TEXT, lifecycle_stage TEXT);

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from lossi.contract.records import DataLink
 from lossi.runner import outputs, unpacking
-from lossi.runner.records import DataLink
 from lossi.runner.writing import TaskFailure
 
 

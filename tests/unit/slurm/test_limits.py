@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lossi.clusters import AccountPolicy, Cluster, GpuType, OfferedPartition
 from lossi.errors import Forbidden, InvalidInput
-from lossi.jobs.schedulers.slurm import limits
-from lossi.jobs.schedulers.slurm.limits import Finding, Known
+from lossi.jobs.schedulers.slurm.preflight import limits
+from lossi.jobs.schedulers.slurm.preflight.limits import Finding, Known
 from lossi.jobs.schedulers.slurm.records import Association, Configuration, Limits, NodeGroup, PartitionRow, Qos, QueueRow
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 

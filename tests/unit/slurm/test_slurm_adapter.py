@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from lossi.clusters import Cluster
+from lossi.contract.records import PreparedJob, Resources
 from lossi.errors import InvalidInput, Unavailable
 from lossi.jobs import ulid
-from lossi.jobs.moments import utc
 from lossi.jobs.schedulers.base import Handle, JobView, NotSubmitted
 from lossi.jobs.schedulers.slurm.adapter import LAG_S, SlurmScheduler
 from lossi.jobs.schedulers.slurm.cache import Cache
 from lossi.jobs.schedulers.slurm.records import AccountingRow, Configuration, QueueRow
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
-from lossi.runner.records import PreparedJob, Resources
+from lossi.jobs.times import utc
 
 
 class Scripted:

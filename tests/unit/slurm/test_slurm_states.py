@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lossi.contract import records
 from lossi.jobs.schedulers.slurm import states
-from lossi.runner import records
 
 ALL = [
     "PENDING",

@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lossi.errors import InvalidInput
-from lossi.tracking.conditions import _glob, where
-from lossi.tracking.filters import Condition, Order, Reference, parse_filter, parse_order_by
+from lossi.tracking.query.conditions import _glob, where
+from lossi.tracking.query.filters import Condition, Order, Reference, parse_filter, parse_order_by
 
 
 def one(text: str) -> Condition:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lossi.contract import records
 from lossi.projects import Project, stores
-from lossi.runner import publish, records
+from lossi.runner import publish
 
 NAN = float("nan")
 LEDGER = ("task_runs", "ingested_jobs", "ingested_snapshots", "ingested_runs", "ingested_values", "refused_snapshots")

@@ -13,7 +13,7 @@ import pytest
 from ingest_support import World
 
 from lossi import tracking
-from lossi.tracking import catching_up
+from lossi.tracking.ingest import catching_up
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_the_child_sees_no_secrets(published: World, monkeypatch: pytest.MonkeyP
 
 def test_the_child_ends_with_its_parent(published: World) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from lossi.projects import Project; from lossi.tracking import catching_up;"
+        "import os, signal, sys; from pathlib import Path; from lossi.projects import Project; from lossi.tracking.ingest import catching_up;"
         "child = catching_up.start_child(Project(Path(sys.argv[1]))); os.kill(child.pid, signal.SIGSTOP);"
         "print(child.pid, flush=True); os._exit(0)"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ingest_support import NAN, World, dump, job_id
 
-from lossi.tracking.ingest import ingest
+from lossi.tracking.ingest.ingestion import ingest_runs
 
 
 def test_a_finished_task_is_taken_in_whole_and_its_file_removed(world: World) -> None:
@@ -25,7 +25,7 @@ def test_a_finished_task_is_taken_in_whole_and_its_file_removed(world: World) ->
         task.log.metric(run, "loss", value, step, time=10 + step)
     task.log.end(run)
     task.finish(run)
-    report = ingest(world.project)
+    report = ingest_runs(world.project)
     assert (report.taken, report.runs, report.remaining, report.problems) == (1, 1, 0, ())
     assert world.rows("runs", "run_uuid, name, status, end_time") == [(run, "one", "FINISHED", 9)]
     assert world.rows("params", "key, value") == [("lr", "0.1")]
@@ -47,12 +47,12 @@ def test_repeating_changes_nothing_and_a_complete_job_is_not_looked_at_again(
     task = world.task()
     run = task.log.run("one")
     task.finish(run)
-    ingest(world.project)
+    ingest_runs(world.project)
     before = dump(world.project)
     looked: list[str] = []
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: looked.append(str(path)) or real(path))
-    report = ingest(world.project)
+    report = ingest_runs(world.project)
     assert report.taken == 0
     assert looked == [str(world.project.jobs)]
     assert dump(world.project) == before
@@ -63,17 +63,17 @@ def test_a_running_task_shows_its_curve_and_only_new_snapshots_are_read(world: W
     run = task.log.run("live")
     task.log.metric(run, "loss", 3.0, 0)
     task.publish()
-    assert ingest(world.project).taken == 1
-    assert ingest(world.project).taken == 0
+    assert ingest_runs(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 0
     task.log.metric(run, "loss", 2.0, 1)
     task.publish()
-    assert ingest(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 1
     assert world.rows("metrics", "step, value") == [(0, 3.0), (1, 2.0)]
     assert world.rows("runs", "status") == [("RUNNING",)]
     assert len(world.files()) == 1
     task.log.end(run)
     task.finish(run)
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("runs", "status") == [("FINISHED",)]
     assert world.files() == []
 
@@ -82,9 +82,9 @@ def test_the_last_snapshot_is_enough_when_a_task_ends_without_another(world: Wor
     task = world.task()
     run = task.log.run("killed")
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     task.exit(run, state="node_failed")
-    assert ingest(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 1
     assert world.files() == []
     assert world.ledger("ingested_jobs") == [(job_id(1), 1)]
 
@@ -93,7 +93,7 @@ def test_a_task_without_tracking_ends_too(world: World) -> None:
     world.job(1, tasks=2)
     world.task(0).exit()
     world.task(1).exit()
-    report = ingest(world.project)
+    report = ingest_runs(world.project)
     assert (report.taken, report.remaining) == (0, 0)
     assert world.ledger("ingested_jobs") == [(job_id(1), 1)]
 
@@ -102,9 +102,9 @@ def test_the_tasks_own_run_comes_first(world: World) -> None:
     task = world.task()
     early, own = task.log.run("early", time=1), task.log.run("own", time=2)
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     task.finish(own, early)
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.ledger("task_runs") == sorted([(own, job_id(1), 0, 0), (early, job_id(1), 0, 1)], key=repr)
 
 
@@ -117,7 +117,7 @@ def test_experiments_are_found_by_name_and_new_ones_get_the_next_id(world: World
         task.log.run(f"a{number}", "digits")
         task.log.run(f"b{number}", "only in the task", time=50 + number)
         task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     experiments = world.rows("experiments", "experiment_id, name, artifact_location")
     assert experiments[1:] == [(1, "digits", "/artifacts/digits"), (2, "only in the task", "/artifacts/only in the task")]
     assert world.rows("runs", "name, experiment_id") == [("a0", 1), ("a1", 1), ("b0", 2), ("b1", 2)]
@@ -131,7 +131,7 @@ def test_the_same_id_for_different_experiments_of_two_tasks_is_told_apart(world:
         task.log.dataset(run, "digits", "abc")
         task.log.trace(f"trace {number}", f"experiment {number}")
         task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("runs", "name, experiment_id") == [("run 0", 1), ("run 1", 2)]
     assert world.rows("trace_info", "experiment_id") == [(1,), (2,)]
     assert world.rows("spans", "experiment_id, duration_ns") == [(1, 7), (2, 7)]
@@ -145,7 +145,7 @@ def test_one_dataset_in_many_tasks_is_one_row(world: World) -> None:
         task = world.task(number)
         task.log.dataset(task.log.run(f"run {number}"), "digits", "abc", context="test")
         task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     datasets = world.rows("datasets", "dataset_uuid")
     assert len(datasets) == 1
     assert world.rows("inputs", "source_id") == datasets * 3
@@ -160,7 +160,7 @@ def test_a_run_that_was_removed_for_good_never_returns(world: World) -> None:
         task.log.tag(run, "k", "v")
     task.log.dataset(gone, "digits", "abc")
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     with world.store() as store:  # what `mlflow gc` does
         for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
             store.sql.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (gone,))
@@ -168,10 +168,10 @@ def test_a_run_that_was_removed_for_good_never_returns(world: World) -> None:
         task.log.metric(run, "loss", 0.5, 1)
         task.log.tag(run, "k", "v2")
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("runs", "name") == [("kept",)]
     task.finish(gone, kept)
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("runs", "name") == [("kept",)]
     assert {run for (run,) in world.rows("metrics", "run_uuid") + world.rows("tags", "run_uuid")} == {kept}
     assert len(world.rows("metrics")) == 2
@@ -181,13 +181,13 @@ def test_a_deleted_run_stays_deleted_and_a_killed_one_stays_killed(world: World)
     task = world.task()
     deleted, killed = task.log.run("deleted"), task.log.run("killed")
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     with world.store() as store:
         store.sql.execute("UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = 5 WHERE run_uuid = ?", (deleted,))
         store.end(killed, "KILLED", 7)
     task.log.metric(deleted, "loss", 1.0)
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("runs", "name, status, lifecycle_stage, end_time") == [
         ("deleted", "RUNNING", "deleted", None),
         ("killed", "KILLED", "active", 7),
@@ -195,7 +195,7 @@ def test_a_deleted_run_stays_deleted_and_a_killed_one_stays_killed(world: World)
     task.log.end(deleted)
     task.log.end(killed)
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("runs", "name, status, lifecycle_stage, deleted_time") == [
         ("deleted", "FINISHED", "deleted", 5),
         ("killed", "FINISHED", "active", None),
@@ -206,15 +206,15 @@ def test_a_run_deleted_by_its_task_is_deleted_and_may_be_restored_by_a_person(wo
     task = world.task()
     run = task.log.run("one")
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     task.log.sql.execute("UPDATE runs SET lifecycle_stage = 'deleted', deleted_time = 5")
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("runs", "lifecycle_stage, deleted_time") == [("deleted", 5)]
     with world.store() as store:
         store.sql.execute("UPDATE runs SET lifecycle_stage = 'active', deleted_time = NULL WHERE run_uuid = ?", (run,))
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("runs", "lifecycle_stage, deleted_time") == [("active", None)]
 
 
@@ -224,7 +224,7 @@ def test_edited_names_and_tags_win_over_later_snapshots(world: World) -> None:
     for key in ("edited", "removed", "theirs", "dropped"):
         task.log.tag(run, key, "1")
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     with world.store() as store:
         store.tag(run, "edited", "by a person")
         store.tag(run, "removed", None)
@@ -236,7 +236,7 @@ def test_edited_names_and_tags_win_over_later_snapshots(world: World) -> None:
         task.log.tag(run, "dropped", None)
         task.log.sql.execute("UPDATE runs SET name = 'renamed by the task'")
         task.publish()
-        ingest(world.project)
+        ingest_runs(world.project)
     assert world.rows("tags", "key, value") == [("added", "by a person"), ("edited", "by a person"), ("theirs", "later 2")]
     assert world.rows("runs", "name") == [("better",)]
 
@@ -245,15 +245,15 @@ def test_a_task_renames_its_own_run(world: World) -> None:
     task = world.task()
     task.log.run("one")
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     task.log.sql.execute("UPDATE runs SET name = 'two'")
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("runs", "name") == [("two",)]
 
 
 def test_a_snapshot_that_vanishes_while_looking_is_not_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lossi.tracking.snapshots import Reader
+    from lossi.tracking.ingest.snapshots import Reader
 
     task = world.task()
     task.log.run("one")
@@ -264,9 +264,9 @@ def test_a_snapshot_that_vanishes_while_looking_is_not_an_error(world: World, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(Reader, "read", gone)
-        report = ingest(world.project)
+        report = ingest_runs(world.project)
     assert (report.taken, report.problems) == (0, ())
-    assert ingest(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 1
 
 
 def test_a_budget_stops_between_batches_and_the_rest_follows(world: World) -> None:
@@ -275,12 +275,12 @@ def test_a_budget_stops_between_batches_and_the_rest_follows(world: World) -> No
         task = world.task(number)
         task.log.run(f"run {number}")
         task.finish()
-    report = ingest(world.project, budget_s=0.0)
+    report = ingest_runs(world.project, budget_s=0.0)
     assert 0 < report.taken + report.remaining <= 60
     assert report.remaining > 0
     taken = report.taken
     while report.remaining:
-        report = ingest(world.project, budget_s=0.05)
+        report = ingest_runs(world.project, budget_s=0.05)
         taken += report.taken
     assert taken == 60
     assert len(world.rows("runs")) == 60
@@ -301,7 +301,7 @@ def test_other_things_in_the_jobs_folder_are_left_alone(world: World, tmp_path: 
     (tasks / "3" / "tracking-1.db").write_text("no such name")
     (tmp_path / "elsewhere.db").write_bytes(b"secret")
     (tasks / "3" / "tracking-00000001-0123456789abcdef.db").symlink_to(tmp_path / "elsewhere.db")
-    report = ingest(world.project)
+    report = ingest_runs(world.project)
     assert (report.taken, report.problems) == (1, ())
     assert (tasks / "3" / "tracking-1.db").exists()
 
@@ -311,7 +311,7 @@ def test_a_store_that_was_deleted_is_made_again_from_a_jobs_template(world: Worl
     task.log.run("one")
     task.finish()
     world.project.store.unlink()
-    assert ingest(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 1
     assert world.rows("runs", "name") == [("one",)]
 
 
@@ -326,13 +326,13 @@ def test_an_index_that_was_deleted_finds_its_runs_again(world: World) -> None:
         runs.append(run)
     first.finish(runs[0])
     second.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     with world.store() as store:
         store.tag(runs[1], "note", "by a person")
     world.project.index.unlink()
     second.log.metric(runs[1], "loss", 1.0)
     second.finish(runs[1])
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.ledger("task_runs") == sorted([(runs[0], job_id(1), 0, 0), (runs[1], job_id(1), 1, 0)], key=repr)
     assert world.rows("runs", "name") == [("run 0",), ("run 1",)]
     assert world.rows("tags", "value", "WHERE key = 'note'") == [("by a person",)]
@@ -360,7 +360,7 @@ def test_nothing_heavy_is_imported(world: World) -> None:
 
 def test_a_project_without_jobs_is_idle(world: World) -> None:
     shutil.rmtree(world.project.jobs)
-    report = ingest(world.project)
+    report = ingest_runs(world.project)
     assert (report.taken, report.remaining, report.problems) == (0, 0, ())
 
 
@@ -371,12 +371,12 @@ def test_points_of_a_store_that_was_made_anew_are_seen_while_it_runs(world: Worl
     for step in range(5):
         task.log.metric(run, "loss", 1.0, step)
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     again = task.log.run("two")
     task.log.sql.execute("DELETE FROM metrics")
     task.log.metric(again, "loss", 2.0)
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert len(world.rows("metrics", where=f"WHERE run_uuid = '{again}'")) == 1
 
 
@@ -386,6 +386,6 @@ def test_the_store_keeps_its_rollback_journal(world: World) -> None:
     task = world.task()
     task.log.run("one")
     task.finish()
-    assert ingest(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 1
     with sqlite3.connect(world.project.store) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)

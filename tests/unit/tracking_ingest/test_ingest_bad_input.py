@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from ingest_support import Task, World, dump, job_id
 
+from lossi.contract import records
 from lossi.projects import stores
-from lossi.runner import records
-from lossi.tracking import lease as leases
-from lossi.tracking.ingest import ingest
+from lossi.tracking.ingest import lease as leases
+from lossi.tracking.ingest.ingestion import ingest_runs
 
 
 def named(folder: Path, data: bytes, seq: int = 1) -> Path:
@@ -88,7 +88,7 @@ def test_a_snapshot_that_is_no_good_is_reported_and_left_where_it_is(world: Worl
             bad.log.run("two")
         path = named(bad.folder, bad.log.path.read_bytes())
     for _ in range(2):  # found and, the second time, remembered
-        report = ingest(world.project)
+        report = ingest_runs(world.project)
         (problem,) = report.problems
         assert why in problem.why
         assert problem.job_id == job_id(1)
@@ -107,13 +107,13 @@ def test_a_refused_snapshot_is_not_read_again_until_it_changes(world: World, goo
     (path,) = bad.folder.glob("tracking-*.db")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"x")
-    ingest(world.project)
+    ingest_runs(world.project)
     with monkeypatch.context() as patch:
-        patch.setattr("lossi.tracking.snapshots.Reader.read", lambda *_, **__: pytest.fail("read again"))
-        assert len(ingest(world.project).problems) == 1
+        patch.setattr("lossi.tracking.ingest.snapshots.Reader.read", lambda *_, **__: pytest.fail("read again"))
+        assert len(ingest_runs(world.project).problems) == 1
     path.write_bytes(whole)
     os.utime(path, ns=(1, 1))
-    report = ingest(world.project)
+    report = ingest_runs(world.project)
     assert (report.taken, report.problems) == (1, ())
     assert world.rows("runs", "name") == [("good",), ("was bad",)]
     assert world.ledger("ingested_jobs") == [(job_id(1), 1)]
@@ -129,7 +129,7 @@ def test_an_older_good_snapshot_is_better_than_none(world: World) -> None:
     first.write_bytes(kept)
     (newest,) = task.folder.glob("tracking-00000002-*.db")
     newest.write_bytes(b"damaged")
-    report = ingest(world.project)
+    report = ingest_runs(world.project)
     assert (report.taken, len(report.problems)) == (1, 1)
     assert world.rows("runs", "name") == [("one",)]
     assert newest.exists()
@@ -144,7 +144,7 @@ def test_one_bad_snapshot_among_many_spoils_nothing(world: World) -> None:
             task.log.sql.execute("PRAGMA ignore_check_constraints=ON")
             task.log.sql.execute("UPDATE runs SET lifecycle_stage = 'nowhere'")
         task.finish()
-    report = ingest(world.project)
+    report = ingest_runs(world.project)
     assert (report.taken, len(report.problems)) == (19, 1)
     assert len(world.rows("runs")) == 19
     assert len(world.files()) == 1
@@ -154,7 +154,7 @@ def test_a_store_of_an_unknown_revision_is_never_written(world: World, good: Tas
     with world.store() as store:
         store.sql.execute("UPDATE alembic_version SET version_num = 'feedfeedfeed'")
     before = world.project.store.read_bytes()
-    report = ingest(world.project)
+    report = ingest_runs(world.project)
     (problem,) = report.problems
     assert "feedfeedfeed" in problem.what
     assert stores.KNOWN_REVISIONS["dc11669786a5"] in problem.hint
@@ -164,7 +164,7 @@ def test_a_store_of_an_unknown_revision_is_never_written(world: World, good: Tas
 
 def test_a_damaged_store_is_reported(world: World, good: Task) -> None:
     world.project.store.write_bytes(b"not a database at all" * 1000)
-    (problem,) = ingest(world.project).problems
+    (problem,) = ingest_runs(world.project).problems
     assert "damaged" in problem.what
     assert len(world.files()) == 1
 
@@ -172,7 +172,7 @@ def test_a_damaged_store_is_reported(world: World, good: Task) -> None:
 def test_no_store_and_no_template_is_a_problem(world: World, good: Task) -> None:
     world.project.store.unlink()
     (world.project.jobs / job_id(1) / records.TEMPLATE).unlink()
-    (problem,) = ingest(world.project).problems
+    (problem,) = ingest_runs(world.project).problems
     assert "there is no store" in problem.what
     assert len(world.files()) == 1
 
@@ -180,7 +180,7 @@ def test_no_store_and_no_template_is_a_problem(world: World, good: Task) -> None
 def test_a_job_directory_without_a_spec_does_not_hinder(world: World, good: Task) -> None:
     for text in ("", "{", '{"id": 3}', "[]"):
         (world.project.jobs / job_id(1) / records.SPEC).write_text(text)
-        assert ingest(world.project).problems == ()
+        assert ingest_runs(world.project).problems == ()
     assert world.rows("runs", "name") == [("good",)]
 
 
@@ -190,30 +190,30 @@ def test_an_exit_record_that_is_no_record_ends_the_task_all_the_same(world: Worl
         task.log.run(f"run {job}")
         task.publish()
         (task.folder / records.EXIT).write_text(text)
-    assert ingest(world.project).taken == 4
+    assert ingest_runs(world.project).taken == 4
     assert world.files() == []
 
 
 def test_a_store_held_by_somebody_else_is_busy(world: World, good: Task) -> None:
     with world.store() as store:
         store.sql.execute("BEGIN IMMEDIATE")
-        report = ingest(world.project, budget_s=0.1)
+        report = ingest_runs(world.project, budget_s=0.1)
         store.sql.execute("ROLLBACK")
     assert (report.busy, report.taken) == (True, 0)
-    assert ingest(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 1
 
 
 def test_a_reader_that_holds_the_store_only_delays(world: World, good: Task) -> None:
     with contextlib.closing(stores.connect_readonly(world.project.store)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM runs").fetchall()
-        assert ingest(world.project, budget_s=0.1).busy
-    assert ingest(world.project).taken == 1
+        assert ingest_runs(world.project, budget_s=0.1).busy
+    assert ingest_runs(world.project).taken == 1
     assert world.rows("runs", "name") == [("good",)]
 
 
 def test_a_full_disk_is_a_problem_and_loses_nothing(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lossi.tracking import batches
+    from lossi.tracking.ingest import batches
 
     def full(*arguments: object, **more: object) -> sqlite3.Connection:
         connection = sqlite3.connect(*arguments, **more)  # type: ignore[arg-type]
@@ -228,10 +228,10 @@ def test_a_full_disk_is_a_problem_and_loses_nothing(world: World, good: Task, mo
     good.finish()
     with monkeypatch.context() as patch:
         patch.setattr(batches, "connect", full)
-        (problem,) = ingest(world.project).problems
+        (problem,) = ingest_runs(world.project).problems
     assert problem.why == "the filesystem is full"
     assert world.rows("runs") == []
-    assert ingest(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 1
     assert len(world.rows("metrics")) == 2000
 
 
@@ -239,7 +239,7 @@ def test_a_full_disk_is_a_problem_and_loses_nothing(world: World, good: Task, mo
 def test_a_read_only_project_is_no_error(world: World, good: Task) -> None:
     world.project.home.chmod(0o550)
     try:
-        report = ingest(world.project)
+        report = ingest_runs(world.project)
     finally:
         world.project.home.chmod(0o750)
     assert (report.read_only, report.taken, report.problems) == (True, 0, ())
@@ -248,7 +248,7 @@ def test_a_read_only_project_is_no_error(world: World, good: Task) -> None:
 def test_who_may_not_write_gets_a_report_and_no_error(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
-    report = ingest(world.project)
+    report = ingest_runs(world.project)
     assert (report.read_only, report.taken, report.problems) == (True, 0, ())
     assert not (world.project.home / leases.LEASE).exists()
 
@@ -256,13 +256,13 @@ def test_who_may_not_write_gets_a_report_and_no_error(world: World, good: Task, 
 def test_somebody_elses_lease_is_busy(world: World, good: Task) -> None:
     with (world.project.home / leases.LOCK).open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        report = ingest(world.project)
+        report = ingest_runs(world.project)
     assert (report.busy, report.taken) == (True, 0)
-    assert ingest(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 1
 
 
 def test_a_lease_that_is_lost_while_merging_commits_nothing(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lossi.tracking.merge import Merger
+    from lossi.tracking.ingest.merge import Merger
 
     real = Merger.merge
 
@@ -272,7 +272,7 @@ def test_a_lease_that_is_lost_while_merging_commits_nothing(world: World, good: 
 
     with monkeypatch.context() as patch:
         patch.setattr(Merger, "merge", slow)
-        report = ingest(world.project)
+        report = ingest_runs(world.project)
     assert (report.busy, report.taken) == (True, 0)
     assert world.rows("runs") == []
-    assert ingest(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from ingest_support import World, dump
 
-from lossi.tracking import snapshots
-from lossi.tracking.ingest import ingest
+from lossi.tracking.ingest import snapshots
+from lossi.tracking.ingest.ingestion import ingest_runs
 
 
 def test_logged_models_keep_their_ids_and_follow_the_newer_side(world: World) -> None:
@@ -16,14 +16,14 @@ def test_logged_models_keep_their_ids_and_follow_the_newer_side(world: World) ->
     task.log.model_tag(model, "k", "1")
     task.log.model_tag(model, "edited", "1")
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     with world.store() as store:
         store.model_tag(model, "edited", "by a person")
     task.log.sql.execute("UPDATE logged_models SET status = 3, last_updated_timestamp_ms = 9")
     task.log.model_tag(model, "k", "2")
     task.log.model_tag(model, "edited", "2")
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("logged_models", "model_id, experiment_id, status, source_run_id") == [(model, 1, 3, run)]
     assert world.rows("logged_model_tags", "tag_key, tag_value, experiment_id") == [("edited", "by a person", 1), ("k", "2", 1)]
     assert world.rows("logged_model_metrics", "metric_name, run_id, experiment_id") == [("acc", run, 1)]
@@ -38,14 +38,14 @@ def test_a_model_deleted_or_removed_in_the_store_stays_so(world: World) -> None:
     deleted, removed = task.log.model("deleted", run, 5), task.log.model("removed", run, 5)
     task.log.model_tag(removed, "k", "1")
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     with world.store() as store:
         store.sql.execute("UPDATE logged_models SET lifecycle_stage = 'deleted' WHERE model_id = ?", (deleted,))
         for table in ("logged_model_params", "logged_model_metrics", "logged_model_tags", "logged_models"):
             store.sql.execute(f"DELETE FROM {table} WHERE model_id = ?", (removed,))
     task.log.sql.execute("UPDATE logged_models SET status = 3, last_updated_timestamp_ms = 9")
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("logged_models", "model_id, lifecycle_stage, status") == [(deleted, "deleted", 3)]
     assert world.rows("logged_model_tags") == []
     dump(world.project)
@@ -56,7 +56,7 @@ def test_traces_grow_while_a_task_runs_and_removed_ones_stay_away(world: World) 
     kept, gone = task.log.trace("kept", status="IN_PROGRESS"), task.log.trace("gone")
     task.log.trace_tag(kept, "k", "1")
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     with world.store() as store:
         for table, column in (("spans", "trace_id"), ("trace_tags", "request_id"), ("trace_info", "request_id")):
             store.sql.execute(f"DELETE FROM {table} WHERE {column} = ?", (gone,))
@@ -64,7 +64,7 @@ def test_traces_grow_while_a_task_runs_and_removed_ones_stay_away(world: World) 
     task.log.trace("kept", status="OK")
     task.log.trace_tag(kept, "k", "2")
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("trace_info", "request_id, status") == [(kept, "OK")]
     assert world.rows("spans", "trace_id, status") == [(kept, "OK")]
     assert world.rows("trace_tags", "key, value") == [("k", "2"), ("note", "by a person")]
@@ -84,12 +84,12 @@ def test_assessments_of_the_newer_side_win(world: World) -> None:
     for name in ("ours", "theirs"):
         task.log.add("assessments", assessment_id=name, name=name, value="1", last_updated_timestamp=1, experiment_id=0, **common)
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     with world.store() as store:
         store.sql.execute("UPDATE assessments SET value = 'person', last_updated_timestamp = 9 WHERE name = 'ours'")
     task.log.sql.execute("UPDATE assessments SET value = 'task', last_updated_timestamp = 5")
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("assessments", "name, value") == [("ours", "person"), ("theirs", "task")]
 
 
@@ -106,7 +106,7 @@ def test_late_traces_make_mlflow_sum_their_days_up_again(world: World) -> None:
             grouping_set="global",
             sample_count=1,
         )
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("sql_trace_rollup_rebuild_queue") == [(0, "1970-01-01", "trace_metric")]
 
 
@@ -120,10 +120,10 @@ def test_evaluation_datasets_scorers_and_reviews_come_along(world: World) -> Non
     task.log.add("scorers", experiment_id=1, scorer_name="exact", scorer_id="s-1")
     task.log.add("scorer_versions", scorer_id="s-1", scorer_version=1, serialized_scorer="{}")
     task.publish()
-    assert ingest(world.project).unmerged_tables == ()
+    assert ingest_runs(world.project).unmerged_tables == ()
     task.log.sql.execute("UPDATE evaluation_dataset_records SET inputs = '[1]', last_update_time = 2")
     task.finish()
-    assert ingest(world.project).unmerged_tables == ()
+    assert ingest_runs(world.project).unmerged_tables == ()
     assert world.rows("evaluation_dataset_records", "inputs") == [("[1]",)]
     assert world.rows("scorers", "experiment_id, scorer_id") == [(1, "s-1")]
     assert world.rows("scorer_versions", "scorer_id, scorer_version") == [("s-1", 1)]
@@ -142,16 +142,16 @@ def test_rows_that_are_not_merged_are_reported_and_their_file_is_kept(world: Wor
     task.log.add("scorers", experiment_id=0, scorer_name="exact", scorer_id="s-1")
     task.log.add("scorer_versions", scorer_id="s-1", scorer_version=1, serialized_scorer="{}")
     task.publish()
-    assert ingest(world.project).unmerged_tables == ("own", "scorers", "webhooks")
+    assert ingest_runs(world.project).unmerged_tables == ("own", "scorers", "webhooks")
     task.finish()
     other.log.run("two")
     other.finish()
-    report = ingest(world.project)
+    report = ingest_runs(world.project)
     assert report.unmerged_tables == ("own", "scorers", "webhooks")
     assert report.taken == 2
     assert len(world.files()) == 1
     assert world.rows("scorer_versions") == []
-    assert ingest(world.project).taken == 0
+    assert ingest_runs(world.project).taken == 0
     dump(world.project)
 
 
@@ -159,8 +159,8 @@ def test_rows_that_are_not_merged_are_reported_and_their_file_is_kept(world: Wor
 def test_large_stores_and_old_sqlite_give_the_same(world: World, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if how == "large":
         monkeypatch.setattr(snapshots, "LARGE_BYTES", 0)
-        monkeypatch.setattr("lossi.tracking.writer.STEP_ROWS", 100)
-        monkeypatch.setattr("lossi.tracking.batches.HOLD_S", 0.0)
+        monkeypatch.setattr("lossi.tracking.ingest.writer.STEP_ROWS", 100)
+        monkeypatch.setattr("lossi.tracking.ingest.batches.HOLD_S", 0.0)
     else:
         real = hasattr
         monkeypatch.setattr(snapshots, "hasattr", lambda thing, name: name != "deserialize" and real(thing, name), raising=False)
@@ -175,10 +175,10 @@ def test_large_stores_and_old_sqlite_give_the_same(world: World, how: str, monke
         task.log.dataset(run, "digits", "abc")
         task.log.trace("call", "made by the task")
         task.publish()
-    assert ingest(world.project).taken == 2
+    assert ingest_runs(world.project).taken == 2
     for number in range(2):
         world.task(number).finish()
-    assert ingest(world.project).taken == 2
+    assert ingest_runs(world.project).taken == 2
     assert len(world.rows("metrics")) == 2100
     assert len(world.rows("spans")) == 1
     assert world.files() == []
@@ -186,10 +186,10 @@ def test_large_stores_and_old_sqlite_give_the_same(world: World, how: str, monke
 
 
 def test_a_budget_leaves_large_stores_to_those_who_have_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lossi.tracking.batches.LARGE_BYTES", 0)
+    monkeypatch.setattr("lossi.tracking.ingest.batches.LARGE_BYTES", 0)
     task = world.task()
     task.log.run("one")
     task.finish()
-    report = ingest(world.project, budget_s=5)
+    report = ingest_runs(world.project, budget_s=5)
     assert (report.taken, report.remaining) == (0, 1)
-    assert ingest(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ingest_support import World
 
 from lossi import tracking
-from lossi.tracking import lease
+from lossi.tracking.ingest import lease
 
 
 def test_the_holder_takes_results_in_and_keeps_the_lease(world: World) -> None:
@@ -14,14 +14,14 @@ def test_the_holder_takes_results_in_and_keeps_the_lease(world: World) -> None:
     run = task.log.run("a run")
     task.log.end(run)
     task.finish(run)
-    held = lease.acquire(world.project.home)
+    held = lease.acquire_lease(world.project.home)
     assert held is not None
     with held:
-        assert tracking.ingest(world.project).busy
-        assert tracking.ingest(world.project, lease=held).runs == 1
+        assert tracking.ingest_runs(world.project).busy
+        assert tracking.ingest_runs(world.project, lease=held).runs == 1
         held.verify()
-        assert tracking.ingest(world.project, lease=held).runs == 0
-    assert not tracking.ingest(world.project).busy
+        assert tracking.ingest_runs(world.project, lease=held).runs == 0
+    assert not tracking.ingest_runs(world.project).busy
 
 
 def test_a_lease_that_was_lost_writes_nothing(world: World) -> None:
@@ -30,9 +30,9 @@ def test_a_lease_that_was_lost_writes_nothing(world: World) -> None:
     run = task.log.run("a run")
     task.log.end(run)
     task.finish(run)
-    held = lease.acquire(world.project.home)
+    held = lease.acquire_lease(world.project.home)
     assert held is not None
     (world.project.home / lease.LEASE).unlink()
-    assert tracking.ingest(world.project, lease=held).busy
+    assert tracking.ingest_runs(world.project, lease=held).busy
     held.release()
-    assert tracking.ingest(world.project).runs == 1
+    assert tracking.ingest_runs(world.project).runs == 1

@@ -14,8 +14,8 @@ import pytest
 from ingest_support import World, dump
 
 from lossi.projects import Project
-from lossi.tracking import batches
-from lossi.tracking.ingest import ingest
+from lossi.tracking.ingest import batches
+from lossi.tracking.ingest.ingestion import ingest_runs
 
 POINTS = 40
 
@@ -96,15 +96,15 @@ def test_killed_at_any_point_and_repeated_changes_nothing(world: World, tmp_path
     monkeypatch.setattr(batches, "BATCH", 5)
     busy_world(world)
     first = copied(world.project, tmp_path / "first")
-    ingest(world.project)
+    ingest_runs(world.project)
     expected_first = dump(world.project), files(world.project)
     later(world)
     second = copied(world.project, tmp_path / "second")
     begun = time.monotonic()
     whole = copied(second, tmp_path / "whole")
-    assert ended(fork(lambda: ingest(whole))) == 0
+    assert ended(fork(lambda: ingest_runs(whole))) == 0
     takes = time.monotonic() - begun
-    ingest(world.project)
+    ingest_runs(world.project)
     expected_second = dump(world.project), files(world.project)
     assert (dump(whole), files(whole)) == expected_second
 
@@ -114,13 +114,13 @@ def test_killed_at_any_point_and_repeated_changes_nothing(world: World, tmp_path
         start, expected = ((first, expected_first), (second, expected_second))[point % 2]
         project = copied(start, tmp_path / f"point {point}")
         while True:
-            child = fork(lambda project=project: ingest(project))  # type: ignore[misc]
+            child = fork(lambda project=project: ingest_runs(project))  # type: ignore[misc]
             time.sleep(chance.uniform(0, takes))
             os.kill(child, signal.SIGKILL)
             if ended(child) == 0:
                 break
             died += 1
-        report = ingest(project)
+        report = ingest_runs(project)
         assert (report.busy, report.problems) == (False, ())
         assert files(project) == expected[1]
         assert dump(project) == expected[0]
@@ -161,15 +161,15 @@ def test_killed_between_any_two_statements(world: World, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(batches, "connect", counting)
     monkeypatch.setattr(Path, "unlink", remove)
-    ingest(world.project)
+    ingest_runs(world.project)
     expected, total = (dump(world.project), files(world.project)), statements
     chance = random.Random(7)
     for point in [*range(total - 40, total, 4), *(chance.randrange(1, total) for _ in range(20))]:
         project = copied(start, tmp_path / f"point {point}")
         statements, deadly = 0, point
-        assert ended(fork(lambda project=project: ingest(project))) == -signal.SIGKILL  # type: ignore[misc]
+        assert ended(fork(lambda project=project: ingest_runs(project))) == -signal.SIGKILL  # type: ignore[misc]
         deadly = -1
-        assert ingest(project).problems == ()
+        assert ingest_runs(project).problems == ()
         assert files(project) == expected[1]
         assert dump(project) == expected[0]
         shutil.rmtree(project.root)
@@ -183,7 +183,7 @@ def test_what_killed_processes_left_is_removed_in_time(world: World) -> None:
             os.utime(world.project.home / name, (time.time() - age, time.time() - age))
         world.task(0, 1 + age).log.run(f"run {age}")
         world.task(0, 1 + age).finish()
-        assert ingest(world.project).taken == 1
+        assert ingest_runs(world.project).taken == 1
         assert all((world.project.home / name).exists() == (age == 0) for name in names)
 
 
@@ -192,9 +192,9 @@ def test_fifty_processes_at_once_take_everything_once(world: World, tmp_path: Pa
     monkeypatch.setattr(batches, "BATCH", 5)
     busy_world(world)
     project = copied(world.project, tmp_path / "many")
-    ingest(world.project)
-    children = [fork(lambda: ingest(project)) for _ in range(50)]
+    ingest_runs(world.project)
+    children = [fork(lambda: ingest_runs(project)) for _ in range(50)]
     assert [ended(child) for child in children] == [0] * 50
-    report = ingest(project)
+    report = ingest_runs(project)
     assert (report.busy, report.problems, report.remaining) == (False, (), 0)
     assert (dump(project), files(project)) == (dump(world.project), files(world.project))

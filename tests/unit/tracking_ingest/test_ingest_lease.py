@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lossi.tracking import lease as leases
-from lossi.tracking.lease import LEASE, LOCK, STALE_S, Lost, acquire
+from lossi.tracking.ingest import lease as leases
+from lossi.tracking.ingest.lease import LEASE, LOCK, STALE_S, LeaseLost, acquire_lease
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def left_behind(folder: Path, **changes: object) -> None:
 
 
 def test_only_one_holds_it_and_it_can_be_had_again(folder: Path) -> None:
-    with acquire(folder) as held:
+    with acquire_lease(folder) as held:
         assert held is not None
         held.verify()
-        assert acquire(folder) is None
+        assert acquire_lease(folder) is None
     assert not (folder / LEASE).exists()
-    with acquire(folder) as again:
+    with acquire_lease(folder) as again:
         assert again is not None
     assert {path.name for path in folder.iterdir()} == {LOCK}
 
@@ -44,9 +44,9 @@ def test_where_locks_do_not_work_the_file_alone_keeps_others_out(folder: Path, m
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(leases.fcntl, "flock", none)
-    with acquire(folder) as held:
+    with acquire_lease(folder) as held:
         assert held is not None
-        assert acquire(folder) is None
+        assert acquire_lease(folder) is None
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_where_locks_do_not_work_the_file_alone_keeps_others_out(folder: Path, m
 )
 def test_the_lease_of_a_dead_holder_is_taken(folder: Path, changes: dict[str, object], free: bool) -> None:
     left_behind(folder, **changes)
-    with _nothing(acquire(folder)) as lease:
+    with _nothing(acquire_lease(folder)) as lease:
         assert (lease is not None) == free
     assert not list(folder.glob(".*"))
 
@@ -72,25 +72,25 @@ def test_a_holder_elsewhere_loses_it_after_a_minute_without_a_sign(folder: Path)
     left_behind(folder, host="elsewhere")
     old = time.time() - STALE_S - 5
     os.utime(folder / LEASE, (old, old))
-    lease = acquire(folder)
+    lease = acquire_lease(folder)
     assert lease is not None
     lease.release()
 
 
 def test_an_unreadable_lease_is_respected_for_a_minute(folder: Path) -> None:
     (folder / LEASE).write_text("{")
-    assert acquire(folder) is None
+    assert acquire_lease(folder) is None
     os.utime(folder / LEASE, (1, 1))
-    lease = acquire(folder)
+    lease = acquire_lease(folder)
     assert lease is not None
     lease.release()
 
 
 def test_a_holder_that_comes_back_notices_and_leaves_the_new_lease_alone(folder: Path) -> None:
-    slow = acquire(folder)
+    slow = acquire_lease(folder)
     assert slow is not None
     left_behind(folder, token="another")
-    with pytest.raises(Lost):
+    with pytest.raises(LeaseLost):
         slow.verify()
     slow.release()
     assert json.loads((folder / LEASE).read_text())["token"] == "another"
@@ -98,7 +98,7 @@ def test_a_holder_that_comes_back_notices_and_leaves_the_new_lease_alone(folder:
 
 def test_beating_moves_the_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BEAT_S", 0.0)
-    with _nothing(acquire(folder)) as lease:
+    with _nothing(acquire_lease(folder)) as lease:
         assert lease is not None
         os.utime(folder / LEASE, (1, 1))
         lease.beat()
@@ -119,7 +119,7 @@ def test_a_lease_that_changed_between_judging_and_moving_is_put_back(folder: Pat
         return found
 
     monkeypatch.setattr(leases, "_read", read)
-    assert acquire(folder) is None
+    assert acquire_lease(folder) is None
     assert json.loads((folder / LEASE).read_text())["token"] == "quicker"
 
 
@@ -129,7 +129,7 @@ def test_fifty_processes_after_a_death_get_one_holder_at_a_time(folder: Path) ->
     code = """
 import sys, time
 from pathlib import Path
-from lossi.tracking import lease
+from lossi.tracking.ingest import lease
 def none(*_): raise OSError(38, "Function not implemented")
 lease.fcntl.flock = none
 folder = Path(sys.argv[1])
@@ -142,7 +142,7 @@ for number in range(50):
         try:
             until = time.monotonic() + 30
             while time.monotonic() < until:
-                held = lease.acquire(folder)
+                held = lease.acquire_lease(folder)
                 if held is None:
                     time.sleep(0.005)
                     continue
@@ -173,11 +173,11 @@ def test_another_users_process_with_a_hidden_start_is_not_taken_for_dead(folder:
         raise PermissionError
 
     monkeypatch.setattr(leases.os, "kill", not_mine)
-    assert acquire(folder) is None
+    assert acquire_lease(folder) is None
 
 
 def test_the_holders_facts_are_this_process(folder: Path) -> None:
-    with _nothing(acquire(folder)):
+    with _nothing(acquire_lease(folder)):
         holder = json.loads((folder / LEASE).read_text())
     assert (holder["host"], holder["pid"]) == (socket.gethostname(), os.getpid())
 

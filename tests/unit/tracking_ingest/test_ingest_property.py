@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ingest_support import LEDGER, NAN, Log, World, dump
 
 from lossi.projects import Project, stores
-from lossi.tracking.ingest import ingest
+from lossi.tracking.ingest.ingestion import ingest_runs
 
 TASKS = [(1, 0), (1, 1), (2, 0)]
 EXPERIMENTS = ["Default", "tuning", "new a", "new b"]
@@ -62,7 +62,7 @@ class Twice:
         self.clock += 1
         kind, *rest = what
         if kind == "ingest":
-            assert ingest(self.world.project).problems == ()
+            assert ingest_runs(self.world.project).problems == ()
         elif kind == "publish":
             self.world.task(rest[0][1], rest[0][0]).publish()
         else:
@@ -220,8 +220,8 @@ class Example:
             task = self.world.task(number, job)
             task.finish()
             if each:
-                assert ingest(self.world.project).problems == ()
-        assert ingest(self.world.project).problems == ()
+                assert ingest_runs(self.world.project).problems == ()
+        assert ingest_runs(self.world.project).problems == ()
 
     def check(self, *, all_at_once: bool = False) -> None:
         ours, direct = normalised(self.world.project.store), normalised(self.twice.direct.path)
@@ -232,7 +232,7 @@ class Example:
                     sql = "SELECT version FROM model_versions WHERE name = ? AND creation_time = ?"
                     assert self.twice.direct.one(sql, name, time) == version
         before = dump(self.world.project)
-        assert ingest(self.world.project).taken == 0
+        assert ingest_runs(self.world.project).taken == 0
         assert dump(self.world.project) == before
         assert self.world.files() == []
         assert {table: before[f"lossi.{table}"] for table in LEDGER if table.endswith("values")} == {

@@ -6,8 +6,8 @@ import json
 
 from ingest_support import World
 
-from lossi.runner import records
-from lossi.tracking.ingest import ingest
+from lossi.contract import records
+from lossi.tracking.ingest.ingestion import ingest_runs
 
 
 def versions(world: World) -> list[tuple[object, ...]]:
@@ -23,7 +23,7 @@ def test_two_tasks_that_register_one_model_make_versions_1_and_2_in_the_order_of
         task.log.alias("digits", f"from-{number}", version)
         task.log.version_tag("digits", version, "task", str(number))
         task.finish()
-    assert ingest(world.project).taken == 2
+    assert ingest_runs(world.project).taken == 2
     runs = dict(world.rows("runs", "name, run_uuid"))
     assert versions(world) == [
         ("digits", 1, 100, runs["run 1"], "models:/m-1"),
@@ -44,7 +44,7 @@ def test_what_a_task_was_given_is_not_doubled(world: World) -> None:
     task = world.task()
     task.log.register("digits", task.log.run("one", "tuning"), 3)
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert [row[:3] for row in versions(world)] == [("digits", 1, 1), ("digits", 2, 2), ("digits", 3, 3)]
     assert world.rows("registered_model_aliases", "alias, version") == [("champion", 1)]
     assert world.rows("experiment_tags", "value") == [("ada",)]
@@ -57,13 +57,13 @@ def test_a_version_keeps_its_number_through_later_snapshots(world: World) -> Non
     slow.log.register("digits", slow.log.run("slow"), 100)
     quick.log.register("digits", quick.log.run("quick"), 50)
     slow.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     quick.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     slow.log.register("digits", None, 300)
     slow.log.sql.execute("UPDATE model_versions SET description = 'good' WHERE creation_time = 100")
     slow.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert [row[:3] for row in versions(world)] == [("digits", 1, 100), ("digits", 2, 50), ("digits", 3, 300)]
     assert world.rows("model_versions", "version, description") == [(1, "good"), (2, None), (3, None)]
 
@@ -75,7 +75,7 @@ def test_a_version_or_model_removed_from_the_store_does_not_return(world: World)
     deleted = task.log.register("kept", None, 3)
     task.log.alias("kept", "champion", deleted)
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     with world.store() as store:
         for table in ("model_versions", "registered_models"):
             store.sql.execute(f"DELETE FROM {table} WHERE name = 'gone'")
@@ -85,7 +85,7 @@ def test_a_version_or_model_removed_from_the_store_does_not_return(world: World)
         store.sql.execute("DELETE FROM registered_model_aliases")
     task.log.run("one")
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("model_versions", "name, version, current_stage") == [("kept", 1, "None"), ("kept", 2, "Deleted_Internal")]
     assert world.rows("registered_models", "name") == [("kept",)]
     assert world.rows("registered_model_aliases") == []
@@ -106,7 +106,7 @@ def test_an_alias_moved_by_a_person_stays_and_one_moved_by_a_task_follows(world:
     task.log.alias("digits", "candidate", new)
     task.log.alias("digits", "old", None)
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("registered_model_aliases", "alias, version") == [("candidate", 3), ("champion", 2)]
 
 
@@ -119,10 +119,10 @@ def test_an_alias_that_two_tasks_set_goes_to_the_later_version_in_any_order(worl
             task.log.alias(name, "champion", task.log.register(name, None, 100 + number))
         for number in order:
             world.task(number, job).publish()
-            ingest(world.project)
+            ingest_runs(world.project)
         for number in range(2):
             world.task(number, job).finish()
-            ingest(world.project)
+            ingest_runs(world.project)
     sql = (
         "SELECT creation_time FROM model_versions v JOIN registered_model_aliases a ON a.name = v.name AND a.version = v.version"
     )
@@ -156,7 +156,7 @@ def test_links_that_name_a_version_follow_its_new_number(world: World) -> None:
         destination_id="digits/2",
     )
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert [row[1:] for row in versions(world) if row[0] == "digits"][2] == (3, 5, run, f"models:/{model}")
     assert [row[4] for row in versions(world) if row[0] == "copy"] == ["models:/digits/3"]
     assert [json.loads(text) for (text,) in world.rows("logged_model_tags", "tag_value")] == [
@@ -185,7 +185,7 @@ def test_tags_and_descriptions_of_shared_models_and_experiments(world: World) ->
         task.log.sql.execute("UPDATE registered_models SET description = ?", (f"task {number}",))
         task.log.run(f"run {number}", "tuning")
         task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("model_version_tags", "key, value") == [("edited", "by a person"), ("theirs", "task 1")]
     assert world.rows("experiment_tags", "key, value") == [("last", "task 1"), ("note", "by a person")]
     assert world.rows("registered_models", "description") == [("task 1",)]
@@ -203,7 +203,7 @@ def test_without_a_template_nothing_is_doubled_and_new_things_come(world: World)
     task.log.alias("other", "best", new)
     task.finish()
     (world.project.jobs / task.job / records.TEMPLATE).unlink()
-    assert ingest(world.project).taken == 1
+    assert ingest_runs(world.project).taken == 1
     assert [row[:3] for row in versions(world)] == [("digits", 1, 1), ("digits", 2, 2), ("other", 1, 3)]
     assert world.rows("registered_model_aliases", "name, alias") == [("other", "best")]
 
@@ -215,14 +215,14 @@ def test_an_experiment_renamed_by_a_person_keeps_its_runs_together(world: World)
     task.log.run("one", "tuning")
     own = task.log.run("two", "made by the task", time=8)
     task.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     with world.store() as store:
         store.sql.execute("UPDATE experiments SET name = name || ' (old)' WHERE experiment_id > 0")
     task.log.metric(own, "loss", 1.0)
     task.log.run("three", "made by the task")
     task.log.run("four", "tuning")
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("experiments", "name") == [("Default",), ("made by the task (old)",), ("tuning (old)",)]
     assert world.rows("runs", "name, experiment_id") == [("four", 1), ("one", 1), ("three", 2), ("two", 2)]
 
@@ -236,7 +236,7 @@ def test_an_experiment_renamed_and_deleted_by_its_task(world: World) -> None:
     task.log.sql.execute("UPDATE experiments SET name = 'tuned' WHERE name = 'tuning'")
     task.log.sql.execute("UPDATE experiments SET lifecycle_stage = 'deleted' WHERE name = 'taken'")
     task.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("experiments", "name, lifecycle_stage") == [
         ("Default", "active"),
         ("taken", "deleted"),
@@ -252,16 +252,16 @@ def test_an_experiment_removed_from_the_store_returns_only_with_new_runs(world: 
     first, second = world.task(0), world.task(1)
     run = first.log.run("one", "tuning")
     first.publish()
-    ingest(world.project)
+    ingest_runs(world.project)
     with world.store() as store:
         store.sql.execute("DELETE FROM runs")
         store.sql.execute("DELETE FROM experiments WHERE experiment_id > 0")
     first.log.metric(run, "loss", 1.0)
     first.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("experiments", "name") == [("Default",)]
     second.log.run("two", "tuning")
     second.finish()
-    ingest(world.project)
+    ingest_runs(world.project)
     assert world.rows("experiments", "name") == [("Default",), ("tuning",)]
     assert world.rows("runs", "name, experiment_id") == [("two", 1)]

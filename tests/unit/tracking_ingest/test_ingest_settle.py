@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lossi.tracking.settle import GONE, settled, settled_run
+from lossi.tracking.ingest.settle import GONE, settled, settled_run
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from lossi.contract.records import UNKNOWN, PreparedJob, SubmissionRecord
 from lossi.errors import Unavailable
-from lossi.runner.records import UNKNOWN, PreparedJob, SubmissionRecord
 
 
 class NotSubmitted(Unavailable):
@@ -122,7 +122,7 @@ class TaskView:
     """What the scheduler knows of one task now."""
 
     state: str
-    """One of `lossi.runner.records.STATES`."""
+    """One of `lossi.contract.records.STATES`."""
     scheduler_state: str = ""
     """The scheduler's own word, such as ``PENDING``."""
     reason: str = ""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lossi.contract import records
+from lossi.contract.records import CancelRequest
 from lossi.files import atomic
 from lossi.jobs.schedulers.base import Handle
-from lossi.runner import records
-from lossi.runner.records import CancelRequest
 
 
 def note(handle: Handle, tasks: Sequence[int] | None, *, when: str, user: str) -> None:

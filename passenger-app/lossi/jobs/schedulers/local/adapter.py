@@ -15,14 +15,14 @@ from pathlib import Path
 
 import lossi
 from lossi import settings
+from lossi.contract import records
+from lossi.contract.records import Ending, PreparedJob, SubmissionRecord, TaskExit
 from lossi.errors import Forbidden, InvalidInput, LossiError
 from lossi.jobs.schedulers import cancellation
 from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, TaskView
 from lossi.jobs.schedulers.local import launch, machine, processes, queue, verdict
 from lossi.jobs.schedulers.local.journal import ENDED_WORD, NAME, RUNNING_WORD, SILENT_S, WAITING_WORD, History, Started, now
 from lossi.jobs.schedulers.local.queue import Entry, Places
-from lossi.runner import records
-from lossi.runner.records import Ending, PreparedJob, SubmissionRecord, TaskExit
 
 READY_TIMEOUT_S = 2.0
 """How long `poll` waits for a supervisor that must first find out what became of tasks while there was none."""

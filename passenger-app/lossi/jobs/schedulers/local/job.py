@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from lossi.contract import records
+from lossi.contract.records import CANCELLED, CancelRequest
 from lossi.jobs.schedulers.local.journal import NAME, History, Journal
 from lossi.jobs.schedulers.local.queue import Entry
 from lossi.jobs.schedulers.local.task import Task
-from lossi.runner import records
-from lossi.runner.records import CANCELLED, CancelRequest
 
 
 class Job:

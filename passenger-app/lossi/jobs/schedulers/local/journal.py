@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lossi.contract.records import RUNNING
 from lossi.jobs.schedulers.base import TaskView
-from lossi.runner.records import RUNNING
 
 NAME = "local.jsonl"
 BEAT_S = 30.0

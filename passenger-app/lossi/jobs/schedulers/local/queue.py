@@ -25,8 +25,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lossi.contract import records
 from lossi.files import atomic
-from lossi.runner import records
 
 KEPT_DAYS = 30
 """Days that a finished job is still found by its id, so that an interrupted submission is never repeated."""

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from lossi.contract.records import OUT_OF_MEMORY, TIMED_OUT
 from lossi.jobs.schedulers.local import processes, queue
 from lossi.jobs.schedulers.local.daemon import prepare_process, rotate_log, say
 from lossi.jobs.schedulers.local.ingest import Ingest
@@ -27,7 +28,6 @@ from lossi.jobs.schedulers.local.machine import allocation, total_memory_mb
 from lossi.jobs.schedulers.local.queue import Holder, Places
 from lossi.jobs.schedulers.local.task import SWEEP_LIMIT_S, Task, start_waiting
 from lossi.jobs.schedulers.local.tenancy import Tenancy
-from lossi.runner.records import OUT_OF_MEMORY, TIMED_OUT
 
 SLOW_POLL_S = 2.0
 """What nobody told us of (a cancel.json written on another host) is found after this time."""

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lossi.contract import records
+from lossi.contract.records import Ending, TaskExit
 from lossi.errors import LossiError
 from lossi.files import atomic
 from lossi.jobs.schedulers.local import processes, verdict
 from lossi.jobs.schedulers.local.journal import Started, now
 from lossi.jobs.schedulers.local.queue import Entry
-from lossi.runner import records
-from lossi.runner.records import Ending, TaskExit
 
 GATE = 'cd -- "$1" && read -r go && exec /bin/sh "$1/script.sh" >>"$2" 2>&1 </dev/null'
 """Waits until its start is on record. Should the supervisor die before that, the pipe ends and the task never runs.

@@ -6,8 +6,8 @@ import os
 import signal
 from dataclasses import dataclass, replace
 
-from lossi.runner import records
-from lossi.runner.records import FAILED, NODE_FAILED, SUCCEEDED, Ending, TaskExit
+from lossi.contract import records
+from lossi.contract.records import FAILED, NODE_FAILED, SUCCEEDED, Ending, TaskExit
 
 WITHOUT_A_TRACE = "ended without a trace: its process is gone and left no exit.json"
 RESTARTED = "the machine was restarted while the task ran"

@@ -9,11 +9,11 @@ from __future__ import annotations
 import pwd
 from collections.abc import Callable, Iterable, Sequence
 
+from lossi.contract.records import CANCELLED, FAILED, FINAL_STATES, OUT_OF_MEMORY
 from lossi.jobs.resources import format_time
 from lossi.jobs.schedulers.base import TaskFacts, TaskView
 from lossi.jobs.schedulers.slurm import jobstats, states
 from lossi.jobs.schedulers.slurm.records import AccountingRow, QueueRow
-from lossi.runner.records import CANCELLED, FAILED, FINAL_STATES, OUT_OF_MEMORY
 
 NEAR_LIMIT = 0.95
 """A task killed by signal 9 that had used this share of its memory was killed for it, where nothing else says so."""

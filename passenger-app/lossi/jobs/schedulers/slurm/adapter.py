@@ -19,21 +19,22 @@ from pydantic import TypeAdapter
 
 from lossi import settings
 from lossi.clusters import Cluster
+from lossi.contract import records
+from lossi.contract.records import CANCELLED, FINAL_STATES, QUEUED, RUNNING, UNKNOWN, CancelRequest, PreparedJob, SubmissionRecord
 from lossi.errors import LossiError, NotSupported, Unavailable
 from lossi.jobs import ulid
-from lossi.jobs.moments import seconds, utc
 from lossi.jobs.schedulers import cancellation
 from lossi.jobs.schedulers.base import FORGOTTEN, Capabilities, Handle, JobView, NotSubmitted, TaskFacts, TaskView
-from lossi.jobs.schedulers.slurm import accounts, directives, limits, parts, request, sight, states
+from lossi.jobs.schedulers.slurm import accounts, array_chunks, directives, queue_view, request, states
+from lossi.jobs.schedulers.slurm.array_chunks import Part
 from lossi.jobs.schedulers.slurm.cache import Answer, Cache
 from lossi.jobs.schedulers.slurm.client import SlurmClient
 from lossi.jobs.schedulers.slurm.description import Description
-from lossi.jobs.schedulers.slurm.parts import Part
+from lossi.jobs.schedulers.slurm.preflight import limits
+from lossi.jobs.schedulers.slurm.queue_view import Sight
 from lossi.jobs.schedulers.slurm.records import AccountingRow, QueueRow
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
-from lossi.jobs.schedulers.slurm.sight import Sight
-from lossi.runner import records
-from lossi.runner.records import CANCELLED, FINAL_STATES, QUEUED, RUNNING, UNKNOWN, CancelRequest, PreparedJob, SubmissionRecord
+from lossi.jobs.times import seconds, utc
 
 LAG_S = 30.0
 """How long the database may not know a job that the queue has dropped, and the queue one that was just accepted."""
@@ -150,7 +151,7 @@ class SlurmScheduler:
             raise
         finally:
             self._cache.expire("queue")
-        return self._record(parts.dump(accepted), time.time(), self.client.arguments(wanted[0]))
+        return self._record(array_chunks.dump(accepted), time.time(), self.client.arguments(wanted[0]))
 
     def find(self, job_id: str) -> SubmissionRecord | None:
         """Return the record of a job that the queue or the database has; one that was accepted in part is cancelled."""
@@ -161,7 +162,7 @@ class SlurmScheduler:
         if not any(part.offset == 0 for part in found):
             self._give_back(found)
             return None
-        return self._record(parts.dump(sorted(found, key=lambda part: part.offset)), time.time(), [])
+        return self._record(array_chunks.dump(sorted(found, key=lambda part: part.offset)), time.time(), [])
 
     def poll(self, jobs: Sequence[Handle]) -> dict[str, JobView]:
         """Return what the queue and the accounting say, each asked at most once."""
@@ -177,7 +178,7 @@ class SlurmScheduler:
     def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
         """Cancel by Slurm's ids, then say so in ``cancel.json``."""
         wanted: dict[int, Sequence[int] | None] = {}
-        for part in parts.parse(handle.scheduler_id, handle.tasks):
+        for part in array_chunks.parse(handle.scheduler_id, handle.tasks):
             inside = None if tasks is None else sorted(n - part.offset for n in set(tasks) if 0 <= n - part.offset < part.tasks)
             if inside is None or handle.tasks == 1:
                 wanted[part.slurm_id] = None
@@ -205,11 +206,11 @@ class SlurmScheduler:
         if job.tasks > 1:
             with suppress(Unavailable):  # then Slurm itself says that the array is too large
                 most = self._description.configuration().max_array_size
-        return parts.split(job.tasks, most)
+        return array_chunks.split(job.tasks, most)
 
     def _requests(self, job: PreparedJob, directory: Path) -> list[SlurmRequest]:
         all_parts = self._parts(job)
-        shares = parts.throttles(all_parts, job.max_parallel)
+        shares = array_chunks.throttles(all_parts, job.max_parallel)
         return [request.build(job, directory, self.target, part, share) for part, share in zip(all_parts, shares, strict=True)]
 
     def _findings(self, wanted: SlurmRequest, tasks: int) -> list[limits.Finding]:
@@ -230,8 +231,8 @@ class SlurmScheduler:
         return self._cache.get("queue", self.target.poll_interval_s, _QUEUE, ask)
 
     def _look(self, handle: Handle, by_id: Mapping[int, Sequence[QueueRow]], as_of: float, database: bool) -> _Looked:
-        found = parts.parse(handle.scheduler_id, handle.tasks)
-        looked = _Looked(handle, found, sight.of_queue(by_id, found, as_of), database)
+        found = array_chunks.parse(handle.scheduler_id, handle.tasks)
+        looked = _Looked(handle, found, queue_view.of_queue(by_id, found, as_of), database)
         if as_of >= (handle.submitted or 0.0):
             for part in found:
                 absent = looked.seen.absent(part, handle.settled)
@@ -270,7 +271,7 @@ class SlurmScheduler:
         seen, handle = one.seen, one.handle
         tasks = dict(seen.tasks)
         accounted = [row for row in rows if row.job_id in one.absent]
-        for number, attempts in sight.of_accounting(accounted, one.parts).items():
+        for number, attempts in queue_view.of_accounting(accounted, one.parts).items():
             if number not in tasks and number not in handle.settled:
                 view = accounts.view(attempts, units_per_gpu=self._units)
                 # The database lags behind: a task that has left the queue is not running whatever it still says.
@@ -330,7 +331,7 @@ class SlurmScheduler:
 def _is_readable(handle: Handle) -> bool:
     """Return whether the record of a submission is one; a damaged one leaves its job to its own accounts."""
     try:
-        return bool(parts.parse(handle.scheduler_id, handle.tasks))
+        return bool(array_chunks.parse(handle.scheduler_id, handle.tasks))
     except ValueError:
         return False
 

@@ -13,7 +13,7 @@ from lossi.clusters import Cluster
 from lossi.errors import LossiError, NotSupported, Unavailable
 from lossi.jobs.schedulers.slurm.cache import Cache
 from lossi.jobs.schedulers.slurm.client import SlurmClient
-from lossi.jobs.schedulers.slurm.finding import Known
+from lossi.jobs.schedulers.slurm.preflight.findings import Known
 from lossi.jobs.schedulers.slurm.records import Association, Configuration, NodeGroup, PartitionRow, Qos, QueueRow
 
 CONFIGURATION_S = 3600.0

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lossi.clusters import Cluster
-from lossi.jobs.schedulers.slurm.parts import Part
-from lossi.runner import records
-from lossi.runner.records import PreparedJob
+from lossi.contract import records
+from lossi.contract.records import PreparedJob
+from lossi.jobs.schedulers.slurm.array_chunks import Part
 
 LOG = "scheduler.log"
 """In the job directory: what a job says before its script has opened the task's own log. All tasks append to it."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lossi.clusters import Cluster
+from lossi.contract.records import FINAL_STATES
 from lossi.errors import InvalidInput, NotFound, NotSupported, Unavailable
 from lossi.files import atomic
 from lossi.jobs.schedulers.slurm import directives, states, values
@@ -24,7 +25,6 @@ from lossi.jobs.schedulers.slurm.records import (
     QueueRow,
 )
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
-from lossi.runner.records import FINAL_STATES
 
 SUBMIT_S = 30.0
 """A submission is waited for longer: giving up on one that arrives late leaves a job that nobody knows of."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
+from lossi.contract.records import FINAL_STATES
 from lossi.jobs.schedulers.slurm import states, values
 from lossi.jobs.schedulers.slurm.records import (
     AccountingRow,
@@ -23,7 +24,6 @@ from lossi.jobs.schedulers.slurm.records import (
     PartitionRow,
     QueueRow,
 )
-from lossi.runner.records import FINAL_STATES
 
 Fields = Mapping[str, Any]
 _MIB = 2**20

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lossi.contract.records import CANCELLED, FINAL_STATES
 from lossi.jobs.schedulers.slurm import states, values
 from lossi.jobs.schedulers.slurm.records import AccountingRow, Association, Limits, NodeGroup, Qos, QueueRow
 from lossi.jobs.schedulers.slurm.rest.fields import (
@@ -22,7 +23,6 @@ from lossi.jobs.schedulers.slurm.rest.fields import (
     user_id,
     words,
 )
-from lossi.runner.records import CANCELLED, FINAL_STATES
 
 _MIB = 2**20
 _FLAGS = {

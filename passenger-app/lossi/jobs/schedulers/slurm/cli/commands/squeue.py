@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lossi.clusters import Cluster
+from lossi.contract.records import FINAL_STATES
 from lossi.jobs.schedulers.slurm import states, values
 from lossi.jobs.schedulers.slurm.cli.commands import UNIT, Unreadable, chosen, records, without_cluster
 from lossi.jobs.schedulers.slurm.records import QueueRow
-from lossi.runner.records import FINAL_STATES
 
 # The name comes last and is the only one that a user writes. All are in Slurm 20.11 and in 26.05.
 FIELDS = (

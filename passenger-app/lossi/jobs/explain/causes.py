@@ -1,0 +1,222 @@
+"""What killed a task: the state and the scheduler's word, what the program said, the marks that a death leaves in logs. Pure.
+
+Whoever knows best is believed, in this order: a state that names the cause; the program's own last error; marks in the log; the
+signal that ended it. Only the end of a log counts, because what stands further up was survived.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable
+from typing import Literal, get_args
+
+from lossi.contract import records
+from lossi.contract.records import PreparedJob
+from lossi.jobs.explain.amounts import finite
+from lossi.jobs.models import Task
+
+Kind = Literal[
+    "none",
+    "time_limit",
+    "memory",
+    "gpu_memory",
+    "gpu_unavailable",
+    "disk_full",
+    "node_failure",
+    "preemption",
+    "cancelled",
+    "dependency",
+    "environment",
+    "import_error",
+    "python_error",
+    "r_error",
+    "signal",
+    "exit_code",
+    "not_submitted",
+    "unknown",
+]
+KINDS: tuple[str, ...] = get_args(Kind)
+
+NEAR_LIMIT = 0.85
+"""A kill at this share of the memory asked for is taken for one by the memory limit: samples miss the peak."""
+LAST_LINES = 60
+
+_STATES: dict[str, Kind] = {
+    records.TIMED_OUT: "time_limit",
+    records.OUT_OF_MEMORY: "memory",
+    records.NODE_FAILED: "node_failure",
+    records.PREEMPTED: "preemption",
+}
+_WORDS: dict[str, Kind] = {
+    "TIMEOUT": "time_limit",
+    "DEADLINE": "time_limit",
+    "OUT_OF_MEMORY": "memory",
+    "NODE_FAIL": "node_failure",
+    "BOOT_FAIL": "node_failure",
+    "PREEMPTED": "preemption",
+}
+_STEPD = re.compile(r"^(?:slurmstepd|srun|slurmd)[^\n]*", re.MULTILINE)
+"""What Slurm itself writes into a log."""
+_STEPD_MARKS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+    ("time_limit", re.compile(r"DUE TO TIME LIMIT")),
+    ("preemption", re.compile(r"DUE TO PREEMPTION")),
+    ("node_failure", re.compile(r"DUE TO NODE FAILURE|Node failure on")),
+    ("memory", re.compile(r"oom[-_ ]kill|Exceeded (?:job|step) memory limit|Out Of Memory|exceeded memory limit", re.IGNORECASE)),
+)
+_GPU_MEMORY = re.compile(
+    r"(?:CUDA|HIP) (?:error: )?out of memory|torch\.(?:cuda\.)?OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory"
+    r"|cudaErrorMemoryAllocation|CUBLAS_STATUS_ALLOC_FAILED|RESOURCE_EXHAUSTED: [^\n]*(?:OOM|GPU|allocat)|OOM when allocating tensor"
+)
+_GPU_MISSING = re.compile(
+    r"No CUDA GPUs are available|no CUDA-capable device|CUDA driver version is insufficient|Found no NVIDIA driver"
+    r"|No HIP GPUs are available|Torch not compiled with CUDA enabled|CUDA_ERROR_NO_DEVICE|hipErrorNoDevice"
+)
+_MEMORY = re.compile(
+    r"^(?:\S*\.)?_?(?:Array)?MemoryError\b|Unable to allocate [\d.]+ [KMGT]iB|Cannot allocate memory|std::bad_alloc"
+    r"|cannot allocate vector of size|cannot allocate memory block|java\.lang\.OutOfMemoryError|oom-kill|Exceeded (?:job|step) memory limit"
+    r"|^(?:\S*: line \d+: +\d+ )?Killed\b(?! old worker)|killed by signal: Killed|out of shared memory",
+    re.MULTILINE | re.IGNORECASE,
+)
+_DISK = re.compile(
+    r"No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|quota exceeded|disk is full|ENOSPC"
+    r"|the filesystem of .* is full|your quota on the filesystem of .* is used up",
+    re.IGNORECASE,
+)
+_MARKS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+    ("gpu_memory", _GPU_MEMORY),
+    ("gpu_unavailable", _GPU_MISSING),
+    ("disk_full", _DISK),
+    ("memory", _MEMORY),
+)
+_IMPORT = re.compile(r"^(?:ModuleNotFoundError|ImportError): ", re.MULTILINE)
+_R_IMPORT = re.compile(r"there is no package called")
+_ENVIRONMENT = re.compile(
+    r"^FATAL: |could not be started|Exec format error|cannot execute binary file|NoSuchKernel|has no kernel for"
+    r"|did not start: the log says why|bad interpreter",
+    re.MULTILINE,
+)
+_TRACEBACK = re.compile(r"^Traceback \(most recent call last\):", re.MULTILINE)
+_R_HALTED = re.compile(r"^Execution halted", re.MULTILINE)
+_NO_ERRORS = ("KeyboardInterrupt", "Stopped", "DeadKernelError")
+"""What a notebook raises because it was ended, not why."""
+_NEVER_SUBMITTED = "was prepared but never submitted"
+
+
+def kind_of(task: Task, job: PreparedJob, log: str, scheduler_log: str = "") -> Kind:
+    """Return what killed a task.
+
+    Parameters
+    ----------
+    task, job
+        As they are known.
+    log
+        The end of what the task has written, without terminal escapes.
+    scheduler_log
+        The end of what the scheduler has written of this task alone.
+    """
+    if task.state in (records.QUEUED, records.RUNNING, records.SUCCEEDED):
+        return "none"
+    word = task.scheduler_state.upper().partition(" ")[0]
+    known = _STATES.get(task.state) or (None if task.error else _WORDS.get(word))
+    if known:
+        return known
+    end = "\n".join(log.splitlines()[-LAST_LINES:])
+    marks = _of_scheduler(task, scheduler_log, end)
+    if task.state == records.CANCELLED:
+        if "dependency" in task.reason.lower():
+            return "dependency"
+        return marks or _WORDS.get(word) or "cancelled"
+    if task.reason.endswith(_NEVER_SUBMITTED):
+        return "not_submitted"
+    if says_itself(task):
+        return _of_error(task) or ("memory" if marks == "memory" else _of_exception(task, job))
+    return marks or _first(_MARKS, f"{end}\n{task.reason}") or _of_signal(task, job) or _of_end(task, end)
+
+
+def says_itself(task: Task) -> bool:
+    """Return whether the program has named its error: not merely the last line of a log, nor that it was interrupted."""
+    error = task.error
+    return error is not None and error.name not in _NO_ERRORS and not error.name.startswith(("exit code ", "signal "))
+
+
+def signal_of(task: Task) -> int | None:
+    """Return the signal that ended a task, also where a shell made 128 + n of it."""
+    if task.signal:
+        return task.signal
+    code = task.exit_code
+    return code - 128 if code is not None and 128 < code <= 128 + 64 else None
+
+
+def signal_name(number: int) -> str:
+    """Return ``signal 9 (SIGKILL)``."""
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def memory_asked(task: Task, job: PreparedJob) -> float | None:
+    """Return the memory in MiB that a task had on each node; None where nobody says."""
+    asked = finite(job.resources.memory_mb)
+    if asked:
+        return asked
+    allocated = finite(task.memory_mb)
+    return allocated / max(task.nodes or job.resources.nodes, 1) if allocated else None
+
+
+def memory_used(task: Task, job: PreparedJob) -> float | None:
+    """Return the greatest memory in MiB that a task used, per node where it had several."""
+    used = finite(task.max_rss_mb)
+    return None if used is None else used / max(task.nodes or job.resources.nodes, 1)
+
+
+def _of_scheduler(task: Task, *texts: str) -> Kind | None:
+    said = "\n".join(line for text in texts for line in _STEPD.findall(text))
+    found = _first(_STEPD_MARKS, said)
+    # All attempts write into one log: what made the scheduler start it again is not what ended it.
+    return None if found in ("preemption", "node_failure") and task.attempt > 1 else found
+
+
+def _of_error(task: Task) -> Kind | None:
+    """Return which want the program's own error speaks of; None: a fault of its own."""
+    assert task.error is not None
+    text = f"{task.error.name}: {task.error.message}"
+    found = _first(_MARKS, text)
+    if found:
+        return found
+    if task.error.name in ("ModuleNotFoundError", "ImportError") or _R_IMPORT.search(text):
+        return "import_error"
+    return "environment" if task.error.name in ("Refused", "NoSuchKernel") else None
+
+
+def _of_exception(task: Task, job: PreparedJob) -> Kind:
+    assert task.error is not None
+    is_r = job.language.lower() == "r" or task.error.traceback.rstrip().endswith("Execution halted")
+    return "r_error" if is_r else "python_error"
+
+
+def _of_signal(task: Task, job: PreparedJob) -> Kind | None:
+    number = signal_of(task)
+    if number is None:
+        return None
+    used, asked = memory_used(task, job), memory_asked(task, job)
+    return "memory" if number == signal.SIGKILL and used and asked and used >= NEAR_LIMIT * asked else "signal"
+
+
+def _of_end(task: Task, end: str) -> Kind:
+    """Return the kind of a death that nothing outside the program has caused, from the end of its log."""
+    if task.exit_code in (126, 127) or _ENVIRONMENT.search(task.reason):
+        return "environment"
+    marks: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+        ("import_error", _IMPORT),
+        ("import_error", _R_IMPORT),
+        ("python_error", _TRACEBACK),
+        ("r_error", _R_HALTED),
+        ("environment", _ENVIRONMENT),
+    )
+    return _first(marks, end) or ("unknown" if task.exit_code is None else "exit_code")
+
+
+def _first(marks: Iterable[tuple[Kind, re.Pattern[str]]], text: str) -> Kind | None:
+    return next((kind for kind, pattern in marks if pattern.search(text)), None)

@@ -1,0 +1,180 @@
+"""Before submitting: the limits of partition, nodes, association and QOS that stop a request, keep it waiting or change it. Pure.
+
+Slurm takes many jobs that it can never start (all limits of associations and of QOS without DenyOnLimit, and those of partitions
+unless EnforcePartLimits is set); here they are refused with the limit's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+
+from lossi.errors import Forbidden, InvalidInput
+from lossi.jobs.schedulers.slurm.preflight import account_limits, partition_limits, usage_limits
+from lossi.jobs.schedulers.slurm.preflight.findings import Finding, Known, listed
+from lossi.jobs.schedulers.slurm.request import SlurmRequest
+
+__all__ = ["Finding", "Known", "findings", "raise_refused", "warnings"]
+
+_TRIED = 3
+"""Other partitions whose use by the user is looked into to name a way out."""
+_ORDER = {"refused": 0, "waits": 1, "note": 2}
+_NOT_ALLOWED = re.compile(r"association\.(account|partition|qos)|partition\.(Allow|Deny)\w+|cluster\.partitions")
+_DEPENDENCY = re.compile(
+    r"(?:singleton|(?:after|afterany|afterburstbuffer|aftercorr|afternotok|afterok)(?::[0-9]+(?:_(?:[0-9]+|\*))?(?:\+[0-9]+)?)+)"
+)
+
+
+def findings(request: SlurmRequest, tasks: int, known: Known) -> list[Finding]:
+    """Return the limits that a request meets, those that stop it first.
+
+    Parameters
+    ----------
+    request
+        What would be submitted; of a job in several parts, any of them.
+    tasks
+        Tasks of the whole job.
+    known
+        The cluster as it is now and the user's queue.
+    """
+    found = [*_whole(request, tasks, known)]
+    names = _partitions(request, known)
+    if not names:
+        hint = f"name a partition: {listed(partition_limits.offered(known))}"
+        found.append(Finding("refused", "partition.name", None, None, "no partition was named, and there is no default", hint))
+    else:
+        found += _everywhere(request, tasks, names, known)
+    if any(finding.level == "refused" for finding in found):
+        found = _with_way_out(found, request, tasks, names, known)
+    return sorted(dict.fromkeys(found), key=lambda finding: _ORDER[finding.level])
+
+
+def raise_refused(found: Sequence[Finding]) -> None:
+    """Raise for the first limit that stops the request; all findings are in the error's ``limits``.
+
+    Raises
+    ------
+    Forbidden
+        When the user may not use the partition, account or QOS.
+    InvalidInput
+        When the request is beyond a limit.
+    """
+    first = next((finding for finding in found if finding.level == "refused"), None)
+    if first is None:
+        return
+    error = Forbidden if _NOT_ALLOWED.fullmatch(first.limit) else InvalidInput
+    raise error(first.message, hint=first.hint, limits=[dataclasses.asdict(finding) for finding in found])
+
+
+def warnings(found: Sequence[Finding]) -> list[str]:
+    """Return the sentences for what does not stop the request."""
+    return [
+        f"{finding.message} ({finding.hint})" if finding.hint else finding.message
+        for finding in found
+        if finding.level != "refused"
+    ]
+
+
+def _partitions(request: SlurmRequest, known: Known) -> list[str]:
+    """Return the partitions that are asked for; [""] when the default is not known."""
+    if request.partition:
+        return [name for name in request.partition.split(",") if name]
+    if known.partitions is None:
+        return [""]
+    return [row.name for row in known.partitions if row.default]
+
+
+def _in(request: SlurmRequest, tasks: int, name: str, known: Known) -> list[Finding]:
+    """Return what stands between a request and one partition."""
+    row = known.partition(name)
+    payment = account_limits.pay(request, row, name, known)
+    found = list(partition_limits.check(request, name, known, payment.flags)) if name else []
+    return [*found, *payment.findings, *usage_limits.check(request, tasks, row, payment, known)]
+
+
+def _everywhere(request: SlurmRequest, tasks: int, names: Sequence[str], known: Known) -> list[Finding]:
+    """Return the findings of all partitions asked for: where one will do, what the others refuse is a note."""
+    each = [_in(request, tasks, name, known) for name in names]
+    open_to = [found for found in each if all(finding.level != "refused" for finding in found)]
+    missing = any(finding.limit == "partition.name" for found in each for finding in found)
+    if len(names) == 1 or not open_to or missing:
+        return [finding for found in each for finding in found]
+    return [
+        dataclasses.replace(finding, level="note") if finding.level == "refused" else finding
+        for found in each
+        for finding in found
+    ]
+
+
+def _with_way_out(
+    found: Sequence[Finding], request: SlurmRequest, tasks: int, names: Sequence[str], known: Known
+) -> list[Finding]:
+    """Add to the hints the name of a partition in which the request could run as it is."""
+    if any(finding.level == "refused" for finding in _whole(request, tasks, known)):
+        return list(found)
+    name = _other_partition(request, tasks, names, known)
+    if name is None:
+        return list(found)
+    return [
+        dataclasses.replace(finding, hint=f"{finding.hint}; or choose partition {name!r}")
+        if finding.level == "refused" and repr(name) not in finding.hint
+        else finding
+        for finding in found
+    ]
+
+
+def _other_partition(request: SlurmRequest, tasks: int, names: Sequence[str], known: Known) -> str | None:
+    # Without the queue this is quick; with it, only the first that may do are looked at.
+    empty, tried = dataclasses.replace(known, queue=None), 0
+    for name in partition_limits.offered(known):
+        there = dataclasses.replace(request, partition=name)
+        if name in names or any(finding.level != "note" for finding in _in(there, tasks, name, empty)):
+            continue
+        if all(finding.level == "note" for finding in _in(there, tasks, name, known)):
+            return name
+        tried += 1
+        if tried == _TRIED:
+            break
+    return None
+
+
+def _whole(request: SlurmRequest, tasks: int, known: Known) -> Iterator[Finding]:
+    """Yield what does not depend on the partition."""
+    most = known.cluster.max_tasks
+    if most is not None and tasks > most:
+        message = f"the site allows {most:,} tasks in one job on this cluster, you asked {tasks:,}"
+        yield Finding(
+            "refused", "cluster.max_tasks", tasks, most, message, f"ask for {most:,} or fewer, or split it into several jobs"
+        )
+    configuration = known.configuration
+    if configuration is not None:
+        size, jobs = configuration.max_array_size, configuration.max_job_count
+        if request.array is not None and size is not None and len(request.array) > size:
+            message = f"Slurm allows {size:,} tasks in one array (MaxArraySize), you asked {len(request.array):,}"
+            yield Finding("refused", "cluster.MaxArraySize", len(request.array), size, message, "split it into several jobs")
+        if jobs is not None and tasks >= jobs:
+            message = (
+                f"Slurm holds fewer than {jobs:,} jobs and array tasks of all users together (MaxJobCount), you asked {tasks:,}"
+            )
+            yield Finding("refused", "cluster.MaxJobCount", tasks, jobs - 1, message, f"ask for fewer than {jobs:,} tasks")
+    yield from _dependency(request, known)
+
+
+def _dependency(request: SlurmRequest, known: Known) -> Iterator[Finding]:
+    text = request.dependency
+    if not text:
+        return
+    if not all(_DEPENDENCY.fullmatch(part) for part in re.split(r"[,?]", text)):
+        message = f"{text!r} is no dependency that Slurm knows"
+        yield Finding("refused", "dependency", text, None, message, "write afterok:<job id>, afterany:<job id> or singleton")
+        return
+    ids = {int(number) for number in re.findall(r":([0-9]+)", text)}
+    here = {row.job_id for row in known.queue or ()}
+    unknown = sorted(str(number) for number in ids - here)
+    if known.queue is not None and unknown:
+        message = f"job {listed(unknown)} is not in your queue: if it failed or never was, the job waits for ever or not at all"
+        yield Finding("note", "dependency", text, None, message, "check the job's id")
+    if ids & here:
+        message = f"it waits for job {listed([str(number) for number in ids & here])}"
+        yield Finding("waits", "dependency", text, None, message, "it starts when that has ended as asked")

@@ -1,0 +1,187 @@
+"""Limits of associations and QOS by number, held against a request together with the user's jobs in the queue. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from lossi.jobs.resources import format_time
+from lossi.jobs.schedulers.slurm.preflight.account_limits import Payment, Source, per_user, together
+from lossi.jobs.schedulers.slurm.preflight.findings import Finding, Known, at_once, counted, seconds, tres
+from lossi.jobs.schedulers.slurm.records import Limits, PartitionRow, QueueRow
+from lossi.jobs.schedulers.slurm.request import SlurmRequest
+
+_HOLDING = frozenset(("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"))
+"""States of jobs that hold what they were given."""
+_WAITING = frozenset(("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"))
+_WORDS = {"cpu": "cores", "mem": "MiB of memory", "node": "nodes", "gres/gpu": "GPUs"}
+_NEVER = "Slurm would take the job and never start it"
+
+
+def check(request: SlurmRequest, tasks: int, row: PartitionRow | None, payment: Payment, known: Known) -> Iterator[Finding]:
+    """Yield which numbers of the associations and QOS that hold are met."""
+    asked = tres(request, row)
+    yield from _wall(request, payment)
+    yield from _one_job(asked, request, payment)
+    yield from _minutes(asked, request, payment, "safe" in known.enforced())
+    yield from _submitted(tasks, payment)
+    yield from _running(at_once(request, tasks), payment)
+    yield from _held(asked, at_once(request, tasks), payment, known.queue is not None)
+
+
+def _word(key: str) -> str:
+    return _WORDS.get(key) or (f"{key.removeprefix('gres/gpu:')} GPUs" if key.startswith("gres/gpu:") else key)
+
+
+def _tasks(row: QueueRow) -> int:
+    return 1 if row.tasks is None else sum(len(part) for part in row.tasks)
+
+
+def _first(payment: Payment, value: Callable[[Limits], int | None]) -> Iterator[tuple[Source, int]]:
+    """Yield the limit that holds, if one is set, with where it is set."""
+    for source in payment.sources:
+        most = value(source.limits)
+        if most is not None:
+            yield source, most
+            return
+
+
+def _keyed(payment: Payment, values: Callable[[Source], Mapping[str, int]]) -> list[tuple[Source, str, int]]:
+    """Return the limit that holds for each resource, with where it is set."""
+    holding: dict[str, tuple[Source, str, int]] = {}
+    for source in payment.sources:
+        for key, most in values(source).items():
+            holding.setdefault(key, (source, key, most))
+    return list(holding.values())
+
+
+def _hint(text: str, payment: Payment) -> str:
+    return text if payment.deny else f"{text}; {_NEVER}"
+
+
+def _wall(request: SlurmRequest, payment: Payment) -> Iterator[Finding]:
+    asked = seconds(request)
+    for source, most in _first(payment, lambda limits: limits.max_wall_s):
+        if asked is not None and asked > most:
+            allowed, wish = format_time(most), format_time(asked)
+            hint = _hint(f"ask for {allowed} or less", payment)
+            message = f"{source} allows {allowed}, you asked {wish}"
+            yield Finding("refused", f"{source.kind}.MaxWall", wish, allowed, message, hint)
+
+
+def _one_job(asked: Mapping[str, int], request: SlurmRequest, payment: Payment) -> Iterator[Finding]:
+    here = {key: number // request.nodes for key, number in asked.items() if key != "node"}
+    for name, what, wanted, values in (
+        ("MaxTRESPerJob", "per job", asked, lambda source: source.limits.max_tres_per_job),
+        ("MaxTRESPerNode", "per node", here, lambda source: source.limits.max_tres_per_node),
+    ):
+        for source, key, most in _keyed(payment, values):
+            if wanted.get(key, 0) > most:
+                yield _too_many(source, f"{name}.{key}", f"{_word(key)} {what}", wanted[key], most, payment)
+    for source, key, least in _keyed(payment, lambda source: source.limits.min_tres_per_job):
+        number = asked.get(key)
+        if number is not None and number < least:
+            message = f"{source} is for jobs of {counted(least, _word(key))} or more, you asked {number:,}"
+            hint = _hint(f"ask for {least:,} or more, or choose another QOS", payment)
+            yield Finding("refused", f"{source.kind}.MinTRESPerJob.{key}", number, least, message, hint)
+
+
+def _too_many(source: Source, limit: str, what: str, number: int, most: int, payment: Payment) -> Finding:
+    hint = _hint(f"ask for {most:,} or fewer", payment)
+    return Finding(
+        "refused", f"{source.kind}.{limit}", number, most, f"{source} allows {counted(most, what)}, you asked {number:,}", hint
+    )
+
+
+def _minutes(asked: Mapping[str, int], request: SlurmRequest, payment: Payment, safe: bool) -> Iterator[Finding]:
+    if request.time_limit_min is None:
+        return
+    for name, values in (
+        ("MaxTRESMinsPerJob", lambda source: source.limits.max_tres_minutes_per_job),
+        ("GrpTRESMins", lambda source: source.limits.group_tres_minutes),
+    ):
+        for source, key, most in _keyed(payment, values):
+            number = asked.get(key, 0) * request.time_limit_min
+            # Without `safe`, a job starts as long as anything is left of what all may use up.
+            if number > most and (name != "GrpTRESMins" or safe or most == 0):
+                hint = _hint("ask for a shorter time or for less", payment)
+                message = f"{source} allows {most:,} minutes × {_word(key)}, you asked {number:,}"
+                yield Finding("refused", f"{source.kind}.{name}.{key}", number, most, message, hint)
+
+
+def _submitted(tasks: int, payment: Payment) -> Iterator[Finding]:
+    for name, value in _counts("Submit", lambda limits: limits.max_submit, lambda limits: limits.group_submit):
+        for source, most in _first(payment, value):
+            already = sum(_tasks(job) for job in source.jobs if job.state in _HOLDING | _WAITING)
+            if already + tasks <= most:
+                continue
+            left = max(0, most - already)
+            have = f"you have {already:,} and ask for {tasks:,} more" if already else f"you asked for {tasks:,}"
+            message = f"{source} allows {counted(most, 'jobs')} submitted at once, where each array task counts: {have}"
+            hint = f"ask for {left:,} or fewer tasks, or wait until others have ended" if left else "wait until others have ended"
+            yield Finding(
+                "refused", _limit(source, name), tasks, left, message, hint if most else "choose another QOS or account"
+            )
+
+
+def _running(many: int, payment: Payment) -> Iterator[Finding]:
+    for name, value in _counts("Jobs", lambda limits: limits.max_jobs, lambda limits: limits.group_jobs):
+        for source, most in _first(payment, value):
+            used = sum(_tasks(job) for job in source.jobs if job.state in _HOLDING)
+            limit = _limit(source, name)
+            if most == 0:
+                message = f"{source} lets no job run"
+                yield Finding("refused", limit, 1, 0, message, f"choose another QOS or account; {_NEVER}")
+            elif used + many > most:
+                yield _waiting(limit, source, counted(most, "jobs at once"), used, many, 1, most)
+
+
+def _counts(
+    word: str, own: Callable[[Limits], int | None], group: Callable[[Limits], int | None]
+) -> Sequence[tuple[str, Callable[[Limits], int | None]]]:
+    return (f"Max{word}", own), (f"Grp{word}", group)
+
+
+def _limit(source: Source, name: str) -> str:
+    """Return the name that Slurm has for a limit on the number of jobs: a QOS says that it is per user."""
+    name = name.replace("Submit", "SubmitJobs")
+    return f"{source.kind}.{name}" + ("PerUser" if source.kind == "qos" and name.startswith("Max") else "")
+
+
+def _held(asked: Mapping[str, int], many: int, payment: Payment, queue_known: bool) -> Iterator[Finding]:
+    for name, values in (("MaxTRESPerUser", per_user), ("GrpTRES", together)):
+        for source, key, most in _keyed(payment, values):
+            number = asked.get(key, 0)
+            if number > most:
+                yield _too_many(source, f"{name}.{key}", f"{_word(key)} at once", number, most, payment)
+            elif number:
+                used = _used(source.jobs, key) if queue_known else 0
+                if used + number * many > most:
+                    yield _waiting(
+                        f"{source.kind}.{name}.{key}", source, counted(most, f"{_word(key)} at once"), used, many, number, most
+                    )
+
+
+def _used(jobs: Sequence[QueueRow], key: str) -> int:
+    """Return how much the user's jobs hold; the queue does not tell their memory."""
+    total = 0
+    for job in jobs:
+        if job.state not in _HOLDING:
+            continue
+        if key == "cpu":
+            total += job.cpus or 0
+        elif key == "node":
+            total += job.nodes or 0
+        elif key == "gres/gpu" or (job.gpu_type and key == f"gres/gpu:{job.gpu_type}"):
+            total += job.gpus or 0
+    return total
+
+
+def _waiting(limit: str, source: Source, what: str, used: int, many: int, each: int, most: int) -> Finding:
+    start = max(0, (most - used) // each)
+    if start == 0:
+        message = f"{source} allows {what}: you use {used:,} and ask for {each:,}"
+        return Finding("waits", limit, each, most, message, "it starts when others of yours have ended")
+    message = f"{source} allows {what}: {start:,} of the {many:,} tasks can run at the same time"
+    if used:
+        message += f", you use {used:,} already"
+    return Finding("note", limit, each * many, most, message, "the others follow as these end")

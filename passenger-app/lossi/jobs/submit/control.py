@@ -1,0 +1,159 @@
+"""Cancelling jobs and submitting them again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lossi.contract.records import FINAL_STATES, SUCCEEDED, PreparedJob
+from lossi.errors import Conflict, Forbidden, InvalidInput, NotFound, did_you_mean
+from lossi.jobs.explain import raise_limits
+from lossi.jobs.models import Job
+from lossi.jobs.state import queries, refresh
+from lossi.jobs.submit import prepare
+from lossi.jobs.submit.code import EarlierCode
+from lossi.jobs.submit.spec import JobSpec, validated
+from lossi.jobs.submit.submission import submit
+from lossi.projects import Project
+
+Which = Sequence[int] | Literal["failed"] | None
+
+
+def cancel(project: Project, id_or_part: str, tasks: Sequence[int] | None = None) -> Job:
+    """Ask the scheduler to stop a job, or some of its tasks; what they have done so far is kept. Ended ones stay as they are.
+
+    Raises
+    ------
+    NotFound
+        When there is no such job or task.
+    Forbidden
+        When it is another user's.
+    Conflict
+        When it is only being submitted.
+    Unavailable
+        When the scheduler does not answer.
+    """
+    job = queries.get(project, id_or_part)
+    if job.state in FINAL_STATES:
+        return job
+    directory, prepared = queries.directory_of(project, job.id)
+    for number in tasks or ():
+        queries.check_number(job.id, prepared.tasks, number)
+    if directory.stat().st_uid != os.geteuid():
+        raise Forbidden(f"job {job.id} belongs to {job.user}", hint=f"ask {job.user} to cancel it")
+    submission = refresh.read_submission(directory)
+    if submission is None:
+        raise Conflict(f"job {job.id} is only being submitted", hint="try again in a few seconds")
+    refresh.scheduler_of(prepared, submission).cancel(
+        refresh.handle(prepared, directory, submission), None if tasks is None else sorted(set(tasks))
+    )
+    return queries.get(project, job.id)
+
+
+def resubmit(
+    project: Project,
+    id_or_part: str,
+    *,
+    tasks: Which = None,
+    changes: dict[str, Any] | None = None,
+    more: Sequence[raise_limits.Want] = (),
+    same_code: bool = False,
+    idempotency_key: str | None = None,
+) -> Job:
+    """Submit a job again: all of it, the tasks that did not succeed, or chosen ones; a new job that says which one it repeats.
+
+    Parameters
+    ----------
+    project, id_or_part
+        Which job.
+    tasks
+        Numbers of tasks, ``"failed"`` for all that ended without success, None for all.
+    changes
+        Members of the `JobSpec` to replace; ``parameters`` and ``resources`` are changed one by one.
+    more
+        ``time`` or ``memory`` to ask more of: as much as the tasks want that died for want of it, else twice as much. With
+        ``tasks`` None only those tasks are submitted again.
+    same_code
+        With the code as it was at the first submission instead of as it is now.
+    idempotency_key
+        As for `submit`.
+
+    Raises
+    ------
+    NotFound
+        When there is no such job or task.
+    Conflict
+        When no task has failed, or none for want of what there is to be ``more`` of.
+    InvalidInput
+        When a change is not one of a job's members, or does not fit.
+    """
+    directory, old = queries.directory_of(project, id_or_part)
+    changes = dict(changes or {})
+    if more:
+        given = _object("resources", changes.get("resources", {}))
+        tasks, resources = raise_limits.raised(project, old, more, tasks, given)
+        changes["resources"] = {**given, **resources}
+    spec = _changed(project, directory, old, tasks, changes)
+    code = EarlierCode(directory, old) if same_code else None
+    return submit(project, spec, idempotency_key=idempotency_key, code=code, resubmitted_from=old.id)
+
+
+def _changed(project: Project, directory: Path, old: PreparedJob, tasks: Which, changes: dict[str, Any]) -> JobSpec:
+    """Return the request for the new job."""
+    unknown = next((name for name in changes if name not in JobSpec.model_fields), None)
+    if unknown is not None:
+        known = ", ".join(sorted(JobSpec.model_fields))
+        raise InvalidInput(f"a job has no {unknown!r}", hint=did_you_mean(unknown, JobSpec.model_fields) or f"it has {known}")
+    given = {name: _object(name, changes.pop(name, {})) for name in ("parameters", "resources")}
+    data: dict[str, Any] = {**old.request, "sweep": old.sweep, **changes}
+    data["resources"] = {**data["resources"], **given["resources"]}
+    fixed = {**data["parameters"], **given["parameters"]}
+    same = tasks is None and not set(given["parameters"]) & set(old.swept)
+    if "sweep" in changes or old.sweep is None:
+        _chosen(project, old, tasks)  # the only task, or a new sweep: there must be something to repeat
+    elif not same:
+        data["sweep"] = _as_list(directory, old, _chosen(project, old, tasks), given["parameters"])
+        fixed = {name: value for name, value in fixed.items() if name not in old.swept or name in given["parameters"]}
+    return validated({**data, "parameters": fixed})
+
+
+def _object(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{name} must be an object", hint=f'write {name} as {{"name": value}}')
+    return value
+
+
+def _as_list(directory: Path, old: PreparedJob, chosen: Sequence[int], fixed: Collection[str]) -> dict[str, Any] | None:
+    """Return the sweep over the chosen tasks of a job, without the parameters that are ``fixed`` now; None if nothing is left."""
+    wanted = set(chosen)
+    try:
+        rows = [row for number, row in enumerate(prepare.read_rows(directory)) if number in wanted]
+    except (OSError, ValueError) as error:
+        raise NotFound(f"the parameters of job {old.id} cannot be read", why=str(error), hint="submit it as a new job") from None
+    swept = [name for name in old.swept if name not in fixed]
+    return {"list": [{name: row[name] for name in swept if name in row} for row in rows]} if swept else None
+
+
+def _chosen(project: Project, old: PreparedJob, tasks: Which) -> list[int]:
+    if tasks is None:
+        return list(range(old.tasks))
+    if tasks != "failed":
+        for number in tasks:
+            queries.check_number(old.id, old.tasks, number)
+        if not tasks:
+            raise InvalidInput("no task is named", hint="name tasks, or leave `tasks` out for all of them")
+        return sorted(set(tasks))
+    failed: list[int] = []
+    for state in sorted(FINAL_STATES - {SUCCEEDED}):
+        cursor: str | None = None
+        while True:
+            page = queries.tasks(project, old.id, state=state, limit=1000, cursor=cursor)
+            failed += [task.task for task in page.items]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    if not failed:
+        raise Conflict(f"no task of job {old.id} has failed", hint="leave out --failed to submit all of them again")
+    return sorted(failed)

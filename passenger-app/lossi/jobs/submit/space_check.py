@@ -1,0 +1,97 @@
+"""Whether a job's files will find room in the project folder. Asks the filesystem and the site's quota files; writes nothing."""
+
+from __future__ import annotations
+
+import time
+
+from lossi.errors import InvalidInput, Unavailable
+from lossi.files.space import Quota, Space, space
+from lossi.projects import Project
+
+FILES_PER_JOB = 12
+"""What preparing and submitting make in a job directory (`lossi.contract.records`)."""
+FILES_PER_TASK = 10
+"""What a task leaves until its job is packed, besides the files that it writes itself."""
+FEW_BYTES = 1 << 30
+NEARLY_FULL = 0.95
+_REMEDY = "remove old jobs, or use a project in another place"
+
+
+def check_space(project: Project, tasks: int) -> list[str]:
+    """Return warnings of what may become too little for a job of so many tasks.
+
+    What the tasks themselves will write is not known.
+
+    Raises
+    ------
+    Unavailable
+        When fewer files can be made there than the job needs, or the filesystem does not answer.
+    InvalidInput
+        When the job needs more files than the filesystem or the quota could ever hold.
+    """
+    return judge(space(project.jobs), tasks)
+
+
+def judge(room: Space, tasks: int) -> list[str]:
+    """Return the warnings of `check_space` for room that is known. Pure but for the time of day."""
+    need = FILES_PER_JOB + FILES_PER_TASK * tasks
+    where = f"the filesystem of {room.path}"
+    warnings = _files(where, need, room.files_free, room.files_total)
+    if room.bytes_free < FEW_BYTES:
+        warnings.append(f"{where} has {_size(room.bytes_free)} left ({_REMEDY})")
+    for quota in room.quotas:
+        warnings += _quota(quota, need)
+    return warnings
+
+
+def _files(where: str, need: int, left: int | None, total: int | None) -> list[str]:
+    """Return a warning where less than twice the need is left."""
+    if left is None or left >= 2 * need:
+        return []
+    message = f"{where} has room for {left:,} more files, and this job makes about {need:,}"
+    if left >= need:
+        return [f"{message} ({_REMEDY})"]
+    if total is not None and need > total:
+        raise InvalidInput(
+            f"{where} can hold {total:,} files, and this job makes about {need:,}",
+            hint="ask for fewer tasks",
+            limit="files",
+            asked=need,
+            allowed=left,
+        )
+    raise Unavailable(message, hint=f"{_REMEDY}, or ask for fewer tasks", limit="files", asked=need, allowed=left)
+
+
+def _quota(quota: Quota, need: int) -> list[str]:
+    owner = "your quota" if quota.kind == "user" else "the quota"
+    where = f"{owner} of {quota.path}"
+    warnings = []
+    if quota.files_limit is not None:
+        left = max(0, quota.files_limit - quota.files_used)
+        # Figures that are old may be wrong: they refuse nothing.
+        if not quota.stale:
+            warnings += _files(where, need, left, quota.files_limit)
+        elif left < 2 * need:
+            warnings.append(
+                f"{where} had room for {left:,} more files {_age(quota)}, and this job makes about {need:,} ({_REMEDY})"
+            )
+    if quota.bytes_limit is not None and quota.bytes_used > NEARLY_FULL * quota.bytes_limit:
+        share = f"{_size(quota.bytes_used)} of {_size(quota.bytes_limit)}"
+        when = f" {_age(quota)}" if quota.stale else ""
+        warnings.append(f"{where} {'was' if when else 'is'} nearly used up{when}: {share} ({_REMEDY})")
+    return warnings
+
+
+def _age(quota: Quota) -> str:
+    if quota.as_of is None:
+        return "at a time that its file does not tell"
+    days = max(1, int((time.time() - quota.as_of) // 86400))
+    return f"{days:,} day{'s' if days > 1 else ''} ago"
+
+
+def _size(number: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TiB"

@@ -1,0 +1,148 @@
+"""JobSpec: what a user asks for, in the one form that the command line, REST and the pages share. Pure; touches nothing.
+
+What can be checked without looking at the project is checked here; the rest (does the notebook exist, has it these
+parameters, is there such an environment) in `plan`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from lossi.errors import InvalidInput
+from lossi.jobs.resources import Resources
+from lossi.jobs.submit.sweep import Sweep
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_TAG_KEY = re.compile(r"[\w.\- /:]{1,250}")  # as mlflow.utils.validation
+
+
+def _one_line(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("must be one line without control characters")
+    return value
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not hold a NUL character")
+    return value
+
+
+Line = Annotated[str, Field(min_length=1), AfterValidator(_one_line)]
+Argument = Annotated[str, AfterValidator(_no_nul)]
+PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_no_nul)]
+
+
+class Dependency(BaseModel):
+    """Another job of the project that must have ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    job: Annotated[str, Field(min_length=3, max_length=26, pattern="^[0-9a-z]+$")] = Field(
+        description="Its id, or the first or last characters of it."
+    )
+    condition: Literal["ok", "any", "not_ok"] = Field(
+        default="ok",
+        description="ok: all its tasks succeeded, else this job is cancelled; any: however it ended; not_ok: it failed.",
+    )
+
+
+class JobSpec(BaseModel):
+    """A job as asked for: what to run (one of notebook, script and command), with which parameters, where and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    notebook: PathText | None = Field(default=None, description="Notebook to run, a path below the project.")
+    script: PathText | None = Field(default=None, description="Python or R script to run, a path below the project.")
+    command: list[Argument] | None = Field(
+        default=None, min_length=1, description="Command to run: program and arguments; no shell reads it."
+    )
+    arguments: list[Argument] = Field(default=[], description="Further arguments of the script.")
+    working_directory: PathText | None = Field(
+        default=None,
+        description="Folder below the project in which a command runs; notebooks and scripts run in their own folder.",
+    )
+    parameters: dict[str, JsonValue] = Field(default={}, description="Parameters that are the same for all tasks.")
+    sweep: Sweep | None = Field(default=None, description="Combinations of parameters, one task each.")
+    environment: Line | None = Field(
+        default=None, max_length=200, description="Environment of the catalogue; unset: the first one that can run here."
+    )
+    resources: Resources = Field(default=Resources(), description="What each task gets.")
+    name: Line | None = Field(default=None, max_length=128, description="Name of the job; unset: the notebook's or script's.")
+    experiment: Line | None = Field(
+        default=None, max_length=500, description="MLflow experiment; unset: the notebook's or script's name."
+    )
+    tags: dict[str, Annotated[str, Field(max_length=8000)]] = Field(default={}, description="Tags for every run.")
+    max_parallel: int | None = Field(default=None, ge=1, le=1_000_000, description="At most this many tasks at once.")
+    scheduler: Line | None = Field(
+        default=None,
+        max_length=64,
+        description="How it is handed over: local, slurm_cli, slurm_rest or slurm_pyslurm; unset: the cluster's own way.",
+    )
+    cluster: Line | None = Field(default=None, max_length=64, description="Cluster; unset: the default one.")
+    after: list[Dependency] = Field(
+        default=[], max_length=100, description="Jobs that must have ended before this one starts, all of them."
+    )
+    requeue: bool = Field(
+        default=True,
+        description="Start a task again, in the same run, when a node failed or a job of higher priority took its place.",
+    )
+
+    @property
+    def kind(self) -> Literal["notebook", "script", "command"]:
+        """What is run."""
+        if self.notebook is not None:
+            return "notebook"
+        return "script" if self.script is not None else "command"
+
+    @model_validator(mode="after")
+    def _one_source(self) -> JobSpec:
+        given = [name for name in ("notebook", "script", "command") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of notebook, script and command{', not ' + ' and '.join(given) if given else ''}")
+        if self.arguments and self.script is None:
+            raise ValueError("arguments go with a script; a notebook takes parameters, a command has its own")
+        if self.working_directory is not None and self.command is None:
+            raise ValueError("working_directory goes with a command; notebooks and scripts run in their own folder")
+        if self.command is not None and not self.command[0]:
+            raise ValueError("the command's program is empty")
+        return self
+
+    @model_validator(mode="after")
+    def _tag_keys(self) -> JobSpec:
+        for key in self.tags:
+            if not _TAG_KEY.fullmatch(key) or key.startswith(("/", "lossi.")) or ".." in key.split("/"):
+                raise ValueError(
+                    f"tag {key!r}: up to 250 letters, digits and _ - . / : or spaces, and not beginning with 'lossi.' (those are ours)"
+                )
+        return self
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the request, equal for equal requests: what an idempotency key stands for."""
+        text = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def validated(data: dict[str, Any]) -> JobSpec:
+    """Return a JobSpec from plain data, with an error of the tree instead of Pydantic's.
+
+    Raises
+    ------
+    InvalidInput
+        Names the first field that is not right and all of them in ``details["errors"]``.
+    """
+    try:
+        return JobSpec.model_validate(data)
+    except ValidationError as error:
+        errors = [
+            {"field": ".".join(str(part) for part in item["loc"]), "message": item["msg"].removeprefix("Value error, ")}
+            for item in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        first = errors[0]
+        field = f"{first['field']}: " if first["field"] else ""
+        raise InvalidInput(f"{field}{first['message']}", hint="correct this field of the job", errors=errors) from None

@@ -1,0 +1,97 @@
+"""Results taken in beside a page: as much as fits into its budget, the rest by one child process with low priority.
+
+Also the child itself: ``python -I catching_up.py PROJECT PARENT_PID``. It ends with the process that started it; nothing is
+lost by that, because ingest can be stopped at any point.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lossi.projects import Project
+    from lossi.tracking.ingest.ingestion import IngestReport
+
+MEMORY_BYTES = 2 * 2**30
+CPU_SECONDS = 600
+PASSED = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "TMPDIR",
+    "LOSSI_SITE",
+    "XDG_STATE_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+)
+"""What the child sees of the environment: where its files are, no secrets, no proxies, nothing that changes Python."""
+_PR_SET_PDEATHSIG = 1
+
+_child: subprocess.Popen[bytes] | None = None
+
+
+def catch_up(project: Project) -> IngestReport:
+    """Take in what tasks published, for as long as the setting `ingest_budget_s` allows; a child goes on with the rest.
+
+    Returns
+    -------
+    IngestReport
+        With ``remaining`` > 0 the answer that follows is not complete yet.
+    """
+    from lossi import settings
+    from lossi.tracking.ingest.ingestion import ingest_runs
+
+    report = ingest_runs(project, budget_s=settings.load().ingest_budget_s)
+    if report.remaining:
+        start_child(project)
+    return report
+
+
+def start_child(project: Project) -> subprocess.Popen[bytes] | None:
+    """Start the child for a project, unless one of this process is still at work or none can be started."""
+    global _child
+    if _child is not None and _child.poll() is None:
+        return None
+    try:
+        _child = subprocess.Popen(
+            [sys.executable, "-I", str(Path(__file__).resolve()), str(project.root), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={name: os.environ[name] for name in PASSED if name in os.environ},
+            start_new_session=True,
+        )
+    except OSError:  # too many processes: the next page tries again
+        _child = None
+    return _child
+
+
+def main() -> int:
+    """Confine this process and take in everything of the project that the arguments name."""
+    project, parent = Path(sys.argv[1]), int(sys.argv[2])
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it was gone before the line above
+        return 1
+    os.nice(19)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from lossi.projects import Project
+    from lossi.tracking.ingest.ingestion import ingest_runs
+
+    ingest_runs(Project(project))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

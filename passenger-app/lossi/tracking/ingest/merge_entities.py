@@ -1,0 +1,233 @@
+"""Merging everything else that a run may leave: logged models, traces, evaluation datasets, scorers, reviews.
+
+Room: tracking. Ids are kept and experiments renamed as the store has them. What was removed from the store while its task was
+running does not return. A row that cannot be merged, because the store has another of the same name, is reported.
+"""
+
+# ruff: noqa: S608  (names of tables and columns are constants of this package; values are bound)
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lossi.tracking.ingest.delivery import Delivery
+from lossi.tracking.ingest.merge_runs import merge_tags
+from lossi.tracking.ingest.snapshots import Row, quoted
+from lossi.tracking.ingest.writer import How, Writer, insertion
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A table of things with an id of their own, in the words of mlflow/store/tracking/dbmodels/models.py.
+
+    Attributes
+    ----------
+    changed
+        Column with the time of the last change: the newer side wins. Without it the snapshot does.
+    """
+
+    table: str
+    id: str
+    changed: str | None = None
+    parents: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of rows that belong to entities: (column, table of the owner) …"""
+
+    table: str
+    parents: tuple[tuple[str, str], ...]
+    how: How = How.ADD
+
+
+@dataclass(frozen=True)
+class Tags:
+    """A table of tags, which people edit too."""
+
+    table: str
+    owner: tuple[str, str]
+    key: str = "key"
+    value: str = "value"
+
+
+TRACE = ("request_id", "trace_info")
+SPAN = ("trace_id", "trace_info")
+MODEL = ("model_id", "logged_models")
+
+ENTITIES = (
+    Entity("logged_models", "model_id", "last_updated_timestamp_ms"),
+    Entity("trace_info", "request_id"),
+    Entity("assessments", "assessment_id", "last_updated_timestamp", (SPAN,)),
+)
+PARTS = (
+    Part("logged_model_params", (MODEL,)),
+    Part("logged_model_metrics", (MODEL, ("run_id", "runs"))),
+    Part("trace_request_metadata", (TRACE,), How.REPLACE),
+    Part("trace_metrics", (TRACE,), How.REPLACE),
+    Part("spans", (SPAN,), How.REPLACE),
+    Part("span_metrics", (SPAN,), How.REPLACE),
+)
+TAGS = (
+    Tags("logged_model_tags", MODEL, "tag_key", "tag_value"),
+    Tags("trace_tags", TRACE),
+)
+ROLLUPS = {
+    "trace_metric": "sql_trace_metric_daily_rollups",
+    "span_cost": "sql_span_cost_daily_rollups",
+    "assessment": "sql_assessment_daily_rollups",
+}
+"""Family → table of MLflow's daily sums (mlflow/store/tracking/utils/sql_trace_rollups.py), which late traces make wrong."""
+
+CARRIED = (
+    Entity("evaluation_datasets", "dataset_id", "last_update_time"),
+    Entity("evaluation_dataset_records", "dataset_record_id", "last_update_time", (("dataset_id", "evaluation_datasets"),)),
+    Entity("evaluation_dataset_tags", "", None, (("dataset_id", "evaluation_datasets"),)),
+    Entity("scorers", "scorer_id"),
+    Entity("scorer_versions", "", None, (("scorer_id", "scorers"),)),
+    Entity("online_scoring_configs", "online_scoring_config_id", None, (("scorer_id", "scorers"),)),
+    Entity("issues", "issue_id", "last_updated_timestamp"),
+    Entity("label_schemas", "schema_id", "last_update_time"),
+    Entity("review_queues", "queue_id", "last_update_time_ms"),
+    Entity("review_queue_users", "", None, (("queue_id", "review_queues"),)),
+    Entity("review_queue_items", "", "last_update_time_ms", (("queue_id", "review_queues"),)),
+    Entity("review_queue_label_schemas", "", None, (("queue_id", "review_queues"), ("schema_id", "label_schemas"))),
+)
+"""Tables whose rows are added one by one, parents first, because a name may be taken in the store."""
+
+TABLES = ("entity_associations", *(item.table for item in (*ENTITIES, *PARTS, *TAGS, *CARRIED)))
+
+
+def find_dead(writer: Writer, delivery: Delivery) -> dict[str, set[str]]:
+    """Note what was removed from the store since this task was last taken in; return what the store has, by table."""
+    stored: dict[str, set[str]] = {}
+    for entity in (*ENTITIES, *CARRIED):
+        if entity.id and entity.table in delivery.contents.tables:
+            ids = [str(own) for (own,) in delivery.contents.rows(entity.table, entity.id)]
+            stored[entity.table] = writer.present(entity.table, entity.id, ids)
+            gone = {own for own in ids if own not in stored[entity.table] and delivery.base.has(entity.table, own)}
+            delivery.dead[entity.table] = gone
+            for own in ids:
+                delivery.base.remember(entity.table, own)
+    return stored
+
+
+def merge(writer: Writer, delivery: Delivery, stored: dict[str, set[str]]) -> None:
+    """Merge all of these tables."""
+    for entity in ENTITIES:
+        parents = [(entity.id, entity.table), *entity.parents]
+        deleted = _deleted(writer, stored.get(entity.table, set())) if entity.table == "logged_models" else []
+        delivery.copy(writer, entity.table, How.REPLACE, parents=parents, unless_newer=entity.changed)
+        writer.sql.executemany("UPDATE main.logged_models SET lifecycle_stage = 'deleted' WHERE model_id = ?", deleted)
+    for part in PARTS:
+        delivery.copy(writer, part.table, part.how, parents=part.parents)
+    for tags in TAGS:
+        _merge_tags(writer, delivery, tags, stored)
+    _merge_associations(writer, delivery)
+    if "trace_info" in delivery.contents.tables:
+        _renew_rollups(writer, delivery)
+    for entity in CARRIED:
+        _carry(writer, delivery, entity)
+
+
+def _deleted(writer: Writer, models: set[str]) -> list[tuple[str]]:
+    """Return the models that were deleted in the store, and are to stay so."""
+    sql = "SELECT model_id FROM main.logged_models WHERE model_id = ? AND lifecycle_stage = 'deleted'"
+    return [(model,) for model in models if writer.rows(sql, model)]
+
+
+def _merge_tags(writer: Writer, delivery: Delivery, tags: Tags, stored: dict[str, set[str]]) -> None:
+    column, table = tags.owner
+    if table not in delivery.contents.tables:
+        return
+    experiments: dict[str, int] = dict(delivery.contents.rows(table, column, "experiment_id"))
+    owners = [owner for owner in experiments if owner not in delivery.gone(table)]
+    further = None
+    if "experiment_id" in writer.columns.get(tags.table, []):
+        further = {owner: {"experiment_id": delivery.experiments.get(experiments[owner])} for owner in owners}
+    if owners:
+        merge_tags(writer, delivery, tags.table, column, owners, stored.get(table, set()), tags.key, tags.value, further)
+
+
+def _merge_associations(writer: Writer, delivery: Delivery) -> None:
+    """Merge links between traces, runs, experiments, datasets and prompts (mlflow/entities/entity_type.py)."""
+    source = delivery.contents.tables.get("entity_associations")
+    if source is None:
+        return
+    columns = writer.shared_columns("entity_associations", source.columns)
+    rows: list[Row] = []
+    for record in source.records():
+        for side in ("source", "destination"):
+            record[f"{side}_id"] = _association_id(delivery, record[f"{side}_type"], record[f"{side}_id"])
+        if record["source_id"] is not None and record["destination_id"] is not None:
+            rows.append(tuple(record[column] for column in columns))
+    writer.write("entity_associations", columns, rows)
+
+
+def _association_id(delivery: Delivery, kind: str, own: str) -> str | None:
+    """Return the id of one side of a link in the store, None when it must not return."""
+    tables = {"run": "runs", "trace": "trace_info", "model": "logged_models", "evaluation_dataset": "evaluation_datasets"}
+    if kind in tables:
+        return None if own in delivery.gone(tables[kind]) else own
+    if kind == "experiment" and own.isdigit():
+        number = delivery.experiments.get(int(own))
+        return None if number is None else str(number)
+    if kind == "prompt_version":
+        name, _, version = own.rpartition("/")
+        number = delivery.versions.get((name, version), -1)
+        return own if number == -1 else None if number is None else f"{name}/{number}"
+    return own
+
+
+def _renew_rollups(writer: Writer, delivery: Delivery) -> None:
+    """Have MLflow sum up anew the days of the experiments that got traces, where it has summed them up."""
+    experiments = {delivery.experiments.get(own) for (own,) in delivery.contents.rows("trace_info", "experiment_id")}
+    for family, table in ROLLUPS.items():
+        if table not in writer.columns:
+            continue
+        for experiment in experiments:
+            writer.sql.execute(
+                "INSERT INTO main.sql_trace_rollup_rebuild_queue (experiment_id, rollup_day, rollup_family)"
+                f" SELECT DISTINCT experiment_id, rollup_day, ? FROM main.{table} WHERE experiment_id = ? ON CONFLICT DO NOTHING",
+                (family, experiment),
+            )
+
+
+def _carry(writer: Writer, delivery: Delivery, entity: Entity) -> None:
+    """Add rows one by one; one whose name is taken by another in the store, or whose parent is, is reported."""
+    source = delivery.contents.tables.get(entity.table)
+    if source is None:
+        return
+    columns = writer.shared_columns(entity.table, source.columns)
+    key = writer.key(entity.table)
+    if not columns or not key:
+        delivery.unmerged.add(entity.table)
+        return
+    for record in source.records():
+        if any(record[column] in delivery.gone(parent) for column, parent in entity.parents):
+            continue
+        if entity.id and record[entity.id] in delivery.gone(entity.table):
+            continue
+        if "experiment_id" in record:
+            record["experiment_id"] = delivery.experiments.get(record["experiment_id"], record["experiment_id"])
+        writer.sql.execute(f"{insertion(entity.table, columns)} ON CONFLICT DO NOTHING", [record[column] for column in columns])
+        condition = " AND ".join(f"{quoted(column)} = ?" for column in key)
+        own = [record[column] for column in key]
+        if not writer.rows(f"SELECT 1 FROM main.{entity.table} WHERE {condition}", *own):
+            delivery.unmerged.add(entity.table)
+            if entity.id:
+                delivery.dead[entity.table].add(str(record[entity.id]))
+                delivery.base.following.pop((entity.table, str(record[entity.id])), None)
+        elif entity.changed is not None:
+            _update_older(writer, entity, columns, record, condition, own)
+
+
+def _update_older(
+    writer: Writer, entity: Entity, columns: Sequence[str], record: dict[str, object], condition: str, own: list[object]
+) -> None:
+    settings = ", ".join(f"{quoted(column)} = ?" for column in columns)
+    stamp = quoted(str(entity.changed))
+    writer.sql.execute(
+        f"UPDATE main.{entity.table} SET {settings} WHERE {condition} AND {stamp} < ?",
+        [*(record[column] for column in columns), *own, record[str(entity.changed)]],
+    )

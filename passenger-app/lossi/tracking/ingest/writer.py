@@ -1,0 +1,138 @@
+"""Writing rows into the project's store: which columns it has, and statements that may be repeated without harm.
+
+Room: tracking. Works on the connection of one ingest, on which the store is ``main`` and the index is attached.
+"""
+
+# ruff: noqa: S608  (names of tables and columns come from the store's own schema and are quoted; values are bound)
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Any
+
+from lossi.tracking.ingest.ledger import chunks
+from lossi.tracking.ingest.snapshots import Row, quoted
+
+STEP_ROWS = 20_000
+"""Rows that are written before somebody else gets a chance."""
+
+
+class How(Enum):
+    """What happens to a row that is in the store already."""
+
+    ADD = "it stays as it is"
+    REPLACE = "it takes the new values"
+    LATEST = "it takes the new values when they are a later point of the metric"
+
+
+class Writer:
+    """Writes to the store.
+
+    Parameters
+    ----------
+    step
+        Called between portions of many rows; may commit and begin anew.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, step: Callable[[], None]) -> None:
+        self.sql = connection
+        self._step = step
+        self._statements: dict[tuple[object, ...], str] = {}
+        self.columns: dict[str, list[str]] = {}
+        self._keys: dict[str, list[tuple[int, str]]] = {}
+        rows = connection.execute(
+            "SELECT m.name, c.name, c.pk FROM main.sqlite_master m, pragma_table_xinfo(m.name, 'main') c"
+            " WHERE m.type = 'table' AND m.rootpage > 0 AND c.hidden = 0"
+        )
+        for table, column, place in rows:
+            self.columns.setdefault(table, []).append(column)
+            if place:
+                self._keys.setdefault(table, []).append((place, column))
+
+    def key(self, table: str) -> list[str]:
+        """Return the columns of a table's primary key, in its order."""
+        return [column for _, column in sorted(self._keys.get(table, []))]
+
+    def shared_columns(self, table: str, columns: Iterable[str]) -> list[str]:
+        """Return those columns that the store has too."""
+        known = self.columns.get(table, [])
+        return [column for column in columns if column in known]
+
+    def write(
+        self,
+        table: str,
+        columns: Sequence[str],
+        rows: Iterable[Row],
+        how: How = How.ADD,
+        *,
+        unless_newer: str | None = None,
+        kept: Sequence[str] = (),
+    ) -> None:
+        """Write rows.
+
+        Parameters
+        ----------
+        table, columns, rows
+            What to write; rows may be any number.
+        how
+            What happens to a row that is there.
+        unless_newer
+            Column that holds the time of the last change: a row that is newer in the store stays.
+        kept
+            Columns that a row in the store keeps.
+        """
+        sql = self._statement(table, tuple(columns), how, unless_newer, tuple(kept))
+        if isinstance(rows, list) and len(rows) <= STEP_ROWS:
+            self.sql.executemany(sql, rows)
+            return
+        stream = iter(rows)
+        while portion := list(itertools.islice(stream, STEP_ROWS)):
+            self.sql.executemany(sql, portion)
+            if len(portion) == STEP_ROWS:
+                self._step()
+
+    def present(self, table: str, column: str, values: Sequence[str]) -> set[str]:
+        """Return those values of a column that the store has."""
+        found: set[str] = set()
+        for marks, part in chunks(values):
+            sql = f"SELECT {quoted(column)} FROM main.{quoted(table)} WHERE {quoted(column)} IN ({marks})"
+            found.update(value for (value,) in self.sql.execute(sql, part))
+        return found
+
+    def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return all rows of a statement."""
+        return self.sql.execute(sql, values).fetchall()
+
+    def _statement(self, table: str, columns: tuple[str, ...], how: How, unless_newer: str | None, kept: tuple[str, ...]) -> str:
+        made = self._statements.get((table, columns, how, unless_newer, kept))
+        if made is None:
+            made = f"{insertion(table, columns)} {self._on_conflict(table, columns, how, unless_newer, kept)}"
+            self._statements[table, columns, how, unless_newer, kept] = made
+        return made
+
+    def _on_conflict(
+        self, table: str, columns: tuple[str, ...], how: How, unless_newer: str | None, kept: tuple[str, ...]
+    ) -> str:
+        key = self.key(table)
+        target = f"ON CONFLICT ({', '.join(map(quoted, key))})"
+        changed = [column for column in columns if column not in key and column not in kept]
+        if how is How.ADD or not changed:
+            return f"{target} DO NOTHING"
+        settings = ", ".join(f"{quoted(column)} = excluded.{quoted(column)}" for column in changed)
+        condition = ""
+        if unless_newer is not None:
+            stamp = quoted(unless_newer)
+            condition = f" WHERE excluded.{stamp} >= {quoted(table)}.{stamp}"
+        elif how is How.LATEST:  # mlflow/store/tracking/sqlalchemy_store.py, _update_latest_metrics_if_necessary
+            order = ("step", "timestamp", "value")
+            new, old = (", ".join(f"{name}.{quoted(c)}" for c in order) for name in ("excluded", quoted(table)))
+            condition = f" WHERE ({new}) > ({old})"
+        return f"{target} DO UPDATE SET {settings}{condition}"
+
+
+def insertion(table: str, columns: Sequence[str]) -> str:
+    """Return the INSERT of one row."""
+    names = ", ".join(map(quoted, columns))
+    return f"INSERT INTO main.{quoted(table)} ({names}) VALUES ({', '.join('?' * len(columns))})"

@@ -1,0 +1,279 @@
+"""Opening a project's MLflow store for a question: read-only, patient, and honest when the answer may be old.
+
+Reads `.lossi/mlflow.db` and, attached, `.lossi/lossi.db`; writes neither. A store of an unknown schema revision is read as
+far as its columns are the known ones; a store that does not exist reads as an empty one.
+"""
+
+# ruff: noqa: S608  (statements are put together from names in this package only; values are always bound)
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lossi.errors import Forbidden, Unavailable
+from lossi.projects import Project, stores
+from lossi.tracking.query import last_state
+from lossi.tracking.query.filters import job_columns
+
+T = TypeVar("T")
+
+PATIENCE_S = 0.6
+"""How long a reader waits for a writer before it answers from the last committed state (a page answers within a second)."""
+LIMIT_S = 20.0
+"""Longest time that one question may take: a store from elsewhere can be made so that reading it never ends."""
+
+COLUMNS: dict[str, dict[str, str]] = {
+    "runs": {
+        "run_uuid": "NULL",
+        "name": "NULL",
+        "user_id": "NULL",
+        "status": "NULL",
+        "start_time": "NULL",
+        "end_time": "NULL",
+        "lifecycle_stage": "'active'",
+        "artifact_uri": "NULL",
+        "experiment_id": "NULL",
+    },
+    "experiments": {
+        "experiment_id": "NULL",
+        "name": "NULL",
+        "artifact_location": "NULL",
+        "lifecycle_stage": "'active'",
+        "creation_time": "NULL",
+        "last_update_time": "NULL",
+    },
+    "experiment_tags": {"experiment_id": "NULL", "key": "NULL", "value": "NULL"},
+    "params": {"run_uuid": "NULL", "key": "NULL", "value": "NULL"},
+    "tags": {"run_uuid": "NULL", "key": "NULL", "value": "NULL"},
+    "latest_metrics": {"run_uuid": "NULL", "key": "NULL", "value": "NULL", "timestamp": "NULL", "step": "0", "is_nan": "0"},
+    "metrics": {"run_uuid": "NULL", "key": "NULL", "value": "NULL", "timestamp": "NULL", "step": "0", "is_nan": "0"},
+    "inputs": {"input_uuid": "NULL", "source_id": "NULL", "destination_id": "NULL"},
+    "input_tags": {"input_uuid": "NULL", "name": "NULL", "value": "NULL"},
+    "datasets": {"dataset_uuid": "NULL", "name": "NULL", "digest": "NULL", "dataset_source_type": "NULL"},
+    "logged_models": {
+        "model_id": "NULL",
+        "name": "NULL",
+        "model_type": "NULL",
+        "source_run_id": "NULL",
+        "lifecycle_stage": "'active'",
+        "creation_timestamp_ms": "0",
+    },
+}
+"""What is read of MLflow's schema (mlflow/store/tracking/dbmodels/models.py, 3.17), with what stands for a column that is not there."""
+
+
+class FactsUnavailable(Unavailable):
+    """The project's index, which holds the facts of tasks, cannot be read."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store.
+
+    Attributes
+    ----------
+    connection
+        Inside one read transaction, so that all statements of an answer see the same state.
+    relations
+        Name of an MLflow table to the SQL that stands for it in a FROM clause: the table, or a selection with all columns
+        of `COLUMNS` where the schema differs.
+    job_join
+        Joins that give a run ``r`` its task ``l`` (job_id, task) and that task's facts ``t``; empty unless asked for.
+    stale
+        This is a copy of the last committed state.
+    unknown_revision
+        Schema revision of the store, when it is not a known one.
+    """
+
+    connection: sqlite3.Connection
+    relations: dict[str, str]
+    job_join: str = ""
+    stale: bool = False
+    unknown_revision: str | None = None
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a statement."""
+        return self.connection.execute(sql, values).fetchall()
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """Return the fields of `models.Answer`."""
+        return {"stale": self.stale, "read_only_revision": self.unknown_revision}
+
+
+def read(project: Project, ask: Callable[[Store], T], *, with_jobs: bool = False) -> T:
+    """Return what ``ask`` makes of the project's store.
+
+    Parameters
+    ----------
+    project
+        Whose store.
+    ask
+        Called with the open store, again when a writer was in the way: it must have no effect besides its result.
+    with_jobs
+        Attach the project's index, so that `Store.job_join` can be used.
+
+    Raises
+    ------
+    Forbidden
+        When the user may not read the store.
+    Unavailable
+        When it is locked and its last state cannot be had either, or it is damaged.
+    """
+    _check_readable(project)
+    deadline = time.monotonic() + PATIENCE_S
+    pause = 0.01
+    while True:
+        try:
+            with _opened(project.store, project.index if with_jobs else None) as store:
+                return _answered(store, ask)
+        except sqlite3.Error as error:
+            if not _held(error):
+                raise _explained(error, project) from None
+            if time.monotonic() + pause > deadline:
+                break
+        time.sleep(pause)
+        pause = min(pause * 2, 0.1)
+    with last_state.copied([project.store, project.index] if with_jobs else [project.store]) as copies:
+        try:
+            with _opened(copies[0], copies[1] if with_jobs else None, stale=True) as store:
+                return _answered(store, ask)
+        except sqlite3.Error as error:
+            raise _explained(error, project) from None
+
+
+def _answered(store: Store, ask: Callable[[Store], T]) -> T:
+    try:
+        return ask(store)
+    except sqlite3.OperationalError as error:
+        if "decode to UTF-8" not in str(error):
+            raise
+    # A foreign store may hold anything; decoding leniently is slower, so only then.
+    store.connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    return ask(store)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, index: Path | None, *, stale: bool = False) -> Iterator[Store]:
+    exists = path.exists()
+    connection = stores.connect_readonly(path) if exists else sqlite3.connect("file::memory:", uri=True)
+    try:
+        connection.row_factory = None
+        connection.execute(f"PRAGMA busy_timeout={int(PATIENCE_S * 250)}")
+        ends = time.monotonic() + LIMIT_S
+        connection.set_progress_handler(lambda: time.monotonic() > ends, 1_000_000)
+        job_join = _attach(connection, index) if index is not None else ""
+        connection.execute("BEGIN")
+        revision = _revision(connection)
+        yield Store(
+            connection=connection,
+            relations=relations(connection),
+            job_join=job_join,
+            stale=stale,
+            unknown_revision=revision if revision is not None and revision not in stores.KNOWN_REVISIONS else None,
+        )
+    finally:
+        connection.close()
+
+
+def relations(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return for each table of `COLUMNS` the SQL that stands for it in a FROM clause."""
+    return {name: _relation(f'main."{name}"', _columns(connection, "main", name), wanted) for name, wanted in COLUMNS.items()}
+
+
+def _relation(table: str, present: set[str], wanted: dict[str, str]) -> str:
+    if present >= set(wanted):
+        return table
+    if not present:
+        nothing = ", ".join(f'NULL AS "{name}"' for name in wanted)
+        return f"(SELECT {nothing} WHERE 0)"
+    columns = (f'"{name}"' if name in present else f'{default} AS "{name}"' for name, default in wanted.items())
+    return f"(SELECT {', '.join(columns)} FROM {table})"
+
+
+def _columns(connection: sqlite3.Connection, schema: str, table: str) -> set[str]:
+    """Return the columns of a real table; views and virtual tables of a foreign store are not looked at."""
+    row = connection.execute(f"SELECT sql FROM {schema}.sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
+    if row is None or not str(row[0]).lstrip().upper().startswith("CREATE TABLE"):
+        return set()
+    return {str(column[1]) for column in connection.execute(f'PRAGMA {schema}.table_info("{table}")')}
+
+
+def _attach(connection: sqlite3.Connection, index: Path) -> str:
+    names = {"task_runs": ("run_id", "job_id", "task"), "tasks": tuple(job_columns())}
+    found: dict[str, set[str]] = {name: set() for name in names}
+    try:
+        if index.exists():
+            connection.execute("ATTACH ? AS facts", (f"{index.as_uri()}?mode=ro",))
+            found = {name: _columns(connection, "facts", name) for name in names}
+    except (sqlite3.Error, OSError) as error:
+        if isinstance(error, sqlite3.Error) and _held(error):
+            raise
+        raise FactsUnavailable(
+            f"the index {index} cannot be read",
+            why=str(error),
+            hint="check its permissions; if it is damaged delete it: it is made again from the job directories",
+        ) from error
+    joins = []
+    for (name, wanted), alias, condition in zip(
+        names.items(), ("l", "t"), ("l.run_id = r.run_uuid", "t.job_id = l.job_id AND t.task = l.task"), strict=True
+    ):
+        relation = _relation(f'facts."{name}"', found[name], dict.fromkeys(wanted, "NULL"))
+        joins.append(f" LEFT JOIN {relation} {alias} ON {condition}")
+    return "".join(joins)
+
+
+def _revision(connection: sqlite3.Connection) -> str | None:
+    if not _columns(connection, "main", "alembic_version"):
+        return None
+    row = connection.execute("SELECT version_num FROM main.alembic_version").fetchone()
+    return str(row[0]) if row else None
+
+
+def _held(error: sqlite3.Error) -> bool:
+    """Return whether somebody else's lock, or a transaction that only a writer can undo, is the cause."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    primary, extended = code & 0xFF, code >> 8
+    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PROTOCOL):
+        return True
+    if primary == sqlite3.SQLITE_CANTOPEN:  # a store in WAL mode in a folder that the reader may not write to
+        return True
+    return primary == sqlite3.SQLITE_IOERR and extended in (8, 9, 14, 15)  # locks that the filesystem refuses
+
+
+def _check_readable(project: Project) -> None:
+    for path in (project.home, project.store):
+        try:
+            path.stat()
+            readable = os.access(path, os.X_OK if path.is_dir() else os.R_OK)
+        except FileNotFoundError:
+            return
+        except OSError:
+            readable = False
+        if not readable:
+            raise Forbidden(
+                f"you may not read {path}",
+                why=f"the permissions of {path.parent if path == project.home else path} do not allow it",
+                hint="ask the owner of the project for read access to it",
+            )
+
+
+def _explained(error: sqlite3.Error, project: Project) -> Exception:
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
+        return error  # a statement of ours is wrong: a fault, nothing that a user could act upon
+    if "interrupted" in str(error):
+        return Unavailable(
+            f"the tracking store of {project.name!r} took longer than {LIMIT_S:g} s to answer",
+            hint="ask for fewer runs or columns",
+        )
+    return Unavailable(
+        f"the tracking store of {project.name!r} cannot be read",
+        why=str(error),
+        hint=f"check {project.store}; `sqlite3 {project.store.name} 'PRAGMA integrity_check'` says whether it is damaged",
+    )
