@@ -65,7 +65,7 @@ def _seconds(text: str) -> float:
     return value + 86400 * int(days or 0)
 
 
-def test_a_job_runs_as_submitted_though_lossi_is_uninstalled_and_everything_is_edited_while_it_waits(
+def test_a_job_runs_as_submitted_though_lossi_is_removed_and_everything_is_edited_while_it_waits(
     own_slurm: OwnCluster,
 ) -> None:
     site = Site(own_slurm, options=["--hold"])
