@@ -119,9 +119,9 @@ def _prelude(code: str, cells: _Cells, parameters: Parameters, title: str) -> li
         parts.append(_NO_SCREEN)
     if re.search(r"\bdisplay\(", code):
         parts.append(_DISPLAY)
-    parts.append(inspect.getsource(script_parts._given_flags))
+    parts.append(inspect.getsource(script_parts._parse_args))
     table = "".join(f"        {_row(item)!r},\n" for item in parameters.parameters)
-    parts.append(f"_given = _given_flags(\n    {title or 'A notebook as a script.'!r},\n    [\n{table}    ],\n)")
+    parts.append(f"_args = _parse_args(\n    {title or 'A notebook as a script.'!r},\n    [\n{table}    ],\n)")
     if cells.ipython or "get_ipython" in code:
         parts.append(inspect.getsource(script_parts._start_ipython) + "\n\nget_ipython = _start_ipython(globals())")
     if cells.runner:
@@ -130,7 +130,7 @@ def _prelude(code: str, cells: _Cells, parameters: Parameters, title: str) -> li
 
 
 def _row(item: Parameter) -> tuple[str, str, bool, bool, str]:
-    """Return what `_given_flags` needs to know of a parameter."""
+    """Return what `_parse_args` needs to know of a parameter."""
     source = " ".join(item.source.split())
     source = source if len(source) <= _HELP_LENGTH else source[: _HELP_LENGTH - 1] + "…"
     default = "required" if item.required else f"default: {source}"
@@ -139,9 +139,9 @@ def _row(item: Parameter) -> tuple[str, str, bool, bool, str]:
 
 
 def _assignments(parameters: Parameters) -> str:
-    lines = ["# %% values given as flags"]
+    lines = ["# %% values from the command line"]
     for item in parameters.parameters:
-        value = f"_given[{item.name!r}]" if item.required else f"_given.get({item.name!r}, {item.name})"
+        value = f"_args[{item.name!r}]" if item.required else f"_args.get({item.name!r}, {item.name})"
         lines.append(f"{item.name} = {value}")
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""An R notebook as a script for Rscript, whose flags are read with base R alone. Text in, text out; no code is run."""
+"""Convert an R notebook to a script for Rscript that parses its arguments with base R. Text in, text out; runs no code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from lossi.notebooks.tagged_cell import Parameters
 
 SKIPPED_TAG = "skip-execution"
 MAY_FAIL_TAG = "raises-exception"
-FLAGS_FILE = "given_flags.R"
-"""The reader of flags, copied as it stands into every script."""
+PARSER_FILE = "parse_args.R"
+"""The argument parser that is copied into every script."""
 
 
 def convert(notebook: Notebook, parameters: Parameters) -> tuple[str, tuple[str, ...]]:
@@ -30,7 +30,7 @@ def convert(notebook: Notebook, parameters: Parameters) -> tuple[str, tuple[str,
             body.append(f"# %%\n{cell.source}")
         if cell.index == last and parameters.parameters:
             body.append(_assignments(parameters))
-    parts = [_header(notebook), _flags(parameters), *body]
+    parts = [_header(notebook), _parser(parameters), *body]
     return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n", ()
 
 
@@ -42,15 +42,12 @@ def _header(notebook: Notebook) -> str:
     )
 
 
-def _flags(parameters: Parameters) -> str:
-    """Return the reader of flags and its call."""
-    reader = importlib.resources.files("lossi.notebooks").joinpath(FLAGS_FILE).read_text("utf-8")
+def _parser(parameters: Parameters) -> str:
+    """Return the argument parser and the call to it."""
+    parser = importlib.resources.files("lossi.notebooks").joinpath(PARSER_FILE).read_text("utf-8").rstrip()
     rows = ",\n".join(f"  {_row(item)}" for item in parameters.parameters)
-    return (
-        f"{reader.rstrip()}\n\n.given <- .given_flags(list(\n{rows}\n))"
-        if rows
-        else f"{reader.rstrip()}\n\n.given <- .given_flags(list())"
-    )
+    call = f".parse_args(list(\n{rows}\n))" if rows else ".parse_args(list())"
+    return f"{parser}\n\n.args <- {call}"
 
 
 def _row(item: Parameter) -> str:
@@ -61,15 +58,15 @@ def _row(item: Parameter) -> str:
 
 
 def _assignments(parameters: Parameters) -> str:
-    lines = ["# %% values given as flags"]
+    lines = ["# %% values from the command line"]
     for item in parameters.parameters:
         name = quoted(item.name)
-        lines.append(f"if ({name} %in% names(.given)) {item.name} <- .given[[{name}]]")
+        lines.append(f"if ({name} %in% names(.args)) {item.name} <- .args[[{name}]]")
     return "\n".join(lines)
 
 
 def quoted(text: str) -> str:
-    """Return an R string literal; whatever is not printable ASCII is an escape, so nothing can end the string."""
+    """Return an R string literal; characters other than printable ASCII are escaped, so that nothing can end the string."""
     pieces = []
     for character in text:
         if character in '"\\':

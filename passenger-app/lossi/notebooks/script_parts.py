@@ -7,7 +7,7 @@ stand alone, because its source travels without this module; so annotations that
 from typing import Any
 
 
-def _given_flags(about: str, parameters: "list[tuple[str, str, bool, bool, str]]") -> "dict[str, Any]":
+def _parse_args(about: str, parameters: "list[tuple[str, str, bool, bool, str]]") -> "dict[str, Any]":
     """Return the parameters that the command line gives, by name.
 
     `parameters` holds (name, type, required, optional, help) of each. A flag can be written with dashes or underscores.

@@ -110,6 +110,7 @@ def run(tmp_path: Path, notebook: Any) -> Run:
          'list(-0.001, 4L, FALSE, 3:4, list(b = "c"), 7L)', "-x"),
         (["--lr=Inf", "--use_it=false", "--options-x={}", "--name=$(rm) `x` \"'\n\\ é漢😀", "--thing", "null"],
          "list(Inf, 3L, FALSE, c(1, 2), structure(list(), names = character(0)), NULL)", "$(rm) `x` \"'\n\\ é漢😀"),
+        (["--no-use_it", "--use-it"], "list(0.1, 3L, TRUE, c(1, 2), list(a = 1), NULL)", "x"),
         (["--use-it", "true", "--layers=[]"], "list(0.1, 3L, TRUE, list(), list(a = 1), NULL)", "x"),
     ],
 )  # fmt: skip

@@ -31,12 +31,12 @@ def test_text_of_an_r_script(notebook: Any) -> None:
     assert (script.language, script.suffix) == ("r", ".R")
     assert script.text.startswith("#!/usr/bin/env Rscript\n# Title\n")
     assert '  list(name = "lr", type = "float", help = "rate, 100% sure (default: 0.1)"),\n' in script.text
-    assert 'if ("options.x" %in% names(.given)) options.x <- .given[["options.x"]]' in script.text
+    assert 'if ("options.x" %in% names(.args)) options.x <- .args[["options.x"]]' in script.text
     cells = script.text.split("\n# %%")[1:]
     assert cells[0].strip().split("\n") == ["[markdown]", "# # Title", "#", "# q()", "# q()"]
     assert cells[1].strip() == "x <- 1"
     assert cells[2].strip() == PARAMETERS[0]
-    assert cells[3].startswith(" values given as flags")
+    assert cells[3].startswith(" values from the command line")
     assert cells[4].strip() == "# q()"
     assert "tryCatch" in cells[5]
 
