@@ -37,7 +37,7 @@ def settings() -> str:
 
 def site_file() -> str:
     """Return the page of the site file's section on clusters."""
-    from lossi.clusters import AccountPolicy, Cluster, GpuType, Mount, OfferedPartition, PySlurmDoor, RestDoor
+    from lossi.clusters import AccountPolicy, Cluster, GpuType, Mount, OfferedPartition, PySlurmSettings, RestSettings
 
     lines = [
         "# The site file: clusters\n",
@@ -55,8 +55,8 @@ def site_file() -> str:
         "A kind of GPU: `partitions[].gpu_types[]`": GpuType,
         "Accounts: `account`": AccountPolicy,
         "What containers see: `mounts[]`": Mount,
-        "slurmrestd: `rest`": RestDoor,
-        "PySlurm: `pyslurm`": PySlurmDoor,
+        "slurmrestd: `rest`": RestSettings,
+        "PySlurm: `pyslurm`": PySlurmSettings,
     }
     for title, model in sections.items():
         lines += [f"## {title}\n", "| key | value | default | meaning |", "|---|---|---|---|"]

@@ -30,7 +30,7 @@ import pytest
 from free_ports import free_ports
 from installation import Installation
 
-from lossi.clusters import Cluster, RestDoor
+from lossi.clusters import Cluster, RestSettings
 
 T = TypeVar("T")
 
@@ -346,10 +346,10 @@ class OwnCluster(RealCluster):
     def rest_down(self) -> None:
         self.script("rest-down")
 
-    def rest_door(self, user: str) -> RestDoor:
+    def rest_door(self, user: str) -> RestSettings:
         """Return how Lossi reaches slurmrestd by token as the user."""
         words = ("env", f"SLURM_CONF={self.conf}", "scontrol", "token", "lifespan=3600")
-        return RestDoor(url=self.rest_up(user).url, token_command=words)
+        return RestSettings(url=self.rest_up(user).url, token_command=words)
 
 
 def why_not_own() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from real_cluster import OwnCluster
 
-from lossi.clusters import RestDoor
+from lossi.clusters import RestSettings
 from lossi.errors import InvalidInput, NotSupported, Unavailable
 from lossi.jobs.schedulers.slurm import values
 from lossi.jobs.schedulers.slurm.records import QueueRow
@@ -32,22 +32,22 @@ def folder(own_slurm: OwnCluster, user: str) -> Path:
     return own_slurm.project(user)
 
 
-def by_token(cluster: OwnCluster, user: str, folder: Path) -> RestDoor:
+def by_token(cluster: OwnCluster, user: str, folder: Path) -> RestSettings:
     token = folder / "token"
     token.write_text(cluster.scontrol("token", f"username={user}", "lifespan=3600"))
     token.chmod(0o600)
     cluster.give(token, user)
-    return RestDoor(url=cluster.rest_up(user).url, token_file=token)
+    return RestSettings(url=cluster.rest_up(user).url, token_file=token)
 
 
-def by_socket(cluster: OwnCluster, user: str, folder: Path) -> RestDoor:
-    return RestDoor(socket=cluster.rest_up(user).socket)
+def by_socket(cluster: OwnCluster, user: str, folder: Path) -> RestSettings:
+    return RestSettings(socket=cluster.rest_up(user).socket)
 
 
-Door = Callable[[OwnCluster, str, Path], RestDoor]
+Door = Callable[[OwnCluster, str, Path], RestSettings]
 
 
-def client_of(cluster: OwnCluster, user: str, door: RestDoor) -> RestClient:
+def client_of(cluster: OwnCluster, user: str, door: RestSettings) -> RestClient:
     return RestClient(cluster.model(scheduler="slurm_rest", rest=door), uid=pwd.getpwnam(user).pw_uid)
 
 

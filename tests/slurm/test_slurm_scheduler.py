@@ -12,7 +12,7 @@ import pytest
 from real_cluster import OwnCluster, RealCluster
 from scheduler_contract import JobFactory, Made, SchedulerContract
 
-from lossi.clusters import RestDoor
+from lossi.clusters import RestSettings
 from lossi.contract.records import FAILED, SUCCEEDED
 from lossi.jobs import schedulers
 from lossi.jobs.schedulers.base import Handle, Scheduler
@@ -33,7 +33,7 @@ def door(slurm: RealCluster, name: str) -> dict[str, Any]:
         url = os.environ.get("LOSSI_TEST_REST_URL")
         if not url:
             pytest.skip("LOSSI_TEST_REST_URL names no slurmrestd")
-        return {"rest": RestDoor(url=url, token_command=("scontrol", "token", "lifespan=3600"))}
+        return {"rest": RestSettings(url=url, token_command=("scontrol", "token", "lifespan=3600"))}
     return {}
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pytest
 
-from lossi.clusters import Cluster, PySlurmDoor, RestDoor
+from lossi.clusters import Cluster, PySlurmSettings, RestSettings
 from lossi.jobs.schedulers.slurm.cli import CliClient
 from lossi.jobs.schedulers.slurm.client import SlurmClient
 from lossi.jobs.schedulers.slurm.pyslurm import PySlurmClient
@@ -45,8 +45,8 @@ class VersionCluster:
             scheduler=scheduler,
             bin=Path(self.bin),
             conf=Path(self.conf),
-            rest=RestDoor(socket=Path(self.sockets)),
-            pyslurm=PySlurmDoor(python=Path(self.python), chroot=Path(self.root), any_version=True) if self.python else None,
+            rest=RestSettings(socket=Path(self.sockets)),
+            pyslurm=PySlurmSettings(python=Path(self.python), chroot=Path(self.root), any_version=True) if self.python else None,
             deadline_s=15,
         )
 

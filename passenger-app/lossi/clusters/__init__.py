@@ -1,7 +1,6 @@
-"""Clusters: which there are, how their scheduler is reached, what the site offers on them.
+"""Clusters: which exist, how to reach their schedulers, what the site offers on them.
 
-Reads OOD's ``clusters.d`` and the section ``clusters`` of the site file; asks no scheduler. The room knows nothing of jobs.
-The parts load when they are first used.
+Reads OOD's ``clusters.d`` and the section ``clusters`` of the site file; never contacts a scheduler and knows nothing of jobs.
 """
 
 from lazy_loader import attach_stub

@@ -27,10 +27,10 @@ from .models import (
     Problem as Problem,
 )
 from .models import (
-    PySlurmDoor as PySlurmDoor,
+    PySlurmSettings as PySlurmSettings,
 )
 from .models import (
-    RestDoor as RestDoor,
+    RestSettings as RestSettings,
 )
 from .offering import (
     ClusterOffer as ClusterOffer,

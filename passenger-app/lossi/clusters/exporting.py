@@ -1,4 +1,4 @@
-"""Whole cluster entries as a part of a site file, for the login and compute nodes, which have no ``clusters.d``."""
+"""Export clusters as part of a site file, for login and compute nodes, which have no ``clusters.d``."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 from lossi.clusters.models import Cluster
 
 _HEAD = """\
-# Clusters of Lossi, with what Open OnDemand's clusters.d says of them: a part of the site file for login and compute nodes.
-# Access lists of clusters.d are not in it: who may use a partition is the scheduler's to say there.
-# Where a node has the Slurm commands itself, take out `submit_host`.
+# Clusters of Lossi, including Open OnDemand's clusters.d: part of a site file for login and compute nodes.
+# Access lists of clusters.d are left out: there, the scheduler decides who may use a partition.
+# Remove `submit_host` on nodes that have the Slurm commands.
 """
 
 
 def export(clusters: Iterable[Cluster], default: str | None = None) -> str:
-    """Return the clusters as YAML that `load` reads back as the same clusters.
+    """Return clusters as YAML from which `load` reads the same clusters.
 
     Parameters
     ----------
     clusters
-        Such as those of `load`.
+        For example those of `load`.
     default
-        Name for ``default_cluster``, if any.
+        Value of ``default_cluster``, if any.
     """
     import yaml
 

@@ -1,8 +1,8 @@
-"""The clusters that this user can choose: OOD's ``clusters.d``, then the site file's section ``clusters`` over it.
+"""The clusters that this user can choose: OOD's ``clusters.d``, overlaid with section ``clusters`` of the site file.
 
-Where neither names one and ``sbatch`` is on PATH, that is one cluster called ``slurm``. An entry that is not right is listed
-as a problem and its cluster is out of use until it is corrected, because silently using it without what the site asks for
-would be worse; a site file that cannot be read or trusted puts all of them out of use. Reads files, starts nothing.
+If neither has a cluster and ``sbatch`` is on PATH, there is one cluster named ``slurm``. An invalid entry becomes a problem and
+disables its cluster until it is corrected, because using the cluster without the site's settings would be worse. A site file that
+cannot be read or trusted disables all clusters. Reads files, starts nothing.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from lossi.files import document
 from lossi.files.document import Document
 
 IMPLICIT = "slurm"
-"""Name of the cluster that is there without any configuration."""
+"""Name of the cluster that exists without any configuration."""
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Which clusters there are, and what in their files is not right.
+    """The clusters, and the problems in their files.
 
     Attributes
     ----------
     clusters
-        In the order of their names; those that are hidden are among them.
+        Sorted by name, including hidden ones.
     problems
-        What is left out, each with file, line and key; first the faults, then the notes.
+        Each with file, line and key; errors first, then notes.
     default_name
-        What the site file says.
+        As the site file has it.
     configured
-        Whether OOD or the site named a cluster, or tried to; otherwise the only one is Slurm's own of this machine.
+        Whether OOD or the site configures clusters, validly or not; otherwise the only one is this machine's own Slurm.
     """
 
     clusters: tuple[Cluster, ...] = ()
@@ -51,9 +51,9 @@ class Clusters:
 
     @property
     def default(self) -> Cluster | None:
-        """The cluster that is meant where none is named: the site's word, or the first that is not hidden.
+        """The cluster of jobs that name none: the site's choice, or the first that is not hidden.
 
-        None where there is none, or where the site file names one that is not there.
+        None if there is no cluster, or the site file names one that does not exist.
         """
         if self.default_name is not None:
             return next((cluster for cluster in self.clusters if cluster.name == self.default_name), None)
@@ -65,20 +65,20 @@ class Clusters:
         Raises
         ------
         NotFound
-            When there is none; names the nearest one. One that the user may not use is not there.
+            When it does not exist, or the user may not use it.
         InvalidInput
             When its entry, or the site file, is not valid.
         """
         for cluster in self.clusters:
             if cluster.name == name:
                 return cluster
-        faults = [problem for problem in self.problems if problem.level == "error"]
-        for problem in faults:
+        errors = [problem for problem in self.problems if problem.level == "error"]
+        for problem in errors:
             if problem.cluster == name:
-                raise InvalidInput(f"cluster {name!r} is out of use", why=str(problem), hint=f"correct {problem.file}")
+                raise InvalidInput(f"cluster {name!r} is disabled", why=str(problem), hint=f"correct {problem.file}")
         names = [cluster.name for cluster in self.clusters if not cluster.hidden]
-        if not self.clusters and faults:
-            raise InvalidInput("no cluster is in use", why=str(faults[0]), hint=f"correct {faults[0].file}")
+        if not self.clusters and errors:
+            raise InvalidInput("all clusters are disabled", why=str(errors[0]), hint=f"correct {errors[0].file}")
         known = f"choose one of {', '.join(names)}" if names else "no cluster is configured here"
         raise NotFound(
             f"there is no cluster {name[:80]!r}",
@@ -88,12 +88,12 @@ class Clusters:
 
 
 def load(*, for_all: bool = False) -> Clusters:
-    """Return the clusters of this user; read again only when a file has changed. Never raises for what a file says.
+    """Return the clusters of this user, cached until a file changes. Never raises for a file's content.
 
     Parameters
     ----------
     for_all
-        Also those whose access lists do not let this user in: for what is written once for everybody.
+        Include clusters whose access lists exclude this user: for files that are written once for everybody.
     """
     site, place = settings.site_file(), ondemand.place()
     stamp = tuple((str(path), _stamp(path)) for path in (site, place, *ondemand.files(place)))
@@ -110,22 +110,22 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=4)
 def _load(site: Path, place: Path, stamp: tuple[Any, ...], sbatch: str | None, user: int, for_all: bool) -> Clusters:
-    found = ondemand.read(place, for_all=for_all)
-    problems = list(found.problems)
+    portal = ondemand.read(place, for_all=for_all)
+    problems = list(portal.problems)
     try:
         section = _site(site)
     except _Unusable as error:
         return Clusters((), (error.problem, *problems), configured=True)
     clusters = []
-    for name in sorted({*found.entries, *section.entries} - found.denied):
-        cluster = _merged(name, found.entries.get(name), section, problems)
+    for name in sorted({*portal.entries, *section.entries} - portal.denied):
+        cluster = _merged(name, portal.entries.get(name), section, problems)
         if cluster is not None:
             clusters.append(cluster)
     configured = bool(section.entries or ondemand.files(place))
     if not configured and sbatch is not None:
         clusters.append(Cluster(name=IMPLICIT, title="Slurm"))
     default = section.default
-    if default is not None and default not in {*found.denied, *(cluster.name for cluster in clusters)}:
+    if default is not None and default not in {*portal.denied, *(cluster.name for cluster in clusters)}:
         problems.append(
             Problem(
                 file=str(site),
@@ -135,13 +135,13 @@ def _load(site: Path, place: Path, stamp: tuple[Any, ...], sbatch: str | None, u
                 hint=did_you_mean(default, [cluster.name for cluster in clusters]) or "name one of the clusters",
             )
         )
-    faults_first = sorted(problems, key=lambda problem: problem.level == "note")
-    return Clusters(tuple(clusters), tuple(faults_first), default, configured)
+    errors_first = sorted(problems, key=lambda problem: problem.level == "note")
+    return Clusters(tuple(clusters), tuple(errors_first), default, configured)
 
 
 @dataclass(frozen=True)
 class _Section:
-    """What the site file says of clusters."""
+    """The site file's settings of clusters."""
 
     file: Path
     entries: Mapping[str, Mapping[str, Any]]
@@ -166,36 +166,29 @@ def _site(file: Path) -> _Section:
     except document.Unreadable as error:
         problem = Problem(file=str(file), line=error.line, key=error.key, message=error.message, hint=error.hint)
         raise _Unusable(problem) from None
+
+    def unusable(path: tuple[str, ...], message: str, hint: str = "") -> _Unusable:
+        problem = Problem(file=str(file), line=content.line(path), key=".".join(path), message=message, hint=hint)
+        return _Unusable(problem)
+
     data = {} if content.data is None else content.data
     if not isinstance(data, dict):
-        raise _Unusable(Problem(file=str(file), line=1, message="is not a mapping", hint="write `key: value` lines"))
+        raise unusable((), "is not a mapping", "write `key: value` lines")
     entries, default = data.get("clusters"), data.get("default_cluster")
     entries = {} if entries is None else entries
-    if not isinstance(entries, dict) or not all(value is None or isinstance(value, dict) for value in entries.values()):
-        bad = (
-            next((name for name, value in entries.items() if not isinstance(value, dict)), None)
-            if isinstance(entries, dict)
-            else None
-        )
-        path = ("clusters",) if bad is None else ("clusters", bad)
-        raise _Unusable(
-            Problem(
-                file=str(file),
-                line=content.line(path),
-                key=".".join(path),
-                message="is not a mapping",
-                hint="below `clusters:` write a cluster's name, and below that its keys",
-            )
-        )
+    hint = "below `clusters:` write a cluster's name, and below that its keys"
+    if not isinstance(entries, dict):
+        raise unusable(("clusters",), "is not a mapping", hint)
+    for name, value in entries.items():
+        if value is not None and not isinstance(value, dict):
+            raise unusable(("clusters", name), "is not a mapping", hint)
     if default is not None and not isinstance(default, str):
-        raise _Unusable(
-            Problem(file=str(file), line=content.line(("default_cluster",)), key="default_cluster", message="is not a name")
-        )
+        raise unusable(("default_cluster",), "is not a name")
     return _Section(file, {name: value or {} for name, value in entries.items()}, default, content)
 
 
 def _merged(name: str, entry: ondemand.Entry | None, section: _Section, problems: list[Problem]) -> Cluster | None:
-    """Return the site's word over OOD's, or None and say in ``problems`` what is wrong."""
+    """Return the site's settings over OOD's, or None after adding to ``problems``."""
     base = dict(entry.members) if entry is not None else {}
     own = section.entries.get(name, {})
     merged = {**base, **own, "name": name}
@@ -208,7 +201,7 @@ def _merged(name: str, entry: ondemand.Entry | None, section: _Section, problems
                 line=section.document.line(("clusters", name, "name")),
                 key=f"clusters.{name}.name",
                 message="is not a known key",
-                hint="the name is the key of the section",
+                hint="the section's key is the name",
                 cluster=name,
             )
         )
@@ -226,15 +219,15 @@ def _problem(item: Any, name: str, entry: ondemand.Entry | None, section: _Secti
     member = str(location[0]) if location else ""
     own = section.entries.get(name, {})
     if entry is not None and (not own or (member in entry.members and member not in own)):
-        file, found, path = entry.file, entry.document, (*entry.base, *ondemand.KEYS.get(member, ()), *location[1:])
+        file, content, path = entry.file, entry.document, (*entry.base, *ondemand.KEYS.get(member, ()), *location[1:])
     else:
-        # The section's own key is what is wrong where its name is.
+        # A bad name is in the section's key.
         inside = () if member == "name" else location
-        file, found, path = section.file, section.document, ("clusters", name, *inside)
+        file, content, path = section.file, section.document, ("clusters", name, *inside)
     key = ".".join(str(part)[:80] for part in path)
     return Problem(
         file=str(file),
-        line=found.line(path),
+        line=content.line(path),
         key=key if key.isprintable() else repr(key),
         message=message,
         hint=hint,

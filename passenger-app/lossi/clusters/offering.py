@@ -1,6 +1,6 @@
 """What a cluster offers: which GPUs are where, which variant of an environment a partition needs, how GPUs are counted. Pure.
 
-Knows only what the site wrote down. Where it wrote down nothing, the answer is None or empty, and the scheduler is to be asked.
+Knows only the site's configuration. If that says nothing, the answer is None or empty, and the caller asks the scheduler.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from lossi.errors import InvalidInput, did_you_mean
 
 
 class ClusterOffer(BaseModel):
-    """A cluster as users see it: nothing of how it is reached."""
+    """A cluster as users see it, without how it is reached."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     title: str
-    default: bool = Field(description="Whether it is meant where a job names none.")
-    scheduler: str = Field(description="How it is talked to: `slurm_cli`, `slurm_rest` or `slurm_pyslurm`.")
+    default: bool = Field(description="Whether jobs that name no cluster use it.")
+    scheduler: str = Field(description="Client in use: `slurm_cli`, `slurm_rest` or `slurm_pyslurm`.")
     login_host: str | None
-    partitions: tuple[OfferedPartition, ...] = Field(description="What is offered; empty: all that the scheduler names.")
+    partitions: tuple[OfferedPartition, ...] = Field(description="Partitions on offer; empty: all that the scheduler has.")
     default_partition: str | None
-    gpu_types: dict[str, tuple[str, ...]] = Field(description="Type of GPU → the partitions that have it.")
+    gpu_types: dict[str, tuple[str, ...]] = Field(description="GPU type → partitions that have it.")
     account: AccountPolicy
-    max_tasks: int | None = Field(description="Most tasks in one job.")
+    max_tasks: int | None = Field(description="Maximum number of tasks in a job.")
     labels: dict[str, str]
 
 
 def offer(cluster: Cluster, *, default: bool = False) -> ClusterOffer:
-    """Return what users may see of a cluster."""
+    """Return a cluster as users see it."""
     return ClusterOffer(
         name=cluster.name,
         title=cluster.title or cluster.name,
@@ -47,20 +47,20 @@ def offer(cluster: Cluster, *, default: bool = False) -> ClusterOffer:
 
 
 def offered(cluster: Cluster, partition: str | None) -> OfferedPartition | None:
-    """Return what the site wrote down of a partition (None: of the default one), or None where it offers all there are.
+    """Return the site's settings of a partition (None: the default partition), or None if the site lists no partitions.
 
     Raises
     ------
     InvalidInput
-        When the site offers some partitions and this is none of them.
+        When the site lists partitions and this is not one of them.
     """
     name = partition or cluster.default_partition
     if not cluster.partitions or name is None:
         return None
-    for one in cluster.partitions:
-        if one.name == name:
-            return one
-    names = [one.name for one in cluster.partitions]
+    by_name = {candidate.name: candidate for candidate in cluster.partitions}
+    if name in by_name:
+        return by_name[name]
+    names = list(by_name)
     raise InvalidInput(
         f"partition {name[:80]!r} is not offered on {cluster.name}",
         hint=did_you_mean(name, names) or f"choose one of {', '.join(names)}",
@@ -69,52 +69,52 @@ def offered(cluster: Cluster, partition: str | None) -> OfferedPartition | None:
 
 
 def gpu_types(cluster: Cluster) -> dict[str, tuple[str, ...]]:
-    """Return type of GPU → names of the partitions that have it, in the site's order."""
-    found: dict[str, list[str]] = {}
+    """Return GPU type → names of the partitions that have it, in the site's order."""
+    by_type: dict[str, list[str]] = {}
     for partition in cluster.partitions:
         for gpu in partition.gpu_types:
-            found.setdefault(gpu.name, []).append(partition.name)
-    return {name: tuple(partitions) for name, partitions in found.items()}
+            by_type.setdefault(gpu.name, []).append(partition.name)
+    return {name: tuple(partitions) for name, partitions in by_type.items()}
 
 
 def gpu_type(cluster: Cluster, partition: str | None, name: str | None) -> GpuType | None:
-    """Return the kind of GPU that is meant; without a name, the only one of the partition.
+    """Return a GPU type by name; without a name, the only one in the partition.
 
     Returns
     -------
     GpuType or None
-        None where the site wrote down none, or several and none was named.
+        None if the site lists no GPU types, or several and ``name`` is None.
 
     Raises
     ------
     InvalidInput
-        When the partition is not offered, or has GPUs but none of that type.
+        When the partition is not offered or has no GPU of that type.
     """
-    place = offered(cluster, partition)
-    candidates = _distinct(place.gpu_types if place is not None else _all(cluster))
+    offer = offered(cluster, partition)
+    candidates = _distinct(offer.gpu_types if offer is not None else _all(cluster))
     if name is None:
         return candidates[0] if len(candidates) == 1 else None
     for gpu in candidates:
         if gpu.name == name:
             return gpu
-    if place is None:
+    if offer is None:
         return None
     names = [gpu.name for gpu in candidates]
     elsewhere = gpu_types(cluster).get(name, ())
     hint = f"{name} is in {' and '.join(elsewhere)}" if elsewhere else did_you_mean(name, names)
-    what = f"partition {place.name!r} has no GPU of type {name[:80]!r}" if names else f"partition {place.name!r} has no GPUs"
+    what = f"partition {offer.name!r} has no GPU of type {name[:80]!r}" if names else f"partition {offer.name!r} has no GPUs"
     raise InvalidInput(
         what, hint=hint or (f"choose one of {', '.join(names)}" if names else "choose another partition"), known=names
     )
 
 
 def accelerator_of(cluster: Cluster, partition: str | None, gpu_type_name: str | None = None) -> Accelerator | None:
-    """Return which variant of an environment the GPUs of a partition need: ``cuda`` or ``rocm``.
+    """Return the environment variant that a partition's GPUs need: ``cuda`` or ``rocm``.
 
     Returns
     -------
     str or None
-        None where the site does not say, or has both and none was named.
+        None if the site does not say, or has both and ``gpu_type_name`` is None.
 
     Raises
     ------
@@ -124,29 +124,29 @@ def accelerator_of(cluster: Cluster, partition: str | None, gpu_type_name: str |
     if gpu_type_name is not None:
         gpu = gpu_type(cluster, partition, gpu_type_name)
         return gpu.accelerator if gpu else None
-    place = offered(cluster, partition)
-    kinds = {gpu.accelerator for gpu in (place.gpu_types if place is not None else _all(cluster))}
+    offer = offered(cluster, partition)
+    kinds = {gpu.accelerator for gpu in (offer.gpu_types if offer is not None else _all(cluster))}
     return kinds.pop() if len(kinds) == 1 else None
 
 
 def architecture_of(cluster: Cluster, partition: str | None) -> Architecture | None:
-    """Return the architecture of a partition's nodes; None: as this machine.
+    """Return the architecture of a partition's nodes; None: this machine's.
 
     Raises
     ------
     InvalidInput
         When the partition is not offered.
     """
-    place = offered(cluster, partition)
-    return place.architecture if place is not None else None
+    offer = offered(cluster, partition)
+    return offer.architecture if offer is not None else None
 
 
 def units(cluster: Cluster, partition: str | None, gpu_type_name: str | None) -> int:
-    """Return how many of the scheduler's GPUs are one card, 1 where the site does not say.
+    """Return how many of the scheduler's GPUs make one card, by default 1.
 
-    Never raises: it also serves to read what the scheduler has accounted for partitions that are not offered any more.
+    Never raises, because accounting also covers partitions that are no longer offered.
     """
-    here = [gpu for one in cluster.partitions if one.name == partition for gpu in one.gpu_types]
+    here = [gpu for offer in cluster.partitions if offer.name == partition for gpu in offer.gpu_types]
     for candidates in (here, _all(cluster)):
         matching = {gpu.units_per_gpu for gpu in candidates if gpu_type_name in (None, gpu.name)}
         if len(matching) == 1:
@@ -155,9 +155,9 @@ def units(cluster: Cluster, partition: str | None, gpu_type_name: str | None) ->
 
 
 def gpu_hours(cluster: Cluster, partition: str | None, gpu_type_name: str | None, gpus: float, seconds: float) -> float:
-    """Return the hours of whole cards that so many of the scheduler's GPUs are for so long.
+    """Return GPU hours in whole cards for a number of the scheduler's GPUs.
 
-    LUMI's scheduler counts dies (GCDs) and bills half an hour for an hour of one, because a card has two.
+    LUMI's scheduler counts dies (GCDs), two per card: an hour on one die is half a GPU hour.
     """
     return gpus * seconds / 3600 / units(cluster, partition, gpu_type_name)
 

@@ -1,8 +1,8 @@
-"""OOD's ``clusters.d``: which Slurm clusters the portal offers to this user, and how their commands are reached.
+"""OOD's ``clusters.d``: the Slurm clusters that the portal offers to this user, and how to reach their commands.
 
-Read as ood_core reads it (``OodCore::Clusters``): ``*.yml`` of a folder, each named by its file, or one file with all of them;
-what the user may not read is not there for him. Its access lists are honoured as ``OodCore::Acl::Adapters::Group`` does.
-The part ``batch_connect`` belongs to OOD alone.
+Read as ood_core reads it (``OodCore::Clusters``): one ``NAME.yml`` per cluster in a folder, or one file with all clusters; a file
+that the user cannot read does not exist for the user. Access lists work as in ``OodCore::Acl::Adapters::Group``. The section
+``batch_connect`` is OOD's alone and ignored.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ KEYS: Mapping[str, KeyPath] = {
     "submit_host": ("job", "submit_host"),
     "strict_host_checking": ("job", "strict_host_checking"),
 }
-"""Member of `Cluster` to where it stands in a cluster's part of the file."""
+"""Member of `Cluster` → its path in a cluster's section of the file."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One cluster of ``clusters.d``: members of `Cluster`, and where they were read."""
+    """One cluster of ``clusters.d``: members of `Cluster`, and where they are in the file."""
 
     members: Mapping[str, Any]
     file: Path
     document: Document
     base: KeyPath
-    """Path of the cluster's part in its file."""
+    """Path of the cluster's section in the file."""
 
 
 @dataclass
-class Found:
-    """What ``clusters.d`` says.
+class Portal:
+    """The content of ``clusters.d``.
 
     Attributes
     ----------
     denied
-        Names that the user may not use: the site file cannot bring them back.
+        Clusters that the user may not use; the site file cannot add them back.
     for_all
-        Access lists have to be understood, but let everybody in.
+        Access lists must be valid but admit everybody.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -71,7 +71,7 @@ def place() -> Path:
 
 
 def files(path: Path) -> list[Path]:
-    """Return the files to read: those of the folder in the order of their names, or the one file; none where neither is."""
+    """Return the files to read: those in the folder sorted by name, or the one file; none if it does not exist."""
     try:
         if path.is_dir():
             return sorted(entry for entry in path.glob("*.yml") if entry.is_file())
@@ -80,7 +80,7 @@ def files(path: Path) -> list[Path]:
         return []
 
 
-def read(path: Path, *, for_all: bool = False) -> Found:
+def read(path: Path, *, for_all: bool = False) -> Portal:
     """Return the clusters in OOD's folder or file.
 
     Parameters
@@ -88,18 +88,18 @@ def read(path: Path, *, for_all: bool = False) -> Found:
     path
         As `place` returns it.
     for_all
-        Without regard to who asks: also those whose access lists do not let this user in.
+        Include clusters whose access lists exclude this user.
     """
-    found = Found(for_all=for_all)
+    portal = Portal(for_all=for_all)
     folder = path.is_dir()
     for file in files(path):
         name = file.stem if folder else None
-        # Who may not read a file, or whose access list cannot be read, is not let in.
+        # A user who cannot read a file or its access list is denied.
         if not os.access(file, os.R_OK):
-            found.denied.update({name} if name else ())
+            portal.denied.update({name} if name else ())
             continue
         try:
-            _take(found, file, name)
+            _read_file(portal, file, name)
         except Forbidden as error:
             problem = Problem(file=str(file), message=error.what, hint=error.hint, cluster=name)
         except document.Unreadable as error:
@@ -108,32 +108,32 @@ def read(path: Path, *, for_all: bool = False) -> Found:
             )
         else:
             continue
-        found.problems.append(problem)
-        found.denied.update({name} if name else ())
-    return found
+        portal.problems.append(problem)
+        portal.denied.update({name} if name else ())
+    return portal
 
 
-def _take(found: Found, file: Path, name: str | None) -> None:
+def _read_file(portal: Portal, file: Path, name: str | None) -> None:
     trust.refuse_open_to_all(file)
     content = document.read(file) or Document(None)
     data = content.data if isinstance(content.data, dict) else {}
-    part = data.get("v2")
-    if not isinstance(part, dict):
-        message = "is of the old form v1, which is not read" if "v1" in data else "has no part v2"
-        raise document.Unreadable(message, 1, hint="see the page on cluster configuration in Open OnDemand's documentation")
+    section = data.get("v2")
+    if not isinstance(section, dict):
+        message = "uses the old format v1, which is not supported" if "v1" in data else "has no section v2"
+        raise document.Unreadable(message, 1, hint='see "Cluster Configuration" in Open OnDemand\'s documentation')
     if name is not None:
-        _cluster(found, Entry({}, file, content, ("v2",)), name, part)
+        _add_cluster(portal, Entry({}, file, content, ("v2",)), name, section)
         return
-    for each, cluster in part.items():
-        _cluster(found, Entry({}, file, content, ("v2", each)), each, cluster)
+    for each, cluster in section.items():
+        _add_cluster(portal, Entry({}, file, content, ("v2", each)), each, cluster)
 
 
-def _cluster(found: Found, place: Entry, name: str, part: Any) -> None:
-    """Take in one cluster, or say why it is left out."""
+def _add_cluster(portal: Portal, place: Entry, name: str, section: Any) -> None:
+    """Add a cluster, or the problem that keeps it out."""
 
     def problem(path: KeyPath, message: str, hint: str = "", *, note: bool = False) -> None:
         whole = (*place.base, *path)
-        found.problems.append(
+        portal.problems.append(
             Problem(
                 file=str(place.file),
                 line=place.document.line(whole),
@@ -145,65 +145,65 @@ def _cluster(found: Found, place: Entry, name: str, part: Any) -> None:
             )
         )
 
-    sections = part if isinstance(part, dict) else {}
-    for section, form in (("metadata", dict), ("login", dict), ("job", dict), ("acls", list)):
-        if sections.get(section) is not None and not isinstance(sections[section], form):
-            problem((section,), "is not a mapping" if form is dict else "is not a list")
-            found.denied.add(name)
+    parts = section if isinstance(section, dict) else {}
+    for key, kind in (("metadata", dict), ("login", dict), ("job", dict), ("acls", list)):
+        if parts.get(key) is not None and not isinstance(parts[key], kind):
+            problem((key,), "is not a mapping" if kind is dict else "is not a list")
+            portal.denied.add(name)
             return
-    job = sections.get("job") or {}
+    job = parts.get("job") or {}
     try:
-        allowed = _allowed(sections.get("acls") or []) and _allowed(job.get("acls") or [])
+        allowed = _allowed(parts.get("acls") or []) and _allowed(job.get("acls") or [])
     except ValueError as error:
-        # As in OOD, an access list that cannot be understood lets nobody in.
+        # As in OOD, an invalid access list admits nobody.
         problem(("acls",), str(error), "adapter: group, groups: […], type: whitelist or blacklist")
-        found.denied.add(name)
+        portal.denied.add(name)
         return
-    if not allowed and not found.for_all:
-        found.denied.add(name)
+    if not allowed and not portal.for_all:
+        portal.denied.add(name)
     elif job.get("adapter") != "slurm":
-        what = f"adapter {job.get('adapter')!r}" if job else "no part job"
-        problem(("job", "adapter") if job else (), f"{what}: not a Slurm cluster, left out", note=True)
+        what = f"adapter {job.get('adapter')!r}" if job else "no section job"
+        problem(("job", "adapter") if job else (), f"{what}: not a Slurm cluster, ignored", note=True)
     else:
-        found.entries[name] = Entry(_members(sections), place.file, place.document, place.base)
+        portal.entries[name] = Entry(_members(parts), place.file, place.document, place.base)
 
 
-def _members(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of `Cluster` that OOD's sections stand for; empty texts are unset, as in OOD."""
+def _members(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of `Cluster` for OOD's sections; empty strings are unset, as in OOD."""
     members = {}
     for member, (section, key) in KEYS.items():
-        value = (sections.get(str(section)) or {}).get(key)
+        value = (parts.get(str(section)) or {}).get(key)
         if value not in (None, "", {}):
             members[member] = value
     return members
 
 
 def _allowed(acls: Any) -> bool:
-    """Return whether all access lists let this user in: a whitelist some of his groups, a blacklist none of them.
+    """Return whether all access lists admit this user: a whitelist has one of the user's groups, a blacklist none.
 
     Raises
     ------
     ValueError
-        When one is not understood.
+        When an access list is not valid.
     """
     if not isinstance(acls, list):
         raise ValueError("is not a list")
-    admitted = [_admits(acl) for acl in acls]  # each is looked at, so that none that is not understood is passed over
+    admitted = [_admits(acl) for acl in acls]  # a list, so that an invalid one is never skipped
     return all(admitted)
 
 
 def _admits(acl: Any) -> bool:
     if not isinstance(acl, dict) or acl.get("adapter") != "group":
-        raise ValueError("holds something that is not an access list of groups")
+        raise ValueError("contains something other than an access list of groups")
     groups, kind = acl.get("groups"), acl.get("type", "whitelist")
     if not isinstance(groups, list) or kind not in ("whitelist", "blacklist"):
-        raise ValueError("holds an access list without groups, or of an unknown type")
+        raise ValueError("contains an access list without groups or of an unknown type")
     member = any(str(group) in groups_of_user() for group in groups)
     return member is (kind == "whitelist")
 
 
 def groups_of_user() -> frozenset[str]:
-    """Return the names of the groups of this process; the number of one without a name."""
+    """Return the names of this process's groups; the number of a group without a name."""
     names = set()
     for gid in {os.getegid(), *os.getgroups()}:
         try:

@@ -1,4 +1,4 @@
-"""Who may say how a cluster is reached: its commands run in the user's name, so not everybody may write them down."""
+"""Refuse cluster files that anyone can write to: the commands in them run as the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lossi.files import permissions
 
 
 def refuse_open_to_all(file: Path) -> None:
-    """Refuse a file that every user of the machine could change or exchange; a missing one is nobody's.
+    """Refuse a file that every user of the machine could change or replace; a missing file is fine.
 
     Raises
     ------
@@ -23,8 +23,8 @@ def refuse_open_to_all(file: Path) -> None:
         return
     if mode & stat.S_IWOTH and stat.S_ISREG(mode):
         raise Forbidden(
-            "may be written by every user of this machine, and is not read",
-            why="anybody could name commands that would run in your name",
-            hint=f"chmod o-w {file}",
+            "is writable by every user of this machine and was not read",
+            why="anyone could add commands that would run as you",
+            hint=f"run chmod o-w {file}",
         )
     permissions.refuse_open_ancestors(file)

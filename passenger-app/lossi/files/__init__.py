@@ -1,13 +1,16 @@
-"""Files of users, whatever they are: knows nothing of projects, jobs or runs, and touches only the paths it is given.
+"""Users' files of any kind. Knows nothing of projects, jobs or runs and touches only the paths it is given.
 
-The door is its modules, imported one by one because the command line needs few of them:
+The public API is these modules, imported one by one because the command line needs few of them:
 
-- `atomic`       writing that is whole or not at all
-- `roots`        the folders that users may name, and their texts turned into paths
-- `beneath`      opening below a folder without following links out of it
-- `permissions`  who could change what lies below a folder; folders that follow a project's group
-- `tail`         a growing file from an offset
+- `atomic`       atomic writes, and a lock for read-change-write
+- `roots`        allowed folders, and user input resolved to paths below them
+- `beneath`      opening files below a folder without following links outside it
+- `permissions`  who else can write to a path; folders that follow a project's group
+- `tail`         reading a growing file from an offset
 - `document`     YAML with line numbers and limits
-- `downloads`    headers for files that a browser gets
-- `text`         text made harmless for terminals and spreadsheets
+- `edit`         changing values in a YAML file, comments and formatting kept
+- `space`        free space, free files and quotas
+- `locks`        whether file locks work across nodes
+- `downloads`    headers for files sent to a browser
+- `text`         text made safe for terminals and spreadsheets
 """

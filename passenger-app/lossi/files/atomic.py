@@ -1,9 +1,10 @@
-"""Writing that is whole or not at all: beside, fsync, rename."""
+"""Atomic writes: to a temporary file in the same folder, fsync, rename."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -14,16 +15,16 @@ from lossi.errors import Forbidden, LossiError, Unavailable
 
 
 def write(path: Path, data: bytes, *, mode: int = 0o640, durable: bool = True) -> None:
-    """Replace ``path`` by ``data`` so that a reader sees the old or the new content, never a part.
+    """Replace the content of ``path``; readers see the old or the new content, never a part of it.
 
-    Without ``durable`` the content need not survive a crash of the machine, after which it may also be cut off.
+    Without ``durable``, a crash of the machine can lose or truncate the content.
 
     Raises
     ------
     Unavailable
         When the filesystem is full, over quota or read-only.
     Forbidden
-        When the user may not write there.
+        When the user has no permission to write there.
     """
     with replacing(path, mode=mode, durable=durable) as stream:
         stream.write(data)
@@ -31,37 +32,37 @@ def write(path: Path, data: bytes, *, mode: int = 0o640, durable: bool = True) -
 
 @contextlib.contextmanager
 def replacing(path: Path, *, mode: int = 0o640, durable: bool = True) -> Iterator[IO[bytes]]:
-    """Open a stream beside ``path`` that takes its place when the block ends without an exception."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    """Open a temporary file that replaces ``path`` when the block ends without an exception."""
+    temporary = temporary_name(path)
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 yield stream
                 stream.flush()
                 if durable:
                     os.fsync(stream.fileno())
-            beside.replace(path)
+            temporary.replace(path)
             if durable:
                 sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
-                beside.unlink()
+                temporary.unlink()
             raise
     except OSError as error:
         raise explained(error, path) from error
 
 
 def create_exclusive(path: Path, data: bytes, *, mode: int = 0o640) -> bool:
-    """Create ``path`` with ``data`` if nobody has; return whether this call did. Atomic on NFS too (link)."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    """Create ``path`` with ``data`` unless it exists; return whether this call created it. Atomic on NFS too (link)."""
+    temporary = temporary_name(path)
     try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as stream:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         try:
-            os.link(beside, path)
+            os.link(temporary, path)
         except FileExistsError:
             return False
         sync_folder(path.parent)
@@ -70,7 +71,35 @@ def create_exclusive(path: Path, data: bytes, *, mode: int = 0o640) -> bool:
         raise explained(error, path) from error
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a new name in the same folder, for a file that will be renamed to ``path``."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file ``path``, created if missing, for a read-change-write by one process at a time.
+
+    On a filesystem without locks, the last writer wins.
+
+    Raises
+    ------
+    Unavailable, Forbidden
+        When the lock file cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise explained(error, path) from error
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
@@ -78,7 +107,7 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
-    except OSError as error:  # some network filesystems have no fsync of folders
+    except OSError as error:  # some network filesystems cannot fsync folders
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
@@ -86,23 +115,25 @@ def sync_folder(folder: Path) -> None:
 
 
 def explained(error: OSError, path: Path) -> LossiError:
-    """Return the error that a user understands for a failed access to ``path``."""
+    """Return the `LossiError` for a failed write to ``path``."""
     if error.errno == errno.ENOSPC:
         return Unavailable(f"cannot write {path}", why="the filesystem is full", hint="free some space there and try again")
     if error.errno == errno.EDQUOT:
         return Unavailable(
-            f"cannot write {path}", why="your quota is used up", hint="remove files there or ask for more quota, then try again"
+            f"cannot write {path}", why="your quota is exceeded", hint="remove files there or ask for more quota, then try again"
         )
     if error.errno == errno.EROFS:
         return Unavailable(
-            f"cannot write {path}", why="the filesystem is read-only", hint="use a project on a filesystem that you may write to"
+            f"cannot write {path}", why="the filesystem is read-only", hint="use a project on a writable filesystem"
         )
     if error.errno in (errno.EACCES, errno.EPERM):
-        return Forbidden(f"cannot write {path}", why="you may not write there", hint=f"check the permissions of {path.parent}")
+        return Forbidden(
+            f"cannot write {path}", why="you have no write permission", hint=f"check the permissions of {path.parent}"
+        )
     if error.errno == errno.ENOENT:
         return Unavailable(
             f"cannot write {path}",
             why="its folder does not exist",
-            hint="was it removed meanwhile? create it again and try again",
+            hint="was it removed? create it and try again",
         )
     return Unavailable(f"cannot write {path}", why=error.strerror or str(error), hint="check the filesystem and try again")

@@ -1,7 +1,7 @@
-"""Opening files below a folder that others may write to, without a moment in which a link could be swapped in.
+"""Open files below a folder that others can write to, with no race in which a link could be swapped in.
 
-Every component is opened relative to the descriptor of the one before and never followed by the kernel (``O_NOFOLLOW``); links
-are read and walked here, from the root's own descriptor. So what is opened lies below the root, whatever is renamed meanwhile.
+Each path component is opened relative to the descriptor of its parent with ``O_NOFOLLOW``; links are read and resolved here, from
+the root's descriptor. So the opened file is below the root, whatever is renamed meanwhile.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lossi.errors import Forbidden, InvalidInput, LossiError, NotFound, Unavailable
 
 MAX_LINKS = 40
-"""As many as Linux follows in one path."""
+"""The limit of Linux for one path."""
 
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -31,9 +31,9 @@ class Entry(BaseModel):
 
     name: str
     kind: Literal["file", "folder", "link", "other"] = Field(
-        description="Links that stay below the root show as what they lead to; `link` is one that leads out or nowhere."
+        description="A link that stays below the root has the kind of its target; `link` points outside the root or to nothing."
     )
-    bytes: int = Field(description="Size of a file; 0 for everything else.")
+    bytes: int = Field(description="Size of a file; 0 otherwise.")
     modified: float = Field(description="Seconds since the epoch.")
 
 
@@ -43,17 +43,17 @@ def open_beneath(root: Path, relative: str, flags: int = os.O_RDONLY, mode: int 
     Parameters
     ----------
     root
-        A trusted folder; its own path may go through links.
+        A trusted folder; its own path may contain links.
     relative
-        Path below it, with ``/`` between the parts; ``""`` and ``"."`` mean the root itself.
+        Path below it, with ``/`` as separator; ``""`` and ``"."`` mean the root itself.
     flags, mode
         As for `os.open`. Only regular files and folders are opened.
 
     Raises
     ------
     Forbidden
-        For ``..``, an absolute path, NUL, a link that leads out of ``root`` and whatever is neither file nor folder; and when
-        permissions do not allow it.
+        For ``..``, an absolute path, NUL, a link that points outside ``root``, and anything but a file or folder; and when the user
+        has no permission.
     NotFound
         When it does not exist.
     """
@@ -68,7 +68,7 @@ def read_bytes(root: Path, relative: str, limit: int) -> bytes:
     Raises
     ------
     InvalidInput
-        When it is larger than ``limit`` bytes: a part of it would be something else.
+        When it is larger than ``limit`` bytes.
     Forbidden, NotFound
         As for `open_beneath`; a folder is Forbidden too.
     """
@@ -80,7 +80,7 @@ def read_bytes(root: Path, relative: str, limit: int) -> bytes:
 
 
 def list_folder(root: Path, relative: str = "") -> list[Entry]:
-    """Return what lies in a folder below ``root``: folders first, then by name.
+    """Return the entries of a folder below ``root``: folders first, then by name.
 
     Raises
     ------
@@ -102,8 +102,8 @@ def list_folder(root: Path, relative: str = "") -> list[Entry]:
 
 
 class _Walk:
-    """One resolution of a path. Holds a descriptor for each folder from the root down, so that ``..`` in a link's target goes
-    to the folder that was passed, not to wherever it may have been moved.
+    """Resolve one path. Holds a descriptor for each folder from the root down, so that ``..`` in a link's target goes to the
+    folder that was passed, even if that was moved.
     """
 
     def __init__(self, root: Path, relative: str, stack: contextlib.ExitStack) -> None:
@@ -121,7 +121,7 @@ class _Walk:
             part = todo.pop()
             if part == "..":  # only from a link's target
                 if len(self.folders) == 1:
-                    raise self._leads_out()
+                    raise self._outside()
                 self.folders.pop()
                 continue
             here = self.folders[-1]
@@ -132,46 +132,46 @@ class _Walk:
                 self.stack.callback(os.close, folder)
                 self.folders.append(folder)
             except OSError as error:
-                # O_NOFOLLOW says ELOOP for a link, with O_DIRECTORY also ENOTDIR.
+                # O_NOFOLLOW fails with ELOOP for a link, with O_DIRECTORY also with ENOTDIR.
                 if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
                     raise
                 todo += reversed(self._target(part, here, error))
         return os.open(".", (flags | FOLDER) & ~os.O_CREAT, dir_fd=self.folders[-1])
 
     def _last(self, name: str, here: int, flags: int, mode: int) -> int:
-        # O_NONBLOCK: opening a named pipe that nobody writes to would wait for ever.
+        # O_NONBLOCK: opening a named pipe without a writer would block.
         descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, mode, dir_fd=here)
         kind = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
             os.close(descriptor)
-            raise Forbidden(f"{self.relative} is neither a file nor a folder", hint="only those can be opened here")
+            raise Forbidden(f"{self.relative} is neither a file nor a folder", hint="only files and folders can be opened")
         return descriptor
 
     def _target(self, name: str, here: int, error: OSError) -> list[str]:
-        """Return the parts that a link stands for, relative to the current folder (which an absolute one sets to the root)."""
+        """Return the components of a link's target, relative to the current folder (an absolute target resets that to the root)."""
         try:
             text = os.readlink(name, dir_fd=here)
         except OSError:
-            raise error from None  # not a link: a file in the middle of the path, or gone
+            raise error from None  # not a link: a file in the middle of the path, or removed
         self.links += 1
         if self.links > MAX_LINKS:
-            raise Forbidden(f"{self.relative} goes through too many links", hint="do its links form a circle?")
+            raise Forbidden(f"{self.relative} goes through too many links", hint="do its links form a loop?")
         if not text.startswith("/"):
             return [part for part in text.split("/") if part not in ("", ".")]
         inside = _inside(Path(text), self.root)
         if inside is None:
-            raise self._leads_out()
+            raise self._outside()
         del self.folders[1:]
         return list(inside.parts)
 
-    def _leads_out(self) -> Forbidden:
-        return Forbidden(f"{self.relative} leads out of {self.root}", hint="a link may only lead to what lies in the same folder")
+    def _outside(self) -> Forbidden:
+        return Forbidden(f"{self.relative} points outside {self.root}", hint="links may only point inside this folder")
 
 
 def _inside(target: Path, root: Path) -> Path | None:
-    """Return an absolute link target relative to the root, or None when it lies outside.
+    """Return an absolute link target relative to the root, or None when it is outside.
 
-    The result is only a text to walk again from the root's descriptor; that the filesystem is asked here opens no race.
+    The result is resolved again from the root's descriptor, so asking the filesystem here opens no race.
     """
     for path, top in ((target, root), (Path(os.path.realpath(target)), Path(os.path.realpath(root)))):
         if ".." not in path.parts and path.is_relative_to(top):
@@ -181,32 +181,32 @@ def _inside(target: Path, root: Path) -> Path | None:
 
 def _parts(relative: str) -> list[str]:
     if "\0" in relative:
-        raise Forbidden("a path cannot hold a NUL character", hint="name a file below the folder")
+        raise Forbidden("a path cannot contain a NUL character", hint="name a file below the folder")
     if relative.startswith("/"):
         raise Forbidden(f"{relative} is an absolute path", hint="name a file below the folder")
     parts = [part for part in relative.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise Forbidden(f"{relative} leads out of the folder", hint="name a file below the folder, without `..`")
+        raise Forbidden(f"{relative} is outside the folder", hint="name a file below the folder, without `..`")
     return parts
 
 
 def _entry(root: Path, relative: str, folder: int, name: str) -> Entry | None:
     try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if stat.S_ISLNK(found.st_mode):
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISLNK(status.st_mode):
             try:
                 descriptor = open_beneath(root, f"{relative}/{name}" if relative else name)
             except LossiError:
-                return Entry(name=name, kind="link", bytes=0, modified=found.st_mtime)
-            found = os.fstat(descriptor)
+                return Entry(name=name, kind="link", bytes=0, modified=status.st_mtime)
+            status = os.fstat(descriptor)
             os.close(descriptor)
     except OSError:  # removed meanwhile
         return None
-    if stat.S_ISDIR(found.st_mode):
-        return Entry(name=name, kind="folder", bytes=0, modified=found.st_mtime)
-    if stat.S_ISREG(found.st_mode):
-        return Entry(name=name, kind="file", bytes=found.st_size, modified=found.st_mtime)
-    return Entry(name=name, kind="other", bytes=0, modified=found.st_mtime)
+    if stat.S_ISDIR(status.st_mode):
+        return Entry(name=name, kind="folder", bytes=0, modified=status.st_mtime)
+    if stat.S_ISREG(status.st_mode):
+        return Entry(name=name, kind="file", bytes=status.st_size, modified=status.st_mtime)
+    return Entry(name=name, kind="other", bytes=0, modified=status.st_mtime)
 
 
 def _open_file(root: Path, relative: str) -> int:
@@ -224,9 +224,9 @@ def _explaining(relative: str) -> Iterator[None]:
     except OSError as error:
         shown = relative or "the folder"
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            raise NotFound(f"{shown} does not exist", hint="was it removed? look at its folder again") from error
+            raise NotFound(f"{shown} does not exist", hint="was it removed? list its folder again") from error
         if error.errno in (errno.EACCES, errno.EPERM):
-            raise Forbidden(f"you may not open {shown}", why="its permissions do not allow it", hint="ask its owner") from error
+            raise Forbidden(f"cannot open {shown}", why="you have no permission", hint="ask its owner for access") from error
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise Forbidden(f"{shown} cannot be opened safely", hint="it is a link or a special file") from error
         raise Unavailable(

@@ -1,7 +1,7 @@
-"""YAML read with line numbers and limits: what a file of settings says, and on which line each key stands.
+"""Read YAML with limits and with the line number of each key.
 
-Only the safe tags of YAML are understood. Nesting and the size after expanding aliases are limited before anything is
-built, so that a hostile file (alias bomb, deep nesting, a FIFO, a huge file) costs milliseconds and no memory.
+Only YAML's safe tags are accepted. Nesting and the size after expanding aliases are limited before anything is built, so that a
+hostile file (alias bomb, deep nesting, a FIFO, a huge file) costs milliseconds and no memory.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lossi import units
+
 if TYPE_CHECKING:
     import yaml
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
 MAX_NODES = 20_000
-"""Scalars, lists and mappings together, each use of an alias counted with all that it stands for."""
+"""Scalars, lists and mappings together; each use of an alias counts with everything below it."""
 MAX_SCALAR = 40_000
 
 KeyPath = tuple[str | int, ...]
 
 
 class Unreadable(Exception):
-    """The file is not YAML of our form; says where and why."""
+    """The file cannot be read, breaks a limit or is not valid YAML."""
 
     def __init__(self, message: str, line: int | None = None, *, key: str = "", hint: str = "") -> None:
         super().__init__(message)
@@ -43,7 +45,7 @@ class Document:
     lines: dict[KeyPath, int] = field(default_factory=dict)
 
     def line(self, path: KeyPath) -> int:
-        """Return the line of ``path``, or of the nearest part around it that is there."""
+        """Return the line of ``path``, or of its nearest existing parent."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.lines:
                 return self.lines[path[:length]]
@@ -56,10 +58,10 @@ def read(path: Path) -> Document | None:
     Raises
     ------
     Unreadable
-        When it may not be read, is no regular file, or breaks a limit or the form.
+        When it cannot be read, is not a regular file, breaks a limit or is not valid YAML.
     """
     try:
-        # O_NONBLOCK: opening a FIFO must not wait for somebody to write into it.
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -78,17 +80,17 @@ def read(path: Path) -> Document | None:
 
 
 def parse(content: bytes) -> Document:
-    """Return the document that ``content`` holds.
+    """Return the document in ``content``.
 
     Raises
     ------
     Unreadable
-        When it breaks a limit or is not YAML of our form.
+        When it breaks a limit or is not valid YAML.
     """
     import yaml
 
     if len(content) > MAX_BYTES:
-        raise Unreadable(f"is larger than {MAX_BYTES >> 20} MiB", hint="a few lines for each entry are enough")
+        raise Unreadable(f"is larger than {units.humanize_size(MAX_BYTES)}", hint="a few lines for each entry are enough")
     try:
         text = content.decode("utf-8-sig")
         _check_nesting(text)
@@ -111,7 +113,7 @@ def parse(content: bytes) -> Document:
 
 
 def _line(part: Any) -> int:
-    """Return the 1-based line on which an event or node begins."""
+    """Return the 1-based line of an event or node."""
     return int(part.start_mark.line) + 1
 
 
@@ -122,7 +124,7 @@ def _loader() -> Any:
 
 
 def _check_nesting(text: str) -> None:
-    """Walk the events (no recursion, nothing built) and refuse deep nesting: composing it would overflow the C stack."""
+    """Refuse deep nesting by walking the events, because composing it would overflow the C stack."""
     import yaml
 
     depth = 0
@@ -134,11 +136,11 @@ def _check_nesting(text: str) -> None:
         if depth > MAX_DEPTH:
             raise Unreadable(f"is nested more than {MAX_DEPTH} deep", _line(event))
         if count > 2 * MAX_NODES:
-            raise Unreadable(f"holds more than {MAX_NODES} entries", _line(event))
+            raise Unreadable(f"has more than {MAX_NODES} entries", _line(event))
 
 
 class _Builder:
-    """Turns nodes into plain data, counting as it goes."""
+    """Turn nodes into plain data, counting them."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
@@ -150,7 +152,7 @@ class _Builder:
 
         self.left -= 1
         if self.left < 0 or depth > MAX_DEPTH:
-            raise Unreadable("its aliases (*name) stand for too much", _line(node), hint="write the entries out")
+            raise Unreadable("its aliases (*name) expand to too much", _line(node), hint="write the entries out")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
@@ -175,15 +177,13 @@ class _Builder:
             line = _line(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise Unreadable("a key is not plain text", line)
-            # The key as it was written: `1.0:` or `no:` would otherwise become a number or a truth value.
+            # The key as it is written: `1.0:` or `no:` would otherwise become a number or a boolean.
             key = key_node.value
             if key_node.tag == "tag:yaml.org,2002:merge":
                 raise Unreadable("merge keys (<<) are not supported", line, hint="write the keys out; aliases as values are fine")
             if key in result:
                 dotted = ".".join(str(part) for part in (*path, key))
-                raise Unreadable(
-                    "is written twice", line, key=dotted, hint=f"first on line {self.lines[(*path, key)]}; remove one"
-                )
+                raise Unreadable("appears twice", line, key=dotted, hint=f"first on line {self.lines[(*path, key)]}; remove one")
             self.lines[(*path, key)] = line
             result[key] = self.build(value_node, (*path, key), depth + 1)
         return result

@@ -1,7 +1,7 @@
-"""Which folders users may name: the allowed roots, and texts of users turned into paths below them.
+"""The allowed folders, and user input resolved to paths below them.
 
-Reads only the names and links on the way. A path that was checked here and is opened later may have been swapped meanwhile:
-what lies in folders that others write to is opened through `beneath`.
+Reads only names and links. A path that was checked here can be replaced before it is opened: files in folders that others write
+to are opened with `beneath`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from lossi.errors import Forbidden, NotFound
 
 
 class Roots:
-    """Folders below which paths may lie.
+    """The folders that paths must be in.
 
     Parameters
     ----------
     paths
         The allowed folders; links in them are resolved.
     within
-        When given, a path must also lie below one of these: an outer limit that the site's portal sets.
+        If given, a path must also be below one of these: the portal's own limit.
     """
 
     def __init__(self, paths: Sequence[Path], within: Sequence[Path] | None = None) -> None:
@@ -31,7 +31,7 @@ class Roots:
         self.within = None if within is None else tuple(Path(os.path.realpath(path)) for path in within)
 
     def allows(self, path: Path) -> bool:
-        """Return whether a path lies below a root once its links are resolved; it need not exist."""
+        """Return whether a path is below a root after resolving links; it need not exist."""
         if "\0" in os.fspath(path):
             return False
         resolved = Path(os.path.realpath(path))
@@ -39,30 +39,30 @@ class Roots:
         return inside and (self.within is None or any(resolved.is_relative_to(root) for root in self.within))
 
     def resolve(self, user_text: str, *, base: Path | None = None) -> Path:
-        """Return the real path that a text of a user means.
+        """Return the real path for a user's input.
 
         Parameters
         ----------
         user_text
             An absolute path, one that starts with ``~``, or one relative to ``base``.
         base
-            What a relative path starts from; the first root if None.
+            Where a relative path starts; the first root if None.
 
         Raises
         ------
         Forbidden
-            When it lies outside; whether anything exists there is not told.
+            When it is outside; the message does not tell whether it exists.
         NotFound
-            When it lies inside and does not exist.
+            When it is inside and does not exist.
         """
         if "\0" in user_text or not user_text:
             raise NotFound(f"{user_text!r} is not a path", hint="name a file or folder")
-        text = os.path.expanduser(user_text)  # noqa: PTH111  (an unknown ~user stays as it is instead of raising)
+        text = os.path.expanduser(user_text)  # noqa: PTH111  (keeps an unknown ~user instead of raising)
         start = base if base is not None else next(iter(self.paths), Path("/"))
         resolved = Path(os.path.realpath(start / text))
         if not self.allows(resolved):
             allowed = ", ".join(str(path) for path in self.paths) or "none"
-            raise Forbidden(f"{user_text} is outside the allowed folders", hint=f"allowed are: {allowed}")
+            raise Forbidden(f"{user_text} is outside the allowed folders", hint=f"allowed folders: {allowed}")
         if not os.path.lexists(resolved):
             raise NotFound(f"{user_text} does not exist, or you may not see it", hint="check the spelling and your permissions")
         return resolved
@@ -71,8 +71,8 @@ class Roots:
 def default(project: Path | None = None) -> Roots:
     """Return the roots of this user: the site's setting ``roots``, else home, ``$TMPDIR`` and the project.
 
-    Open OnDemand's ``OOD_ALLOWLIST_PATH`` (folders with colons between; formerly ``WHITELIST_PATH``) is an outer limit where
-    the site set roots, and otherwise takes their place.
+    Open OnDemand's ``OOD_ALLOWLIST_PATH`` (colon-separated folders; formerly ``WHITELIST_PATH``) is an outer limit if the site set
+    roots, and replaces them otherwise.
     """
     allowlist = _allowlist()
     configured = settings.load().roots
@@ -85,7 +85,7 @@ def default(project: Path | None = None) -> Roots:
 
 
 def portal_allows(path: Path) -> bool:
-    """Return whether the portal's own limit, ``OOD_ALLOWLIST_PATH``, lets a path be shown; it does where there is none."""
+    """Return whether the portal's ``OOD_ALLOWLIST_PATH`` allows a path; without it, all paths are allowed."""
     allowlist = _allowlist()
     return allowlist is None or Roots(allowlist).allows(path)
 

@@ -1,7 +1,7 @@
-"""How much room is left in a folder: bytes and files, of the filesystem and of the user's quota where the site publishes it.
+"""Free space in a folder: bytes and files, of the filesystem and of the user's quota if the site publishes it.
 
-Asks the filesystem (statvfs) and reads the site's quota files: JSON, version 1, as Open OnDemand's dashboard reads it from
-``$OOD_QUOTA_PATH``, and those of the setting ``quota_files``. Addresses among them are passed over: nothing is fetched.
+Calls statvfs and reads the site's quota files, which are JSON, version 1, as Open OnDemand's dashboard reads them: those in
+``$OOD_QUOTA_PATH`` and in the setting ``quota_files``. URLs among them are ignored: nothing is fetched.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from lossi import settings
 from lossi.errors import NotFound, Unavailable
 
 STALE_S = 86400.0
-"""Figures of a quota file that are older may be far from the truth."""
+"""Older figures of a quota file can be far off."""
 MOST_BYTES = 64 << 20
-"""A greater quota file is not read."""
+"""A larger quota file is not read."""
 _BLOCK = 1024
-"""Bytes of a block in quota files."""
+"""Bytes per block in quota files."""
 
 
 @dataclass(frozen=True)
 class Quota:
-    """What a quota file says of the user and one folder.
+    """A quota of the user in one folder.
 
     Attributes
     ----------
     path
-        The folder below which it counts.
+        The folder that it applies to.
     kind
-        ``user``: the user's own files; ``fileset``: the files of everybody.
+        ``user``: the user's own files; ``fileset``: everybody's files.
     bytes_limit, files_limit
         None: no limit.
     as_of
-        When these were the figures, in seconds since the epoch; None: not said.
+        Time of the figures in seconds since the epoch; None: unknown.
     """
 
     path: Path
@@ -63,16 +63,16 @@ class Quota:
 
 @dataclass(frozen=True)
 class Space:
-    """Room in a folder.
+    """Free space in a folder.
 
     Attributes
     ----------
     bytes_free, files_free
-        What this user may still take of the filesystem.
+        Left on the filesystem for this user.
     files_free, files_total
-        None where the filesystem has no fixed number of files.
+        None if the filesystem has no fixed number of files.
     quotas
-        The user's quotas there; empty where none is known.
+        The user's quotas there, as far as known.
     """
 
     path: Path
@@ -84,45 +84,45 @@ class Space:
 
 
 def space(path: Path) -> Space:
-    """Return how much room there is in a folder; of one that does not exist yet, in the nearest folder above it.
+    """Return the free space in a folder, or in its nearest existing parent.
 
     Raises
     ------
     NotFound
-        When the path is none.
+        When the path is not valid.
     Unavailable
         When the filesystem does not answer.
     """
     place = path
     while True:
         try:
-            found = os.statvfs(place)
+            status = os.statvfs(place)
             break
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and place.parent != place:
                 place = place.parent
                 continue
             raise Unavailable(
-                f"cannot ask how much room there is in {place}",
+                f"cannot determine the free space in {place}",
                 why=error.strerror or "",
                 hint="check the filesystem and try again",
             ) from error
         except ValueError:
             raise NotFound(f"{str(path)!r} is not a path", hint="name a folder") from None
-    counted = found.f_files > 0
+    counted = status.f_files > 0
     return Space(
         path,
-        found.f_bavail * found.f_frsize,
-        found.f_blocks * found.f_frsize,
-        found.f_favail if counted else None,
-        found.f_files if counted else None,
+        status.f_bavail * status.f_frsize,
+        status.f_blocks * status.f_frsize,
+        status.f_favail if counted else None,
+        status.f_files if counted else None,
         tuple(quotas(place)),
     )
 
 
 def quotas(path: Path) -> Iterator[Quota]:
-    """Yield the user's quotas that hold in a folder: those of the longest path above it that any quota file names."""
-    # A quota file may name the folder by a link that users know, or by what it stands for.
+    """Yield the user's quotas for a folder: those of the nearest parent that a quota file names."""
+    # A quota file may name the folder by a link or by its real path.
     user, names = _user(), (path.absolute(), Path(os.path.realpath(path)))
     known = [quota for file in _files() for quota in _of_file(file, user)]
     above = [quota for quota in known if any(name.is_relative_to(quota.path) for name in names)]
@@ -137,19 +137,19 @@ def _user() -> str:
 
 
 def _files() -> list[Path]:
-    # A colon before // belongs to an address.
+    # A colon before // belongs to a URL.
     named = re.split(r":(?!//)", os.environ.get("OOD_QUOTA_PATH", "").strip())
     paths = [Path(word) for word in named if word.startswith("/")]
     return list(dict.fromkeys([*paths, *settings.load().quota_files]))
 
 
 def _of_file(path: Path, user: str) -> tuple[Quota, ...]:
-    """Return the user's quotas in a file; of one that cannot be read or is something else, none."""
+    """Return the user's quotas in a file; none if it cannot be read."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
             return ()
-        return _of_version(path, found.st_ino, found.st_size, found.st_mtime_ns, user)
+        return _of_version(path, status.st_ino, status.st_size, status.st_mtime_ns, user)
     except OSError:
         return ()
 
@@ -160,9 +160,9 @@ def _of_version(path: Path, inode: int, size: int, changed: int, user: str) -> t
 
 
 def parse(data: bytes, user: str) -> tuple[Quota, ...]:
-    """Return the quotas of one user in the text of a quota file; what is not of the form, or of another version, is passed over.
+    """Return the quotas of one user in a quota file's content; malformed entries and other versions are ignored.
 
-    A site's file has a line for each of its users: only those of this one are read as JSON.
+    A site's file has an entry for every user: only those of this user are parsed as JSON.
     """
     name = json.dumps(user).encode()
     if name not in data:
@@ -174,27 +174,27 @@ def parse(data: bytes, user: str) -> tuple[Quota, ...]:
         return ()
     if version != 1:
         return ()
-    found = (_quota(entry, stamp) for entry in entries if isinstance(entry, dict) and entry.get("user") == user)
-    return tuple(quota for quota in found if quota is not None)
+    quotas = (_quota(entry, stamp) for entry in entries if isinstance(entry, dict) and entry.get("user") == user)
+    return tuple(quota for quota in quotas if quota is not None)
 
 
 def _member(data: bytes, name: bytes) -> str | None:
-    found = re.search(rb'"' + name + rb'"\s*:\s*"?([0-9]{1,18})', data)
-    return None if found is None else found[1].decode()
+    match = re.search(rb'"' + name + rb'"\s*:\s*"?([0-9]{1,18})', data)
+    return None if match is None else match[1].decode()
 
 
 def _entries(data: bytes, name: bytes) -> list[Any]:
-    """Return the objects that hold a text; a path with braces in it makes them hard to tell apart, then all are read."""
-    found, end = [], 0
+    """Return the objects that contain ``name``; if a path with braces makes them hard to tell apart, all objects."""
+    entries, end = [], 0
     try:
         while (at := data.find(name, end)) >= 0:
             start, end = data.rindex(b"{", 0, at), data.index(b"}", at) + 1
-            found.append(json.loads(data[start:end]))
+            entries.append(json.loads(data[start:end]))
     except ValueError:
         whole = json.loads(data)
         listed = whole.get("quotas") if isinstance(whole, dict) else None
         return listed if isinstance(listed, list) else []
-    return found
+    return entries
 
 
 def _quota(entry: dict[str, Any], stamp: int | None) -> Quota | None:
@@ -203,7 +203,7 @@ def _quota(entry: dict[str, Any], stamp: int | None) -> Quota | None:
         return None
 
     def used(what: str) -> int:
-        # Of a folder of several users, the limit is for what all of them use.
+        # In a folder of several users, the limit applies to their total.
         total = _number(entry.get(f"total_{what}_usage"))
         return total if total is not None else _number(entry.get(f"{what}_usage")) or 0
 
@@ -220,7 +220,7 @@ def _quota(entry: dict[str, Any], stamp: int | None) -> Quota | None:
 
 
 def _number(value: Any) -> int | None:
-    """Return a number that is not negative, also one written as text."""
+    """Return a non-negative number, also if written as text."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     with contextlib.suppress(ValueError, OverflowError):

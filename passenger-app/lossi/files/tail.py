@@ -1,4 +1,4 @@
-"""A growing text file from a byte offset: what is new since the last look."""
+"""Read a growing text file from a byte offset."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lossi.errors import Forbidden, NotFound, Unavailable
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of a file.
+    """Part of a file.
 
     Attributes
     ----------
     data
-        The bytes from ``offset``; never cut inside a UTF-8 character because of the limit.
+        The bytes from ``offset``; the limit never cuts a UTF-8 character.
     next_offset
-        Where the next part begins.
+        Where the next part starts.
     size
-        Bytes in the file at the time.
+        Size of the file at the time, in bytes.
     """
 
     data: bytes
@@ -37,18 +37,18 @@ def read(path: Path, offset: int, limit: int) -> Chunk:
     Parameters
     ----------
     path
-        A regular file; a link in its place is not followed.
+        A regular file; links are not followed.
     offset
-        Bytes from the start; negative: from the end. Beyond the end (the file was replaced by a shorter one) it starts again.
+        Bytes from the start; negative: from the end. Beyond the end (the file was replaced by a shorter one), reading restarts at 0.
     limit
-        Greatest number of bytes, at least 4.
+        Maximum number of bytes, at least 4.
 
     Raises
     ------
     NotFound
         When the file does not exist (yet).
     Forbidden
-        When it may not be read or is no regular file.
+        When it cannot be read or is not a regular file.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -59,10 +59,10 @@ def read(path: Path, offset: int, limit: int) -> Chunk:
             raise Forbidden(f"{path} cannot be read", why=error.strerror or "", hint="check its permissions") from error
         raise Unavailable(f"cannot read {path}", why=error.strerror or "", hint="check the filesystem and try again") from error
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise Forbidden(f"{path} is not a regular file", hint="only files can be read by offset")
-        size = found.st_size
+        size = status.st_size
         start = max(size + offset, 0) if offset < 0 else offset
         if start > size:
             start = 0
@@ -75,7 +75,7 @@ def read(path: Path, offset: int, limit: int) -> Chunk:
 
 
 def _whole_characters(data: bytes) -> bytes:
-    """Drop the beginning of a UTF-8 character at the end (at most three bytes); other encodings are left alone."""
+    """Drop an incomplete UTF-8 character at the end (at most three bytes); other encodings are left alone."""
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
         if byte & 0b1100_0000 == 0b1000_0000:

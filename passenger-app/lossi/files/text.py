@@ -1,4 +1,4 @@
-"""Texts of programs and users made harmless for terminals and spreadsheets."""
+"""Text from programs and users made safe for terminals and spreadsheets."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ ESCAPES = re.compile(
     """,
     re.VERBOSE,
 )
-"""Control sequences of ECMA-48, also broken ones, so that no rest of them reaches the terminal."""
+"""Control sequences of ECMA-48, also incomplete ones."""
 
-CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""C0 without tab and line feed, DEL, C1, and what turns the direction of text (it can show a command other than it is)."""
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What a name, path or other single line must not contain: control characters, Unicode line breaks, lone surrogates."""
+
+UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters except tab and line feed, and bidirectional overrides, which can disguise a command."""
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -24,21 +27,21 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|n
 
 
 def neutralised(text: str) -> str:
-    """Return a text without terminal escapes and control characters; lines and tabs stay.
+    """Return text without terminal escapes and control characters; line feeds and tabs stay.
 
-    A carriage return becomes a line end, so that a progress bar reads as lines and nothing is overwritten. Bytes that were not
-    UTF-8 (lone surrogates) become U+FFFD, so that it can always be printed.
+    A carriage return becomes a line feed, so that a progress bar reads as lines and nothing is overwritten. Bytes that were not
+    UTF-8 (lone surrogates) become U+FFFD, so that the text can always be printed.
     """
     text = ESCAPES.sub("", text)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return SURROGATES.sub("\ufffd", CONTROLS.sub("", text))
+    return SURROGATES.sub("\ufffd", UNSAFE.sub("", text))
 
 
 def csv_cell(value: object) -> str:
-    """Return a value as the text of a CSV cell that no spreadsheet takes for a formula.
+    """Return a value as text for a CSV cell that no spreadsheet reads as a formula.
 
-    Text that begins with ``= + - @``, a tab or a line break (and is not just a number) gets an apostrophe before it, as OWASP
-    recommends against CSV injection. Quoting is the CSV writer's.
+    Text that begins with ``= + - @``, a tab or a line break (and is not a number) gets a leading apostrophe, as OWASP recommends
+    against CSV injection. Quoting is left to the CSV writer.
     """
     if value is None:
         return ""

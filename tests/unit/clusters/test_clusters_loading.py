@@ -98,26 +98,26 @@ def test_the_site_file_adds_and_overrides_by_name(ood: Write, site: Write) -> No
     assert found.default is not None and found.default.name == "second"
 
 
-def test_other_adapters_are_left_out_with_a_note(ood: Write) -> None:
+def test_other_adapters_are_ignored_with_a_note(ood: Write) -> None:
     file = ood("pitzer", "v2:\n  job:\n    adapter: torque\n")
     ood("desktop", "v2: {login: {host: x}}")
     found = clusters.load()
     assert found.clusters == ()
     assert [(problem.level, problem.message) for problem in found.problems] == [
-        ("note", "no part job: not a Slurm cluster, left out"),
-        ("note", "adapter 'torque': not a Slurm cluster, left out"),
+        ("note", "no section job: not a Slurm cluster, ignored"),
+        ("note", "adapter 'torque': not a Slurm cluster, ignored"),
     ]
     assert str(found.problems[1]).startswith(f"{file}:3: v2.job.adapter: ")
 
 
 @pytest.mark.parametrize("text", ["v2: [", "v1: {title: old}", "- x", "v2: {acls: {}, job: {adapter: slurm}}", "v2: {job: [1]}"])
-def test_a_broken_file_does_not_take_the_others_with_it(ood: Write, text: str) -> None:
+def test_a_broken_file_disables_only_its_own_cluster(ood: Write, text: str) -> None:
     ood("owens", OOD)
     bad = ood("bad", text)
     found = clusters.load()
     assert [cluster.name for cluster in found.clusters] == ["owens"]
     assert [(problem.file, problem.cluster, problem.level) for problem in found.problems] == [(str(bad), "bad", "error")]
-    with pytest.raises(InvalidInput, match="cluster 'bad' is out of use"):
+    with pytest.raises(InvalidInput, match="cluster 'bad' is disabled"):
         found.get("bad")
 
 
@@ -145,12 +145,12 @@ def test_access_lists_are_honoured_as_ood_does(
 
     monkeypatch.setattr(ondemand, "groups_of_user", lambda: frozenset({"mine", "users"}))
     ood("closed", where.format(acls.replace("OWN", "mine")))
-    # What OOD does not let a user have, the site file does not bring back.
+    # The site file cannot add a cluster back that OOD denies the user.
     site("clusters: {closed: {title: Closed}}")
     assert names() == (["closed"] if there else [])
 
 
-def test_what_is_written_for_everybody_has_clusters_of_other_groups_too(ood: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_for_all_includes_clusters_of_other_groups(ood: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     from lossi.clusters import ondemand
 
     monkeypatch.setattr(ondemand, "groups_of_user", lambda: frozenset({"root"}))
@@ -178,18 +178,13 @@ def test_groups_of_the_user_have_names() -> None:
             "is not a known key",
             "did you mean 'max_time'?",
         ),
-        (
-            "clusters:\n  a:\n    scheduler: pbs\n",
-            "3: clusters.a.scheduler",
-            "is not one of the known values",
-            "choose 'slurm_cli'",
-        ),
-        ("clusters:\n  a:\n    options: [-n 4]\n", "3: clusters.a.options.0", "must be an option of sbatch", ""),
+        ("clusters:\n  a:\n    scheduler: pbs\n", "3: clusters.a.scheduler", "is not a known value", "choose 'slurm_cli'"),
+        ("clusters:\n  a:\n    options: [-n 4]\n", "3: clusters.a.options.0", "must be a long sbatch option", ""),
         ("clusters:\n  a:\n    options: [--export=ALL]\n", "3: clusters.a.options.0", "--export is set by Lossi", ""),
         ('clusters:\n  a:\n    setup: ["module load x\\nrm y"]\n', "3: clusters.a.setup.0", "must be one line", ""),
         ("clusters:\n  a:\n    bin: slurm/bin\n", "3: clusters.a.bin", "must be an absolute path", ""),
-        ("clusters:\n  a:\n    submit_host: -oProxyCommand=x\n", "3: clusters.a.submit_host", "must be the name of a host", ""),
-        ("clusters:\n  a:\n    bin_overrides: {qsub: /x}\n", "2: clusters.a", "bin_overrides names 'qsub'", ""),
+        ("clusters:\n  a:\n    submit_host: -oProxyCommand=x\n", "3: clusters.a.submit_host", "must be a host name", ""),
+        ("clusters:\n  a:\n    bin_overrides: {qsub: /x}\n", "2: clusters.a", "bin_overrides has unknown command 'qsub'", ""),
         ("clusters:\n  a:\n    scheduler: slurm_rest\n", "2: clusters.a", "needs the section rest", ""),
         ("clusters:\n  a:\n    scheduler: slurm_pyslurm\n", "2: clusters.a", "needs the section pyslurm", ""),
         ("clusters:\n  a:\n    rest: {url: 'http://x'}\n", "3: clusters.a.rest", "needs token_command or token_file", ""),
@@ -207,11 +202,11 @@ def test_groups_of_the_user_have_names() -> None:
             "does not match the pattern",
             "",
         ),
-        ("clusters:\n  a:\n    partitions: [{name: x}, {name: x}]\n", "2: clusters.a", "names the partition 'x' twice", ""),
+        ("clusters:\n  a:\n    partitions: [{name: x}, {name: x}]\n", "2: clusters.a", "lists the partition 'x' twice", ""),
         (
             "clusters:\n  a:\n    partitions: [{name: x}]\n    default_partition: y\n",
             "2: clusters.a",
-            "not among the partitions",
+            "is not one of the partitions",
             "",
         ),
         (
@@ -232,13 +227,13 @@ def test_groups_of_the_user_have_names() -> None:
             "must be an amount",
             "",
         ),
-        ("clusters:\n  a:\n    name: b\n", "3: clusters.a.name", "is not a known key", "the name is the key"),
+        ("clusters:\n  a:\n    name: b\n", "3: clusters.a.name", "is not a known key", "the section's key is the name"),
         ("clusters:\n  'a b':\n    title: x\n", "2: clusters.a b", "is not valid", "letters, digits"),
         ("clusters:\n  a:\n    mounts: [{source: scratch}]\n", "3: clusters.a.mounts.0.source", "must be an absolute path", ""),
         ("clusters:\n  a:\n    scratch: $TMPDIR\n", "3: clusters.a.scratch", "must be an absolute path", ""),
     ],
 )
-def test_what_is_wrong_is_said_with_file_line_and_key(site: Write, text: str, place: str, message: str, hint: str) -> None:
+def test_a_problem_names_file_line_and_key(site: Write, text: str, place: str, message: str, hint: str) -> None:
     file = site(text + "  good: {}\n")
     found = clusters.load()
     assert [cluster.name for cluster in found.clusters] == ["good"]
@@ -247,7 +242,7 @@ def test_what_is_wrong_is_said_with_file_line_and_key(site: Write, text: str, pl
     assert message in found.problems[0].message and hint in found.problems[0].hint
 
 
-def test_a_fault_of_oods_file_is_said_of_that_file(ood: Write, site: Write) -> None:
+def test_a_problem_in_oods_file_names_that_file(ood: Write, site: Write) -> None:
     file = ood("owens", "v2:\n  job:\n    adapter: slurm\n    bin: slurm/bin\n")
     site("clusters: {owens: {title: Owens}}")
     assert str(clusters.load().problems[0]).startswith(f"{file}:4: v2.job.bin: must be an absolute path")
@@ -256,28 +251,28 @@ def test_a_fault_of_oods_file_is_said_of_that_file(ood: Write, site: Write) -> N
 
 
 @pytest.mark.parametrize("text", ["clusters: [", "- a", "clusters: 3", "clusters: {a: 3}", "default_cluster: [x]"])
-def test_a_site_file_that_cannot_be_read_puts_all_out_of_use(ood: Write, site: Write, text: str) -> None:
+def test_an_unreadable_site_file_disables_all_clusters(ood: Write, site: Write, text: str) -> None:
     ood("owens", OOD)
     file = site(text)
     found = clusters.load()
     assert found.clusters == () and found.problems[0].file == str(file)
-    with pytest.raises(InvalidInput, match="no cluster is in use"):
+    with pytest.raises(InvalidInput, match="all clusters are disabled"):
         found.get("owens")
 
 
-def test_a_file_that_everybody_may_write_to_is_refused(ood: Write, site: Write) -> None:
+def test_a_world_writable_file_is_refused(ood: Write, site: Write) -> None:
     file = site("clusters: {a: {bin: /evil}}")
     file.chmod(0o666)
     found = clusters.load()
-    assert found.clusters == () and "may be written by every user" in found.problems[0].message
-    assert found.problems[0].hint == f"chmod o-w {file}"
+    assert found.clusters == () and "is writable by every user" in found.problems[0].message
+    assert found.problems[0].hint == f"run chmod o-w {file}"
     file.chmod(0o664)
     assert names() == ["a"]
     ood("owens", OOD).chmod(0o666)
     assert names() == ["a"]
 
 
-def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_in_a_world_writable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "open"
     folder.mkdir()
     (folder / "site.yml").write_text("clusters: {a: {}}")
@@ -286,7 +281,7 @@ def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path, monkeyp
     assert clusters.load().clusters == ()
 
 
-def test_a_changed_file_is_seen_and_an_unchanged_one_not_read_again(ood: Write, site: Write) -> None:
+def test_files_are_read_again_only_when_they_change(ood: Write, site: Write) -> None:
     site("clusters: {a: {}}")
     first = clusters.load()
     assert clusters.load() is first
@@ -296,7 +291,7 @@ def test_a_changed_file_is_seen_and_an_unchanged_one_not_read_again(ood: Write, 
     assert names() == ["a", "b"]
 
 
-def test_an_unknown_cluster_is_named_with_the_nearest(site: Write) -> None:
+def test_an_unknown_cluster_suggests_the_nearest_name(site: Write) -> None:
     site("clusters: {mahti: {}, secret: {hidden: true}}")
     with pytest.raises(NotFound, match="did you mean 'mahti'") as caught:
         clusters.load().get("mathi")
@@ -304,22 +299,22 @@ def test_an_unknown_cluster_is_named_with_the_nearest(site: Write) -> None:
     assert clusters.load().get("secret").hidden
 
 
-def test_a_default_that_is_not_there_is_no_default(site: Write) -> None:
+def test_a_default_that_does_not_exist_is_ignored(site: Write) -> None:
     site("default_cluster: mathi\nclusters: {mahti: {}}")
     found = clusters.load()
     assert found.default is None
     assert "there is no cluster 'mathi' (did you mean 'mahti'?)" in str(found.problems[0])
 
 
-def test_the_sections_are_no_settings(site: Write) -> None:
+def test_sections_of_the_site_file_are_not_settings(site: Write) -> None:
     from lossi import settings
 
     site("default_cluster: a\nclusters: {a: {}}\nserve_port: 9000")
     assert settings.load().serve_port == 9000
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_the_user_may_not_read_is_not_there(ood: Write, site: Write) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_a_file_that_the_user_cannot_read_does_not_exist(ood: Write, site: Write) -> None:
     ood("owens", OOD).chmod(0)
     site("clusters: {owens: {}}")
     assert clusters.load().clusters == ()
@@ -327,7 +322,7 @@ def test_a_file_that_the_user_may_not_read_is_not_there(ood: Write, site: Write)
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(alphabet="ab:v2job{}[]&*!-\n ,'\"", max_size=120) | st.sampled_from([OOD, "v2: {job: {adapter: slurm}}"]))
-def test_whatever_a_file_holds_the_others_are_there(ood: Write, text: str) -> None:
+def test_no_content_of_a_file_affects_other_clusters(ood: Write, text: str) -> None:
     ood("good", "v2: {job: {adapter: slurm}}")
     ood("any", textwrap.dedent(text))
     assert "good" in names()

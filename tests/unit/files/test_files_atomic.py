@@ -76,7 +76,7 @@ def test_read_only_folder_is_explained() -> None:
             atomic.write(folder / "file", b"new")
 
         try:
-            assert in_child_without_rights(attempt) == "Forbidden: you may not write there"
+            assert in_child_without_rights(attempt) == "Forbidden: you have no write permission"
             assert [path.name for path in folder.iterdir()] == ["file"]
             assert (folder / "file").read_bytes() == b"old"
         finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lossi.clusters import Cluster, PySlurmDoor
+from lossi.clusters import Cluster, PySlurmSettings
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
 from lossi.jobs.schedulers.slurm.pyslurm import PySlurmClient, process
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
@@ -24,7 +24,7 @@ def cluster(place: Path, body: str, **more: object) -> Cluster:
     python = place / "python"
     python.write_text(f"#!/bin/sh\n{body}\n")
     python.chmod(0o700)
-    door = PySlurmDoor(python=python)
+    door = PySlurmSettings(python=python)
     return Cluster.model_validate({"name": "ci", "scheduler": "slurm_pyslurm", "pyslurm": door, "deadline_s": 5, **more})
 
 
@@ -133,7 +133,7 @@ def test_complaints_without_end_do_no_harm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("python", ["nowhere/python", ".", "plain"])
 def test_an_interpreter_that_cannot_be_started_is_named(tmp_path: Path, python: str) -> None:
     (tmp_path / "plain").write_text("no program")
-    target = Cluster(name="ci", pyslurm=PySlurmDoor(python=tmp_path / python))
+    target = Cluster(name="ci", pyslurm=PySlurmSettings(python=tmp_path / python))
     error = asked(target)
     assert isinstance(error, Unavailable)
     assert str(tmp_path / python) in error.why
@@ -169,7 +169,7 @@ def test_slurm_s_own_words_mean_what_they_mean_at_the_other_doors(tmp_path: Path
 
 
 def test_a_real_interpreter_without_slurm_conf_or_pyslurm_says_so(tmp_path: Path) -> None:
-    target = Cluster(name="ci", conf=tmp_path / "slurm.conf", pyslurm=PySlurmDoor(python=Path(sys.executable)), deadline_s=30)
+    target = Cluster(name="ci", conf=tmp_path / "slurm.conf", pyslurm=PySlurmSettings(python=Path(sys.executable)), deadline_s=30)
     assert "finds no slurm.conf" in asked(target).what
     (tmp_path / "slurm.conf").touch()
     error = asked(target)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from recorded_slurmrestd import Asked, Served, recorded, replay, serve
 
-from lossi.clusters import Cluster, RestDoor
+from lossi.clusters import Cluster, RestSettings
 from lossi.errors import InvalidInput, NotSupported, Unavailable
 from lossi.jobs.schedulers.slurm.records import AccountingRow, NodeGroup
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
@@ -61,7 +61,7 @@ def server(release: str) -> Iterator[Served]:
 @pytest.fixture
 def client(server: Served) -> Callable[..., RestClient]:
     def make(uid: int = TESTER1, **changes: object) -> RestClient:
-        door = RestDoor(url=server.url, token_command=("echo", "SLURM_JWT=a.b.c"))
+        door = RestSettings(url=server.url, token_command=("echo", "SLURM_JWT=a.b.c"))
         return RestClient(Cluster.model_validate({"name": "ci", "rest": door, **changes}), uid=uid)
 
     return make

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from recorded_slurmrestd import Served, serve
 
-from lossi.clusters import Cluster, RestDoor
+from lossi.clusters import Cluster, RestSettings
 from lossi.errors import Forbidden, InvalidInput, LossiError, NotSupported, Unavailable
 from lossi.jobs.schedulers.slurm.rest import RestClient, transport, versions
 from lossi.jobs.schedulers.slurm.rest import token as tokens
@@ -45,12 +45,12 @@ def token_file(tmp_path: Path) -> Path:
 
 
 def way(url: str, path: Path | None = None, *, deadline_s: float = 5.0, **door: object) -> Transport:
-    rest = RestDoor.model_validate({"url": url, **({"token_file": path} if path else {}), **door})
+    rest = RestSettings.model_validate({"url": url, **({"token_file": path} if path else {}), **door})
     return Transport(Cluster(name="ci", rest=rest, deadline_s=deadline_s), ME)
 
 
 def on_socket(path: Path, **door: object) -> Transport:
-    rest = RestDoor.model_validate({"socket": path, **door})
+    rest = RestSettings.model_validate({"socket": path, **door})
     return Transport(Cluster(name="ci", rest=rest, deadline_s=5), ME)
 
 
@@ -76,7 +76,7 @@ def test_token_that_others_can_read_is_not_used(server: Served, token_file: Path
 
 
 def test_token_of_another_owner_is_not_used(server: Served, token_file: Path) -> None:
-    rest = RestDoor(url=server.url, token_file=token_file)
+    rest = RestSettings(url=server.url, token_file=token_file)
     with pytest.raises(Forbidden, match="no file of yours"):
         Transport(Cluster(name="ci", rest=rest), ME + 1).ask(PING)
 
@@ -158,7 +158,7 @@ def test_renewal_is_before_the_end_but_not_in_the_first_half() -> None:
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 500])
 def test_token_never_appears_in_an_error(server: Served, token_file: Path, status: int) -> None:
     server.answerer = lambda asked: (status, f"you sent {asked.headers['X-SLURM-USER-TOKEN']}".encode())
-    client = RestClient(Cluster(name="ci", rest=RestDoor(url=server.url, token_file=token_file, version="v0.0.42")), uid=ME)
+    client = RestClient(Cluster(name="ci", rest=RestSettings(url=server.url, token_file=token_file, version="v0.0.42")), uid=ME)
     with pytest.raises(LossiError) as caught:
         client.partitions()
     error: BaseException | None = caught.value
@@ -216,7 +216,7 @@ def test_server_of_unknown_versions_is_not_supported(server: Served, token_file:
     with pytest.raises(NotSupported, match=r"v0\.0\.42"):
         versions.agreed(way(server.url, token_file))
     with pytest.raises(InvalidInput, match=r"v0\.0\.39 is not spoken"):
-        RestClient(Cluster(name="ci", rest=RestDoor(url=server.url, token_file=token_file, version="v0.0.39")), uid=ME)
+        RestClient(Cluster(name="ci", rest=RestSettings(url=server.url, token_file=token_file, version="v0.0.39")), uid=ME)
 
 
 def test_cluster_without_the_door_is_refused() -> None:
@@ -256,7 +256,7 @@ def test_socket_of_another_user_is_not_spoken_to(tmp_path: Path) -> None:
             assert served.asked == []
     else:
         with serve(lambda asked: (200, b"{}"), tmp_path / "sock"), pytest.raises(Forbidden):
-            rest = RestDoor(socket=tmp_path / "sock")
+            rest = RestSettings(socket=tmp_path / "sock")
             Transport(Cluster(name="ci", rest=rest), ME + 1).ask(PING)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lossi.clusters import Cluster, PySlurmDoor
+from lossi.clusters import Cluster, PySlurmSettings
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
 from lossi.jobs.schedulers.slurm import refusals
 
@@ -41,7 +41,7 @@ channel.close()
 """
 
 
-def argv(door: PySlurmDoor) -> list[str]:
+def argv(door: PySlurmSettings) -> list[str]:
     """Return the argv that starts the interpreter with PySlurm, in its own root folder where it has one.
 
     In a user namespace with nothing but the caller's own id, an ordinary user may change the root folder, and munge still

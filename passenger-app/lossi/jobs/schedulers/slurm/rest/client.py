@@ -43,7 +43,7 @@ class RestClient:
     Parameters
     ----------
     cluster
-        With `RestDoor`: url or socket, token, version.
+        With `RestSettings`: url or socket, token, version.
     uid
         Whose jobs: the user whom the process belongs to; slurmrestd itself decides who asks, by the token or the socket.
 

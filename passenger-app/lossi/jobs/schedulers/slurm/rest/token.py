@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from lossi.clusters import Cluster, RestDoor
+from lossi.clusters import Cluster, RestSettings
 from lossi.errors import Forbidden, InvalidInput, Unavailable
 from lossi.jobs.schedulers.slurm import process
 from lossi.jobs.schedulers.slurm.refusals import words
@@ -39,7 +39,7 @@ class Token:
         Whom the file must belong to.
     """
 
-    def __init__(self, cluster: Cluster, door: RestDoor, uid: int) -> None:
+    def __init__(self, cluster: Cluster, door: RestSettings, uid: int) -> None:
         self._cluster = cluster
         self._door = door
         self._uid = uid

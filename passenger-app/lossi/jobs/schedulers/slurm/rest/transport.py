@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lossi.clusters import Cluster, RestDoor
+from lossi.clusters import Cluster, RestSettings
 from lossi.errors import Forbidden, InvalidInput, Unavailable
 from lossi.jobs.schedulers.slurm.rest.token import Token
 
@@ -54,7 +54,7 @@ class Transport:
     Parameters
     ----------
     cluster
-        With its `RestDoor`.
+        With its `RestSettings`.
     uid
         As whom it is spoken to; the socket must belong to this user or root.
 
@@ -138,7 +138,7 @@ def _name_of(uid: int) -> str:
         return str(uid)
 
 
-def _socket_of(door: RestDoor, user: str) -> Path | None:
+def _socket_of(door: RestSettings, user: str) -> Path | None:
     return None if door.socket is None else Path(str(door.socket).replace("{user}", user)).expanduser()
 
 
