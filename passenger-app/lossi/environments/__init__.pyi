@@ -1,4 +1,4 @@
-# What other rooms may use of this one; `__init__.py` loads each name when it is first used.
+# The public names of this room; `__init__.py` loads each when it is first used.
 from . import (
     images as images,
 )

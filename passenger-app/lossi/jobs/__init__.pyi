@@ -1,4 +1,4 @@
-# What other rooms may use of this one; `__init__.py` loads each name when it is first used.
+# The public names of this room; `__init__.py` loads each when it is first used.
 from . import schedulers as schedulers
 from .explain.advice import JobAdvice as JobAdvice
 from .explain.amounts import duration_text as duration_text

@@ -1,4 +1,4 @@
-# What other rooms may use of this one; `__init__.py` loads each name when it is first used.
+# The public names of this room; `__init__.py` loads each when it is first used.
 from .ingest.catching_up import catch_up as catch_up
 from .ingest.ingestion import IngestReport as IngestReport
 from .ingest.ingestion import ingest_runs as ingest_runs

@@ -23,6 +23,6 @@ def test_links_between_documents_lead_somewhere() -> None:
     import re
 
     root = DOCS.parent
-    for page in [*root.glob("*.md"), *DOCS.glob("*.md")]:
+    for page in [*root.glob("*.md"), *DOCS.rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"

@@ -1,4 +1,4 @@
-# What other rooms may use of this one; `__init__.py` loads each name when it is first used.
+# The public names of this room; `__init__.py` loads each when it is first used.
 from .image_file import check_image_file as check_image_file
 from .pipeline import (
     Ready as Ready,
