@@ -11,8 +11,7 @@ import yaml
 from built_environment import VARIANT, BuiltEnvironment, registry
 
 from lossi import environments
-from lossi.environments.images import registry as images
-from lossi.environments.images import verify
+from lossi.environments.images import registry as images, verify
 
 
 @pytest.fixture

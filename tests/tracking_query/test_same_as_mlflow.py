@@ -6,8 +6,7 @@ import functools
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 

@@ -26,8 +26,7 @@ def demo(
 ) -> None:
     """Make a project with a real notebook, sweep it over twelve parameter combinations, compare the runs, serve the portal."""
     from lossi import projects
-    from lossi.cli import follow
-    from lossi.cli import serve as portal
+    from lossi.cli import follow, serve as portal
 
     output.say(f"1. A project with a notebook, in git: {directory}")
     project = create_project(directory)

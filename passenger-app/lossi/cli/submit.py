@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lossi.cli import options, output, values
-from lossi.cli import submit_options as shared
+from lossi.cli import options, output, submit_options as shared, values
 from lossi.errors import InvalidInput, NotFound
 
 

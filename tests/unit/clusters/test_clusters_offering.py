@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lossi import clusters
 from lossi.clusters import AccountPolicy, Cluster, GpuType, OfferedPartition

@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from small_image import Entry, Image, archive, file, folder, hard_link, link
 
 from lossi.environments.images import image_tree, oci_layers, sif_tree

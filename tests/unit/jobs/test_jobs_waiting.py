@@ -7,12 +7,10 @@ import sqlite3
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lossi.jobs.explain import pending_reasons, queue_waits
-from lossi.projects import Project
-from lossi.projects import index as store
+from lossi.projects import Project, index as store
 
 ALL_WORDS = [
     "WaitingForScheduling",

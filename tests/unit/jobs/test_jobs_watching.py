@@ -22,8 +22,7 @@ from lossi.errors import InvalidInput, NotFound
 from lossi.jobs import schedulers
 from lossi.jobs.schedulers import TaskView
 from lossi.jobs.state import reconcile, refresh, table
-from lossi.projects import Project
-from lossi.projects import index as store
+from lossi.projects import Project, index as store
 
 Spec = Callable[..., Any]
 Ends = Callable[..., None]

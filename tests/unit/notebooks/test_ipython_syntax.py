@@ -5,8 +5,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from IPython.core.inputtransformer2 import TransformerManager
 
 from lossi.notebooks import ipython

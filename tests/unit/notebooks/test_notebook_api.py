@@ -12,8 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from lossi import notebooks, projects
-from lossi.api import notebooks as resource
-from lossi.api import security
+from lossi.api import notebooks as resource, security
 from lossi.app import create_app
 
 TOKEN = "t" * 43

@@ -8,8 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lossi.contract.records import PreparedJob, Resources, TrackingTarget
 from lossi.runner import payload, places, variables

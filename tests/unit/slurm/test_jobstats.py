@@ -7,8 +7,7 @@ import gzip
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lossi.jobs.schedulers.slurm.jobstats import MOST_BYTES, gpu_use
 

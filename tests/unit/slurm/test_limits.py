@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lossi.clusters import AccountPolicy, Cluster, GpuType, OfferedPartition
 from lossi.errors import Forbidden, InvalidInput

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lossi.jobs.schedulers.slurm import array_chunks
 from lossi.jobs.schedulers.slurm.array_chunks import Part

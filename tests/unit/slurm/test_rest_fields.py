@@ -3,8 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from lossi.jobs.schedulers.slurm.rest import rows, v0_0_38, v0_0_40, v0_0_41, v0_0_42
 from lossi.jobs.schedulers.slurm.rest.fields import at, epoch, moment, number, seconds, state, tasks, tres, words

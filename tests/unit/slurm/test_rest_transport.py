@@ -16,8 +16,7 @@ from recorded_slurmrestd import Served, serve
 
 from lossi.clusters import Cluster, RestSettings
 from lossi.errors import Forbidden, InvalidInput, LossiError, NotSupported, Unavailable
-from lossi.jobs.schedulers.slurm.rest import RestClient, transport, versions
-from lossi.jobs.schedulers.slurm.rest import token as tokens
+from lossi.jobs.schedulers.slurm.rest import RestClient, token as tokens, transport, versions
 from lossi.jobs.schedulers.slurm.rest.transport import Call, Transport
 
 ME = os.geteuid()

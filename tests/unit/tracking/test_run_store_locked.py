@@ -16,8 +16,7 @@ import pytest
 from lossi import tracking
 from lossi.errors import Forbidden, NotFound, Unavailable
 from lossi.projects import Project, index
-from lossi.tracking.query import last_state
-from lossi.tracking.query import store as stores
+from lossi.tracking.query import last_state, store as stores
 
 REVISION = "dc11669786a5"
 SCHEMA = """

@@ -2,14 +2,8 @@
 from .image_file import check_image_file as check_image_file
 from .pipeline import (
     Ready as Ready,
-)
-from .pipeline import (
     Target as Target,
-)
-from .pipeline import (
     build_image as build_image,
-)
-from .pipeline import (
     pull_image as pull_image,
 )
 from .verify import verify_image as verify_image

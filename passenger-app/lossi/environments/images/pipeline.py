@@ -12,8 +12,7 @@ from pathlib import Path
 
 from lossi import settings
 from lossi.environments.command import runtime
-from lossi.environments.images import build as builder
-from lossi.environments.images import convert, oci_layers, programs, recording, registry, sif_tree
+from lossi.environments.images import build as builder, convert, oci_layers, programs, recording, registry, sif_tree
 from lossi.environments.models import Environment, Frozen, Variant
 from lossi.errors import InvalidInput, NotFound
 

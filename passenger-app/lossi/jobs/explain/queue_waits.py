@@ -14,8 +14,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ConfigDict, Field
 
 from lossi.errors import LossiError
-from lossi.projects import Project
-from lossi.projects import index as store
+from lossi.projects import Project, index as store
 
 DAYS = 90
 BUCKETS: tuple[tuple[str, float], ...] = (

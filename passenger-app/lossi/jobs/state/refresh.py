@@ -20,15 +20,13 @@ from lossi.contract.records import FAILED, QUEUED, UNKNOWN, PreparedJob, Submiss
 from lossi.errors import LossiError, Unavailable
 from lossi.files import atomic, permissions
 from lossi.jobs import schedulers, times, ulid
-from lossi.jobs.state import looking, table
-from lossi.jobs.state import reconcile as reconciliation
+from lossi.jobs.state import looking, reconcile as reconciliation, table
 from lossi.jobs.state.looking import OpenJob
 from lossi.jobs.state.reconcile import Row
 from lossi.jobs.state.table import Change
 from lossi.jobs.submit import preparer
 from lossi.jobs.submit.prepare import remove_left_behind
-from lossi.projects import Project
-from lossi.projects import index as store
+from lossi.projects import Project, index as store
 
 NEVER_SUBMITTED = "was prepared but never submitted"
 GONE = "its directory is gone: removed, or purged by the filesystem's policy"

@@ -15,8 +15,7 @@ from lossi.jobs.submit import dependencies, keys, plan, preparer
 from lossi.jobs.submit.code import Code, LiveCode
 from lossi.jobs.submit.keys import Claim
 from lossi.jobs.submit.plan import Plan
-from lossi.jobs.submit.prepare import discard, prepare, warm
-from lossi.jobs.submit.prepare import preview as preview_plan
+from lossi.jobs.submit.prepare import discard, prepare, preview as preview_plan, warm
 from lossi.jobs.submit.spec import JobSpec
 from lossi.projects import Project
 

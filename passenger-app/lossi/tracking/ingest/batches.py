@@ -18,8 +18,7 @@ from sqlite3 import connect
 from lossi.contract import records
 from lossi.errors import LossiError
 from lossi.projects import Project, stores
-from lossi.tracking.ingest import lease as leases
-from lossi.tracking.ingest import seed
+from lossi.tracking.ingest import lease as leases, seed
 from lossi.tracking.ingest.delivery import Delivery
 from lossi.tracking.ingest.job_folders import Found, Look, SnapshotFile
 from lossi.tracking.ingest.ledger import mark_from

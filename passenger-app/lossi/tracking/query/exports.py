@@ -14,8 +14,7 @@ from typing import Any, Literal
 from lossi.errors import InvalidInput
 from lossi.files.text import csv_cell
 from lossi.projects import Project
-from lossi.tracking.query import columns as cells
-from lossi.tracking.query import search
+from lossi.tracking.query import columns as cells, search
 from lossi.tracking.query.models import View
 from lossi.tracking.query.store import Store
 from lossi.tracking.query.values import Cell
