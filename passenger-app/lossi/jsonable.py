@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -24,3 +25,11 @@ def plain(data: Any) -> Any:
     if isinstance(data, float) and not math.isfinite(data):
         return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
     return data if isinstance(data, float) else str(data)
+
+
+def from_text(text: str) -> Any:
+    """Return the JSON value that ``text`` is, or else ``text`` itself: how untyped text becomes a parameter."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -227,16 +227,10 @@ def _want(word: str) -> Literal["time", "memory"]:
 
 
 def _changed(project: Any, old: Any, param: list[str]) -> dict[str, Any]:
-    from lossi.cli.values import Reader
+    from lossi.cli.values import Reader, pairs
 
-    pairs = {}
-    for text in param:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidInput(f"-p {text!r} is not NAME=VALUE", hint="write it as -p name=value")
-        pairs[name] = value
     notebook = project.root / old.source if old.kind == "notebook" and old.source else None
-    return Reader(notebook if notebook is not None and notebook.exists() else None).values(pairs)
+    return Reader(notebook if notebook is not None and notebook.exists() else None).values(pairs(param, "-p"))
 
 
 def _share(job: Any) -> str:

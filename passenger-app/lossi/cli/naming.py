@@ -9,12 +9,10 @@ import typer
 
 from lossi.errors import InvalidInput
 
-JobId = Annotated[
-    str, typer.Argument(metavar="JOB", help="Id of the job, or its first or last characters; `last` is the newest.")
-]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="Job id, or its first or last characters; `last` is the newest job.")]
 TaskId = Annotated[
     str,
-    typer.Argument(metavar="JOB[.TASK]", help="Id of the job and number of the task, as in 01kx….3; `last` is the newest job."),
+    typer.Argument(metavar="JOB[.TASK]", help="Job id and task number, as in 01kx….3; `last` is the newest job."),
 ]
 
 
@@ -27,12 +25,12 @@ def split(text: str) -> tuple[str, int | None]:
 
 
 def identify(project: Any, text: str) -> str:
-    """Return the whole id for ``last``, a whole id or a part of one that only one job has."""
+    """Return the full id for ``last``, a full id, or a part that only one id has."""
     from lossi import jobs
 
     if text != "last":
         return str(jobs.get(project, text).id)
     newest = jobs.list_jobs(project, limit=1).items
     if not newest:
-        raise InvalidInput("there is no job yet", hint="submit one: lossi run NOTEBOOK.ipynb")
+        raise InvalidInput("there are no jobs yet", hint="submit one: lossi run NOTEBOOK.ipynb")
     return str(newest[0].id)

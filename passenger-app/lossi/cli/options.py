@@ -1,4 +1,4 @@
-"""Options that many commands share, and what they mean everywhere."""
+"""Options that many commands share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 if TYPE_CHECKING:
     from lossi.projects import Project as ProjectDirectory
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text for people.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Project = Annotated[
     str | None,
-    typer.Option("--project", "-P", help="Project: its folder or its name. Without it, the project around the current folder."),
+    typer.Option("--project", "-P", help="Project, by folder or name (default: the one around the current folder)."),
 ]
 
 

@@ -1,29 +1,47 @@
-"""Values of parameters as people type them: ``-p lr=0.1``, ``-g depth=2,4``, ``-r lr=loguniform(1e-4,1)``.
+"""Parameter values as people type them: ``-p lr=0.1``, ``-g depth=2,4``, ``-r lr=loguniform(1e-4,1)``.
 
-A notebook says which type a parameter has, and the text is read as that type; elsewhere a text that is JSON is that
-value and any other text is itself.
+A notebook declares the types of its parameters, and text is read as that type. For scripts and commands, text that is JSON is
+that value and any other text is a string.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lossi.errors import InvalidInput
+from lossi.jsonable import from_text
 
 _DISTRIBUTION = re.compile(r"(?s)\s*(uniform|loguniform|int|choice)\s*\((.*)\)\s*")
 
 
+def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
+    """Return what ``NAME=VALUE``, given to ``option`` once for each name, says.
+
+    Raises
+    ------
+    InvalidInput
+        When a text has no name or no ``=``.
+    """
+    result = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidInput(f"{option} {text!r} is not NAME=VALUE", hint=f"write it as {option} name=value")
+        result[name] = value
+    return result
+
+
 class Reader:
-    """Reads texts as values of the parameters of one source.
+    """Reads text as values of the parameters of one source.
 
     Parameters
     ----------
     notebook
-        Absolute path of the notebook whose parameters are meant; None for scripts and commands.
+        Absolute path of the notebook; None for scripts and commands.
     """
 
     def __init__(self, notebook: Path | None) -> None:
@@ -34,28 +52,28 @@ class Reader:
             self._declared = notebooks.parameters(notebooks.read(notebook))
 
     def values(self, texts: Mapping[str, str]) -> dict[str, Any]:
-        """Return the values that ``texts`` stand for.
+        """Return the value of each parameter.
 
         Raises
         ------
         InvalidInput
-            When a name is unknown or a text does not fit its parameter's type.
+            When a name is unknown or a text does not have its parameter's type.
         """
         if not texts:
             return {}
         if self._declared is None:
-            return {name: _guessed(text) for name, text in texts.items()}
+            return {name: from_text(text) for name, text in texts.items()}
         from lossi import notebooks
 
         checked: dict[str, Any] = notebooks.check_values(self._declared, texts, from_text=True)
         return checked
 
     def grid(self, texts: Mapping[str, str]) -> dict[str, list[Any]]:
-        """Return the lists of values that ``a,b,c`` or a JSON array stand for."""
+        """Return the values in ``a,b,c`` or a JSON array, by parameter."""
         return {name: self._list(name, text) for name, text in texts.items()}
 
     def random(self, texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        """Return the distributions that ``loguniform(1e-4,1)`` and the like stand for."""
+        """Return the distribution that ``loguniform(1e-4,1)`` and the like describe, by parameter."""
         result: dict[str, dict[str, Any]] = {}
         for name, text in texts.items():
             match = _DISTRIBUTION.fullmatch(text)
@@ -78,18 +96,9 @@ class Reader:
     def _list(self, name: str, text: str) -> list[Any]:
         if text.lstrip().startswith("["):
             try:
-                values = json.loads(text)
+                return list(json.loads(text))
             except ValueError as error:
                 raise InvalidInput(
                     f"{name}={text!r} is not a JSON array", why=str(error), hint=f"write {name}=a,b,c or {name}=[1,2]"
                 ) from None
-            return list(values)
-        parts: Sequence[str] = [part.strip() for part in text.split(",")]
-        return [self.values({name: part})[name] for part in parts]
-
-
-def _guessed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+        return [self.values({name: part.strip()})[name] for part in text.split(",")]

@@ -15,7 +15,8 @@ from hypothesis import given, strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from lossi.errors import InvalidInput
-from lossi.jobs.submit.sweep import Sweep, guessed
+from lossi.jobs.submit.sweep import Sweep
+from lossi.jsonable import from_text
 
 VALUES = st.one_of(st.integers(), st.floats(allow_nan=False), st.booleans(), st.none(), st.text(max_size=8))
 NAMES = st.from_regex(r"[a-z]{1,5}", fullmatch=True)
@@ -150,5 +151,5 @@ def test_a_grid_of_a_million_million_is_counted_without_being_made() -> None:
 
 @given(VALUES)
 def test_text_that_is_json_is_that_value_and_other_text_is_itself(value: Any) -> None:
-    assert guessed(json.dumps(value)) == value
-    assert guessed("not json " + json.dumps(value)) == "not json " + json.dumps(value)
+    assert from_text(json.dumps(value)) == value
+    assert from_text("not json " + json.dumps(value)) == "not json " + json.dumps(value)

@@ -24,6 +24,7 @@ from lossi.jobs.resources import format_time
 from lossi.jobs.submit import placing, space_check, sweep
 from lossi.jobs.submit.code import Code
 from lossi.jobs.submit.spec import JobSpec
+from lossi.jsonable import from_text
 from lossi.projects import Project
 
 LANGUAGES = {".py": "python", ".ipy": "python", ".r": "r", ".sh": "shell"}
@@ -228,7 +229,7 @@ def _typed(values: Parameters, texts: Collection[str], facts: _Facts) -> Paramet
     if facts.declared is not None:
         table = {name: values[name] for name in texts}
         return {**values, **notebooks.check_values(facts.declared, table, from_text=True)}
-    return {name: sweep.guessed(value) if name in texts else value for name, value in values.items()}
+    return {name: from_text(value) if name in texts else value for name, value in values.items()}
 
 
 def _check_declared(values: Parameters, facts: _Facts) -> Parameters:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -209,11 +208,3 @@ Sweep = Annotated[
         _kind, custom_error_type="sweep_kind", custom_error_message="a sweep has one of the keys grid, list, random and csv"
     ),
 ]
-
-
-def guessed(text: str) -> Any:
-    """Return the JSON value that ``text`` is, or else the text itself: how untyped text becomes a parameter."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
