@@ -162,7 +162,7 @@ def test_tampered_values_are_refused_with_a_sentence(site: Path, field: str, mon
         ({"account": "other"}, "project_[0-9]+"),
         ({"cluster": "mahtii"}, "did you mean 'mahti'"),
         ({"queue": "mahti--smal"}, "did you mean 'small'"),
-        ({"store": ""}, "no folder is named"),
+        ({"store": ""}, "no folder was given"),
         ({"store": "/etc"}, "outside the allowed folders"),
         ({"store": "~/project/../../.."}, "outside the allowed folders"),
         ({"store": "~/missing"}, "is not a folder"),

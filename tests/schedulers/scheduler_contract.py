@@ -32,7 +32,7 @@ from lossi.contract.records import (
     Resources,
     SubmissionRecord,
 )
-from lossi.errors import InvalidInput
+from lossi.errors import InvalidInput, NotSupported
 from lossi.jobs.schedulers.base import Handle, JobView, Scheduler, TaskView
 
 T = TypeVar("T")
@@ -362,6 +362,17 @@ class SchedulerContract:
         assert all(line.startswith("#") for line in scheduler.directives(made.job, nowhere))
         assert not nowhere.exists()
         assert scheduler.find(made.job.id) is None
+
+    def test_session_options_carry_the_resources_or_sessions_are_not_supported(self, scheduler: Scheduler) -> None:
+        resources = Resources(cpus=1, memory_mb=100, time_limit_s=600)
+        if not scheduler.capabilities.sessions:
+            with pytest.raises(NotSupported):
+                scheduler.session_options(resources)
+            return
+        options = scheduler.session_options(resources)
+        assert options.time_s == 600 and options.native
+        for word in options.native:
+            assert word and not set(word) & set(" \t\n'\"`$;&|<>"), word
 
     def test_job_is_found_by_its_own_id_from_submission_on(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
         made = job_factory("true")

@@ -1,4 +1,4 @@
-"""How the apps ask: ``python -m lossi.ood form APP`` prints a form, ``submit APP`` turns what it sent (JSON on stdin) into a job.
+"""The command of the apps: ``python -m lossi.ood form APP`` prints a form, ``submit APP`` turns its values (JSON on stdin) into a job.
 
 A refusal is one line on stderr and exit code 1: the app shows it above its form.
 """
@@ -12,7 +12,7 @@ from lossi.errors import InvalidInput, LossiError
 
 
 def main(arguments: list[str]) -> int:
-    """Answer one question and return the exit code."""
+    """Run one command and return the exit code."""
     try:
         from lossi.ood import apps
 
@@ -26,20 +26,20 @@ def main(arguments: list[str]) -> int:
     except (LossiError, OSError) as error:
         sys.stderr.write(" ".join(str(error).split()) + "\n")
         return 1
-    # Characters that YAML would want escaped are refused before; JSON's way of escaping the others is not YAML's.
+    # YAML reads JSON, but not its surrogate pairs. Control characters have been refused before.
     sys.stdout.buffer.write(json.dumps(answer, ensure_ascii=False).encode("utf-8") + b"\n")
     return 0
 
 
 def _values(data: bytes) -> dict[str, str]:
-    """Return what a form sent: texts by name; what has no value is left out."""
+    """Return the values of a form by name; fields without a value are left out."""
     try:
-        found = json.loads(data)
+        values = json.loads(data)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise InvalidInput("the form sent nothing that can be read", hint="reload the page and send it again")
-    return {name: value for name, value in found.items() if isinstance(value, str)}
+        values = None
+    if not isinstance(values, dict):
+        raise InvalidInput("the form's values cannot be read", hint="reload the page and submit again")
+    return {name: value for name, value in values.items() if isinstance(value, str)}
 
 
 if __name__ == "__main__":

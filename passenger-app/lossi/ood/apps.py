@@ -1,4 +1,4 @@
-"""The apps that ask, by the names of their folders in ``ood-apps``; what each adds lies in a module of its own."""
+"""The apps with a form, by the names of their folders in ``ood-apps``; each has a module for what it adds."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lossi.files import atomic
 from lossi.ood import jupyter, mlflow_session
 
 FILE = "form.json"
-"""What the template of a form prints."""
+"""Printed by the template of a form."""
 
 
 @dataclass(frozen=True)
 class App:
-    """What an app asks for.
+    """An app with a form.
 
     Attributes
     ----------
     form
-        Returns the form of this site as it is now.
+        Returns the site's present form.
     submit
-        Prepares the folder of a session from what the form sent, and returns what ``submit.yml`` is to say.
+        Prepares a session's folder from the form's values, and returns the content of ``submit.yml``.
     """
 
     form: Callable[[], dict[str, Any]]
@@ -44,22 +44,22 @@ def get(name: str) -> App:
     Raises
     ------
     InvalidInput
-        When there is none of this name.
+        If no app has this name.
     """
     if name not in APPS:
-        raise InvalidInput(f"there is no app {name[:80]!r}", hint=did_you_mean(name, APPS) or f"there are {', '.join(APPS)}")
+        raise InvalidInput(f"there is no app {name[:80]!r}", hint=did_you_mean(name, APPS) or f"choose one of {', '.join(APPS)}")
     return APPS[name]
 
 
 def write(name: str, folder: Path) -> Path:
-    """Write the form of an app into its installed folder, where its template finds it, and return the file.
+    """Write an app's form into its installed folder, for its template, and return the file.
 
     Raises
     ------
     Forbidden, Unavailable
-        When it cannot be written.
+        If it cannot be written.
     """
     path = folder / FILE
     atomic.write(path, json.dumps(get(name).form(), ensure_ascii=False).encode("utf-8"), mode=0o644)
-    path.chmod(0o644)  # whatever the umask of whoever installs
+    path.chmod(0o644)  # whatever the umask is
     return path

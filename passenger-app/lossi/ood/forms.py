@@ -1,8 +1,8 @@
-"""What the apps' forms have in common: the places of a site, the fields that ask for resources, and what is wrong.
+"""What the apps' forms share: a site's partitions, the fields for resources, and the site's problems.
 
-Open OnDemand keeps a form for hours and shows none at all when a template fails. So each form is written once, as a file that its
-template only prints (`apps`); a fault in a catalogue becomes a sentence on it. What depends on what is said in Open OnDemand's own
-directives (``data-option-for-…``, ``data-max-…``), which its page acts upon; whatever comes back is checked again in `sessions`.
+Open OnDemand keeps a form for hours and hides an app whose template fails. So each form is written once, as a file that its
+template prints (`apps`), and an error in a catalogue becomes a sentence on the form. Which choices depend on which is written in
+Open OnDemand's own directives (``data-option-for-…``, ``data-max-…``); `sessions` checks all values again.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from lossi.jobs import parse_memory, parse_time
 
 NO_GPU = "none"
 MOST_HOURS, MOST_CORES, MOST_MEMORY_GB, MOST_GPUS = 168, 256, 4096, 16
-"""What is offered at most where the site names no limit of a partition."""
+"""Offered at most if the site names no limit of a partition."""
 NOTHING = "Nothing can be started yet"
 PARTITION = "queue"
-"""Name of the field with the partition. Under ``partition``, a method of Ruby's lists, Open OnDemand keeps no value to launch again."""
+"""Name of the partition's field. ``partition`` is a method of Ruby's lists: Open OnDemand would not keep its value for a relaunch."""
 
 Option = list[Any]
 
 
 @dataclass(frozen=True)
 class Place:
-    """One partition of one cluster as the form offers it.
+    """A partition of a cluster, as a form offers it.
 
     Attributes
     ----------
     partition
-        None: the cluster's own default, of which the site file says nothing.
+        None: the cluster's default, which the site file does not describe.
     """
 
     cluster: Cluster
@@ -43,7 +43,7 @@ class Place:
 
     @property
     def value(self) -> str:
-        """What the form sends: two clusters may have partitions of one name."""
+        """The value that the form submits; two clusters may have partitions of the same name."""
         return f"{self.cluster.name}--{self.partition.name if self.partition else 'default'}"
 
     @property
@@ -52,13 +52,13 @@ class Place:
 
     @property
     def most_hours(self) -> int:
-        most = self.partition.max_time if self.partition else None
-        return MOST_HOURS if most is None else max(1, parse_time(most) // 3600)
+        limit = self.partition.max_time if self.partition else None
+        return MOST_HOURS if limit is None else max(1, parse_time(limit) // 3600)
 
     @property
     def most_memory_gb(self) -> int | None:
-        most = self.partition.max_memory if self.partition else None
-        return None if most is None else max(1, parse_memory(most) // 1024)
+        limit = self.partition.max_memory if self.partition else None
+        return None if limit is None else max(1, parse_memory(limit) // 1024)
 
     @property
     def most_cores(self) -> int | None:
@@ -71,47 +71,47 @@ class Place:
         return self.partition.max_gpus
 
     def accelerators(self) -> dict[str, str]:
-        """Return type of GPU → variant of an environment that it needs; `NO_GPU` is always among them."""
+        """Return GPU type → accelerator that an environment needs for it; `NO_GPU` is always included."""
         kinds = self.partition.gpu_types if self.partition else ()
         return {NO_GPU: "none", **{gpu.name: gpu.accelerator for gpu in kinds}}
 
 
 def places(offered: Iterable[Cluster]) -> list[Place]:
-    """Return the partitions that are offered, those for interactive work first."""
-    found = [Place(cluster, one) for cluster in offered for one in (cluster.partitions or (None,))]
-    return sorted(found, key=lambda place: not (place.partition and place.partition.interactive))
+    """Return the offered partitions, those for interactive work first."""
+    every = [Place(cluster, partition) for cluster in offered for partition in (cluster.partitions or (None,))]
+    return sorted(every, key=lambda place: not (place.partition and place.partition.interactive))
 
 
 def offered() -> tuple[list[Cluster], list[str]]:
-    """Return the clusters that everybody is shown, and what is wrong in their files."""
-    found = clusters.load()
-    problems = [str(problem) for problem in found.problems if problem.level == "error"]
-    return [one for one in found.clusters if not one.hidden], problems
+    """Return the clusters that everybody sees, and the errors in their files."""
+    known = clusters.load()
+    errors = [str(problem) for problem in known.problems if problem.level == "error"]
+    return [cluster for cluster in known.clusters if not cluster.hidden], errors
 
 
-def form(where: Sequence[Cluster], fields: Sequence[str], attributes: dict[str, Any], said: Sequence[str]) -> dict[str, Any]:
+def form(shown: Sequence[Cluster], fields: Sequence[str], attributes: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:
     """Return a whole form as Open OnDemand reads it.
 
     Parameters
     ----------
-    where
-        The clusters; without any there is a form all the same.
+    shown
+        The clusters; may be empty.
     fields
-        In their order, but ``cluster``, which Open OnDemand makes itself.
+        In their order, without ``cluster``, which Open OnDemand adds.
     attributes
-        Of each of them.
-    said
-        What is wrong and stands above the form (Open OnDemand 4.0 and later).
+        Of each field.
+    problems
+        Shown above the form (Open OnDemand 4.0 and later).
     """
-    found: dict[str, Any] = {"form": list(fields), "attributes": {"cluster": {"label": "Cluster"}, **attributes}}
-    if where:
-        found = {"cluster": [cluster.name for cluster in where], **found}
-    if said:
-        lines = "".join(f"<li>{html.escape(one)}</li>" for one in said)
-        found["form_header"] = (
+    document: dict[str, Any] = {"form": list(fields), "attributes": {"cluster": {"label": "Cluster"}, **attributes}}
+    if shown:
+        document["cluster"] = [cluster.name for cluster in shown]
+    if problems:
+        lines = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems)
+        document["form_header"] = (
             f'<div class="alert alert-warning" role="alert">Please tell your site\'s support:<ul>{lines}</ul></div>'
         )
-    return found
+    return document
 
 
 def number(label: str, value: int, least: int, most: int) -> dict[str, Any]:
@@ -119,32 +119,32 @@ def number(label: str, value: int, least: int, most: int) -> dict[str, Any]:
     return {"widget": "number_field", "label": label, "value": value, "min": least, "max": most, "step": 1, "required": True}
 
 
-def amounts(where: Sequence[Place], *, cores: int, memory_gb: int, hours: int) -> dict[str, Any]:
-    """Return the fields ``cores``, ``memory_gb`` and ``hours`` with these values."""
+def amounts(offered: Sequence[Place], *, cores: int, memory_gb: int, hours: int) -> dict[str, Any]:
+    """Return the fields ``cores``, ``memory_gb`` and ``hours`` with these defaults."""
     return {
-        "cores": number("Cores", cores, 1, most((place.most_cores for place in where), MOST_CORES)),
-        "memory_gb": number("Memory (GB)", memory_gb, 1, most((place.most_memory_gb for place in where), MOST_MEMORY_GB)),
-        "hours": number("Hours", hours, 1, most((place.most_hours for place in where), MOST_HOURS)),
+        "cores": number("Cores", cores, 1, most((place.most_cores for place in offered), MOST_CORES)),
+        "memory_gb": number("Memory (GB)", memory_gb, 1, most((place.most_memory_gb for place in offered), MOST_MEMORY_GB)),
+        "hours": number("Hours", hours, 1, most((place.most_hours for place in offered), MOST_HOURS)),
     }
 
 
 def most(limits: Iterable[int | None], otherwise: int) -> int:
-    """Return the highest of some limits; ``otherwise`` where there are none, or one place has none."""
+    """Return the highest limit, with ``otherwise`` for one that is None; ``otherwise`` if there are none."""
     return max((otherwise if limit is None else limit for limit in limits), default=otherwise)
 
 
-def partition(where: Sequence[Place], fields: Collection[str]) -> dict[str, Any]:
-    """Return the field `PARTITION`: each is shown with its cluster only, and sets the limits of others among ``fields``."""
-    return {"widget": "select", "label": "Partition", "options": [_partition(place, where, fields) for place in where]}
+def partition(offered: Sequence[Place], fields: Collection[str]) -> dict[str, Any]:
+    """Return the field `PARTITION`: a partition is shown with its cluster only, and sets the limits of other ``fields``."""
+    return {"widget": "select", "label": "Partition", "options": [_partition(place, offered, fields) for place in offered]}
 
 
-def _partition(place: Place, where: Sequence[Place], fields: Collection[str]) -> Option:
+def _partition(place: Place, offered: Sequence[Place], fields: Collection[str]) -> Option:
     data: dict[str, Any] = {
         f"data-option-for-cluster-{token(name)}": False
-        for name in dict.fromkeys(other.cluster.name for other in where)
+        for name in dict.fromkeys(other.cluster.name for other in offered)
         if name != place.cluster.name
     }
-    # All limits, always: for one that is not said, the page keeps that of the partition before.
+    # Every limit, because the page keeps that of the partition before for one that is not given.
     limits = {
         "hours": place.most_hours,
         "cores": place.most_cores or MOST_CORES,
@@ -152,36 +152,36 @@ def _partition(place: Place, where: Sequence[Place], fields: Collection[str]) ->
         "gpus": place.most_gpus or MOST_GPUS,
     }
     data |= {f"data-max-{token(field)}": limit for field, limit in limits.items() if field in fields}
-    found = place.partition
-    if found is None:
-        return [label(f"{place.cluster.title or place.cluster.name}: its default"), place.value, data]
-    return [label(f"{found.name}: {found.title}" if found.title else found.name), place.value, data]
+    if place.partition is None:
+        return [label(f"{place.cluster.title or place.cluster.name}: default"), place.value, data]
+    name, title = place.partition.name, place.partition.title
+    return [label(f"{name}: {title}" if title else name), place.value, data]
 
 
-def account(where: Sequence[Cluster]) -> dict[str, Any]:
+def account(shown: Sequence[Cluster]) -> dict[str, Any]:
     """Return the field ``account``."""
-    accounts = [cluster.account for cluster in where]
+    policies = [cluster.account for cluster in shown]
     return {
         "widget": "text_field",
         "label": "Account",
         "help": "The project that pays."
-        + ("" if accounts and all(one.required for one in accounts) else " Empty: the cluster's own choice."),
-        # Clusters with defaults of their own: empty, so that each takes its own.
-        "value": accounts[0].default or "" if len({one.default for one in accounts}) == 1 else "",
-        "required": bool(accounts) and all(one.required and not one.default for one in accounts),
+        + ("" if policies and all(policy.required for policy in policies) else " Empty: the cluster's default."),
+        # Empty if the clusters have different defaults, so that each takes its own.
+        "value": policies[0].default or "" if len({policy.default for policy in policies}) == 1 else "",
+        "required": bool(policies) and all(policy.required and not policy.default for policy in policies),
     }
 
 
 def token(value: str) -> str:
-    """Return a value as it stands in the name of a directive; Open OnDemand's page compares without case and underscores."""
+    """Return a value as part of a directive's name; Open OnDemand's page ignores case and underscores."""
     return re.sub(r"_(?=[a-z0-9])", "-", value.lower())
 
 
 def label(text: str) -> str:
-    """Return the text of an option. Before 4.2, Open OnDemand's page looks one up by its text in quotes: one in it stops the page."""
+    """Return an option's text without quotes: before 4.2, Open OnDemand's page looks options up by their quoted text."""
     return text.replace("'", "’").replace("\\", "/")
 
 
 def plain(text: str) -> str:
-    """Return a help text, which Open OnDemand reads as Markdown, as it is meant."""
+    """Return a help text with its Markdown characters escaped."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", text)

@@ -1,7 +1,7 @@
-"""Takes ``lossi run|sweep|jobs`` of a session's terminals and cells out of the container: ``python -m lossi.ood.relay SOCKET SESSION``.
+"""Runs ``lossi`` commands of a session's terminals and cells outside the container: ``python -m lossi.ood.relay SOCKET SESSION``.
 
-Runs beside the container, on the node, as the user, and starts Lossi's own command there. The socket is a file of mode 0600 in a
-folder of mode 0700, and who connects must be the same user. ``lossi`` inside is `shim`. Nothing of a portal session is needed.
+It runs on the node, as the user, and starts Lossi's command there. The socket has mode 0600 in a folder of mode 0700, and the
+peer must be the same user. ``lossi`` inside the container is `shim`. It needs no portal session.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import IO, Any
 
 COMMANDS = ("run", "sweep", "jobs", "runs", "env", "clusters", "project", "notebook")
 LONGEST = 2**20
-"""Bytes of one command."""
+"""Bytes of a command."""
 SUBMITTING = {"run", "sweep"}
 PATIENCE_S = 10.0
 
@@ -33,9 +33,9 @@ class Relay(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     Parameters
     ----------
     path
-        Where the socket is to be; at most 100 bytes.
+        Of the socket; at most 100 bytes.
     session
-        Content of ``session.json``: what a command without ``--env`` or ``--cluster`` means.
+        Content of ``session.json``; has the defaults of ``--env`` and ``--cluster``.
     """
 
     daemon_threads = True
@@ -51,7 +51,7 @@ class Relay(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 class Command(socketserver.StreamRequestHandler):
-    """One command, from the first line to its exit code."""
+    """One command, from its line of JSON to its exit code."""
 
     server: Relay
 
@@ -61,32 +61,32 @@ class Command(socketserver.StreamRequestHandler):
             return
         self.lock = threading.Lock()
         try:
-            asked = json.loads(self.rfile.readline(LONGEST))
-            argv, folder = [str(word) for word in asked["argv"]], str(asked["cwd"])
+            command = json.loads(self.rfile.readline(LONGEST))
+            argv, folder = [str(word) for word in command["argv"]], str(command["cwd"])
             if any(b"\0" in os.fsencode(word) for word in [*argv, folder]):
-                raise ValueError("no program can receive it")
+                raise ValueError("a NUL cannot be passed to a program")
         except (ValueError, KeyError, TypeError, RecursionError):
             self.refuse("the command could not be read")
             return
         if not argv or argv[0] not in COMMANDS:
-            self.refuse(f"inside a session there are: lossi {'|'.join(COMMANDS)}")
+            self.refuse(f"inside a session, use lossi {'|'.join(COMMANDS)}")
         elif not os.path.isabs(folder) or not os.path.isdir(folder):  # noqa: PTH112, PTH117  (need not be UTF-8)
-            self.refuse(f"the folder {folder} is inside the container only: change to your project")
+            self.refuse(f"the folder {folder} exists only inside the container: change to your project")
         else:
-            self.run(self.completed(argv), folder, asked.get("columns"))
+            self.run(self.with_defaults(argv), folder, command.get("columns"))
 
     def refuse(self, why: str) -> None:
         self.send(b"e", f"lossi: {why}\n".encode("utf-8", "replace"))
         self.send(b"x", b"2")
 
-    def completed(self, argv: list[str]) -> list[str]:
-        """Return a command with what this session means by it: its environment, on its cluster."""
+    def with_defaults(self, argv: list[str]) -> list[str]:
+        """Return a command that submits by default in the session's environment, on its cluster."""
         if argv[0] not in SUBMITTING:
             return argv
-        meant = ["--env", self.server.session["environment"]]
+        defaults = ["--env", self.server.session["environment"]]
         if not {"--here", "--scheduler"} & {word.partition("=")[0] for word in argv}:
-            meant += ["--cluster", self.server.session["cluster"]]
-        return [argv[0], *meant, *argv[1:]]  # what is said again later wins
+            defaults += ["--cluster", self.server.session["cluster"]]
+        return [argv[0], *defaults, *argv[1:]]  # the last of an option given twice counts
 
     def run(self, argv: list[str], folder: str, columns: object) -> None:
         variables = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
@@ -103,23 +103,23 @@ class Command(socketserver.StreamRequestHandler):
             start_new_session=True,
         )
         assert child.stdout and child.stderr
-        threads = [self.thread(self.pump, b"o", child.stdout), self.thread(self.pump, b"e", child.stderr)]
+        pumps = [self.thread(self.pump, b"o", child.stdout), self.thread(self.pump, b"e", child.stderr)]
         self.thread(self.follow, child)
-        for thread in threads:
-            thread.join()
+        for pump in pumps:
+            pump.join()
         self.send(b"x", str(child.wait()).encode())
 
     def thread(self, work: Callable[..., None], *arguments: Any) -> threading.Thread:
-        started = threading.Thread(target=work, args=arguments, daemon=True)
-        started.start()
-        return started
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        thread.start()
+        return thread
 
     def pump(self, kind: bytes, stream: IO[bytes]) -> None:
         while data := os.read(stream.fileno(), 65536):
             self.send(kind, data)
 
     def follow(self, child: subprocess.Popen[bytes]) -> None:
-        """End a command whose terminal has gone, as Ctrl-C does."""
+        """Interrupt a command whose terminal is gone, as Ctrl-C does."""
         with contextlib.suppress(OSError):
             self.request.recv(1)
         with contextlib.suppress(ProcessLookupError):
@@ -135,7 +135,7 @@ class Command(socketserver.StreamRequestHandler):
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until told to stop."""
+    """Serve until SIGTERM."""
     path, session = arguments
     with Relay(Path(path), json.loads(Path(session).read_bytes())) as server:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

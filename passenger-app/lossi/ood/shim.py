@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""``lossi`` inside a session: hands the command to the relay beside the container. Copied there; Python 3.9, standard library."""
+"""``lossi`` inside a session: passes the command to the relay outside the container. Copied there; Python 3.9, standard library."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ import time
 PATIENCE_S = 15.0
 
 
-def connected(place: str) -> socket.socket | None:
-    """Return the way out; the relay of a session that has just begun is waited for."""
-    patience = time.monotonic() + PATIENCE_S
-    while place:
-        outside = socket.socket(socket.AF_UNIX)
+def connect(path: str) -> socket.socket | None:
+    """Return a connection to the relay; waits for the relay of a session that has just started."""
+    deadline = time.monotonic() + PATIENCE_S
+    while path:
+        relay = socket.socket(socket.AF_UNIX)
         try:
-            outside.connect(place)
-            return outside
+            relay.connect(path)
+            return relay
         except OSError:
-            outside.close()
-            if time.monotonic() > patience:
+            relay.close()
+            if time.monotonic() > deadline:
                 break
             time.sleep(0.1)
     return None
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command outside and return its exit code."""
-    outside = connected(os.environ.get("LOSSI_RELAY", ""))
-    if outside is None:
-        sys.stderr.write("lossi: this node has no Lossi outside of the container: use it on a login node or in the portal\n")
+    """Run a command outside the container and return its exit code."""
+    relay = connect(os.environ.get("LOSSI_RELAY", ""))
+    if relay is None:
+        sys.stderr.write("lossi: this node has no Lossi outside the container: use it on a login node or in the portal\n")
         return 5
-    asked = {"argv": arguments, "cwd": os.getcwd(), "columns": shutil.get_terminal_size().columns}
-    with outside:
-        outside.sendall(json.dumps(asked).encode() + b"\n")
-        stream = outside.makefile("rb")
+    command = {"argv": arguments, "cwd": os.getcwd(), "columns": shutil.get_terminal_size().columns}
+    with relay:
+        relay.sendall(json.dumps(command).encode() + b"\n")
+        stream = relay.makefile("rb")
         while True:
             head = stream.read(5)
             if len(head) < 5:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lossi.contract import records
-from lossi.contract.records import PreparedJob, SubmissionRecord
-from lossi.errors import Unavailable
+from lossi.contract.records import PreparedJob, Resources, SubmissionRecord
+from lossi.errors import NotSupported, Unavailable
 from lossi.files import atomic
-from lossi.jobs.schedulers import Capabilities, Handle, JobView, TaskView
+from lossi.jobs.schedulers import Capabilities, Handle, JobView, SessionOptions, TaskView
 
 
 def now() -> str:
@@ -50,6 +50,9 @@ class DirectScheduler:
 
     def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
         return None
+
+    def session_options(self, resources: Resources) -> SessionOptions:
+        raise NotSupported("no sessions here")
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         self._answer()

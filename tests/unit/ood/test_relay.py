@@ -1,4 +1,4 @@
-"""``lossi`` inside a session: what is handed out of the container, and to whom."""
+"""``lossi`` inside a session: which commands leave the container, and whose."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def inside(place: Path | str, *words: str, cwd: Path | None = None) -> subproces
 def test_output_errors_and_exit_code_come_back(place: Path) -> None:
     good = inside(place, "env", "list", "--json")
     assert good.returncode == 0 and '"environments"' in good.stdout, good.stderr
-    bad = inside(place, "env", "show", "no-such $(id)")
-    assert bad.returncode == 3 and "no-such $(id)" in bad.stderr and bad.stdout == ""
+    wrong = inside(place, "env", "show", "no-such $(id)")
+    assert wrong.returncode == 3 and "no-such $(id)" in wrong.stderr and wrong.stdout == ""
 
 
 @pytest.mark.parametrize("words", [[], ["serve"], ["exec", "x", "--", "id"], ["install"], ["-c", "id"], ["\udc80"]])
@@ -48,11 +48,11 @@ def test_other_commands_stay_inside(place: Path, words: list[str]) -> None:
     assert done.returncode == 2 and "run|sweep|jobs" in done.stderr
 
 
-def test_a_folder_of_the_container_alone_is_named(place: Path, tmp_path: Path) -> None:
+def test_a_folder_that_exists_only_in_the_container_is_named(place: Path, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(place))
         client.sendall(b'{"argv": ["jobs"], "cwd": "/no/such/folder"}\n')
-        assert b"inside the container only" in client.makefile("rb").read()
+        assert b"exists only inside the container" in client.makefile("rb").read()
 
 
 @pytest.mark.parametrize(
@@ -68,23 +68,25 @@ def test_a_folder_of_the_container_alone_is_named(place: Path, tmp_path: Path) -
         b'{"argv": ["run", "\\u0000"], "cwd": "/"}\n',
     ],
 )
-def test_what_cannot_be_read_is_refused(place: Path, line: bytes) -> None:
+def test_an_unreadable_command_is_refused(place: Path, line: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(place))
         client.sendall(line)
         assert b"could not be read" in client.makefile("rb").read()
 
 
-def test_a_session_means_its_own_environment_and_cluster() -> None:
+def test_submissions_default_to_the_sessions_environment_and_cluster() -> None:
     command = relay.Command.__new__(relay.Command)
     command.server = type("Server", (), {"session": {"environment": "sklearn", "cluster": "ci"}})()
-    assert command.completed(["jobs", "show", "1"]) == ["jobs", "show", "1"]
-    meant = ["run", "--env", "sklearn", "--cluster", "ci"]
-    assert command.completed(["run", "a.ipynb", "-e", "other"]) == [*meant, "a.ipynb", "-e", "other"], "the later one wins"
-    assert command.completed(["sweep", "--scheduler=local"]) == ["sweep", "--env", "sklearn", "--scheduler=local"]
+    assert command.with_defaults(["jobs", "show", "1"]) == ["jobs", "show", "1"]
+    defaults = ["run", "--env", "sklearn", "--cluster", "ci"]
+    assert command.with_defaults(["run", "a.ipynb", "-e", "other"]) == [*defaults, "a.ipynb", "-e", "other"], (
+        "the last one counts"
+    )
+    assert command.with_defaults(["sweep", "--scheduler=local"]) == ["sweep", "--env", "sklearn", "--scheduler=local"]
 
 
-def test_the_socket_is_the_users_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_user_reaches_the_socket(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert place.stat().st_mode & 0o777 == 0o600
     here = os.getuid()
     monkeypatch.setattr(relay.os, "getuid", lambda: here + 1)
@@ -97,6 +99,6 @@ def test_the_socket_is_the_users_alone(place: Path, monkeypatch: pytest.MonkeyPa
             pass  # closed without reading
 
 
-def test_without_a_relay_it_says_where_to_go() -> None:
+def test_without_a_relay_the_command_names_where_it_works() -> None:
     done = inside("", "jobs")
     assert done.returncode == 5 and "login node" in done.stderr

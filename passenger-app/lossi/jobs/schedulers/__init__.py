@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 
 from lossi import settings
 from lossi.errors import InvalidInput, did_you_mean
-from lossi.jobs.schedulers.base import FORGOTTEN, Capabilities, Handle, JobView, NotSubmitted, Scheduler, TaskFacts, TaskView
+from lossi.jobs.schedulers.base import (
+    FORGOTTEN,
+    Capabilities,
+    Handle,
+    JobView,
+    NotSubmitted,
+    Scheduler,
+    SessionOptions,
+    TaskFacts,
+    TaskView,
+)
 
 if TYPE_CHECKING:
     from lossi.clusters import Cluster, Clusters
@@ -145,6 +155,7 @@ __all__ = [
     "JobView",
     "NotSubmitted",
     "Scheduler",
+    "SessionOptions",
     "TaskFacts",
     "TaskView",
     "client_of",

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from lossi.contract.records import UNKNOWN, PreparedJob, SubmissionRecord
+from lossi.contract.records import UNKNOWN, PreparedJob, Resources, SubmissionRecord
 from lossi.errors import Unavailable
 
 
@@ -54,6 +54,8 @@ class Capabilities:
     """Whether a job can wait for another one."""
     requeue: bool = False
     """Whether it starts a task again by itself after a node failed or it was preempted."""
+    sessions: bool = False
+    """Whether Open OnDemand can submit interactive sessions to it, see `Scheduler.session_options`."""
     facts: bool = False
     """Whether `TaskFacts` come some time after a task's end; its row is not final without them."""
     exit_grace_s: float = 5.0
@@ -97,6 +99,18 @@ class TaskFacts:
     gpu_memory_mb: float | None = None
     complete: bool = False
     """Whether these are the last word: the task has ended and its accounting is closed."""
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How another program, such as Open OnDemand, submits an interactive session to the same scheduler."""
+
+    partition: str | None
+    account: str | None
+    time_s: int | None
+    """Time limit in seconds."""
+    native: list[str]
+    """The scheduler's own options for everything else: cores, memory, GPUs, what the site adds."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +218,18 @@ class Scheduler(Protocol):
 
     def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
         """Return when the job would start if it were submitted now; None where nobody says. Touches nothing."""
+        ...
+
+    def session_options(self, resources: Resources) -> SessionOptions:
+        """Return how another program submits a session with these resources; asks the scheduler nothing.
+
+        Raises
+        ------
+        Forbidden, InvalidInput
+            If the resources exceed what the site allows.
+        NotSupported
+            If only Lossi can submit to this scheduler (`Capabilities.sessions`).
+        """
         ...
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:

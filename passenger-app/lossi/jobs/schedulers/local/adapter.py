@@ -16,10 +16,10 @@ from pathlib import Path
 import lossi
 from lossi import settings
 from lossi.contract import records
-from lossi.contract.records import Ending, PreparedJob, SubmissionRecord, TaskExit
-from lossi.errors import Forbidden, InvalidInput, LossiError
+from lossi.contract.records import Ending, PreparedJob, Resources, SubmissionRecord, TaskExit
+from lossi.errors import Forbidden, InvalidInput, LossiError, NotSupported
 from lossi.jobs.schedulers import cancellation
-from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, TaskView
+from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, SessionOptions, TaskView
 from lossi.jobs.schedulers.local import launch, machine, processes, queue, verdict
 from lossi.jobs.schedulers.local.journal import ENDED_WORD, NAME, RUNNING_WORD, SILENT_S, WAITING_WORD, History, Started, now
 from lossi.jobs.schedulers.local.queue import Entry, Places
@@ -104,6 +104,10 @@ class LocalScheduler:
     def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
         """Return nothing: how long the tasks before it take is not known."""
         return None
+
+    def session_options(self, resources: Resources) -> SessionOptions:
+        """Refuse: sessions need a batch system that Open OnDemand knows."""
+        raise NotSupported("sessions cannot run on the local scheduler", hint="choose a cluster")
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         """Put a job into the queue.

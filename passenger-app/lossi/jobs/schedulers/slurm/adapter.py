@@ -20,17 +20,37 @@ from pydantic import TypeAdapter
 from lossi import settings
 from lossi.clusters import Cluster
 from lossi.contract import records
-from lossi.contract.records import CANCELLED, FINAL_STATES, QUEUED, RUNNING, UNKNOWN, CancelRequest, PreparedJob, SubmissionRecord
+from lossi.contract.records import (
+    CANCELLED,
+    FINAL_STATES,
+    QUEUED,
+    RUNNING,
+    UNKNOWN,
+    CancelRequest,
+    PreparedJob,
+    Resources,
+    SubmissionRecord,
+)
 from lossi.errors import LossiError, NotSupported, Unavailable
 from lossi.jobs import ulid
 from lossi.jobs.schedulers import cancellation
-from lossi.jobs.schedulers.base import FORGOTTEN, Capabilities, Handle, JobView, NotSubmitted, TaskFacts, TaskView
+from lossi.jobs.schedulers.base import (
+    FORGOTTEN,
+    Capabilities,
+    Handle,
+    JobView,
+    NotSubmitted,
+    SessionOptions,
+    TaskFacts,
+    TaskView,
+)
 from lossi.jobs.schedulers.slurm import accounts, array_chunks, directives, queue_view, request, states
 from lossi.jobs.schedulers.slurm.array_chunks import Part
 from lossi.jobs.schedulers.slurm.cache import Answer, Cache
 from lossi.jobs.schedulers.slurm.client import SlurmClient
 from lossi.jobs.schedulers.slurm.description import Description
 from lossi.jobs.schedulers.slurm.preflight import limits
+from lossi.jobs.schedulers.slurm.preflight.findings import Known
 from lossi.jobs.schedulers.slurm.queue_view import Sight
 from lossi.jobs.schedulers.slurm.records import AccountingRow, QueueRow
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
@@ -96,6 +116,7 @@ class SlurmScheduler:
             accounting=True,
             dependencies=True,
             requeue=True,
+            sessions=True,
             facts=self._description.accounts(),
             exit_grace_s=self.target.exit_grace_s,
             notice_s=2 * self.target.poll_interval_s + LAG_S,
@@ -127,6 +148,18 @@ class SlurmScheduler:
             return self.client.expected_start(self._requests(job, directory)[0])[0]
         except LossiError:
             return None
+
+    def session_options(self, resources: Resources) -> SessionOptions:
+        """Return sbatch's options; the resources are checked against the site file only.
+
+        Raises
+        ------
+        Forbidden, InvalidInput
+            If they exceed a limit of the site file.
+        """
+        wanted = request.session(resources, self.target)
+        limits.raise_refused(limits.findings(wanted, 1, Known(self.target)))
+        return SessionOptions(wanted.partition, wanted.account, resources.time_limit_s, directives.session_options(wanted))
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         """Hand a job over, as one array or, beyond MaxArraySize, as several.

@@ -14,6 +14,7 @@ from lossi.jobs.schedulers.slurm.request import SlurmRequest
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./&|\[\]()*!~^{}<>?;-]+\Z")
 _ESCAPED, _ESCAPE = re.compile(r"([\"\\])"), r"\\\1"
+_SUBMITTERS = ("--job-name=", "--partition=", "--account=", "--time=", "--open-mode=", "--export=")
 _UNSAYABLE = re.compile(r"[\x00-\x1f\x7f,'\"\\]")
 """What sbatch's ``--export`` cannot carry in a value: its separator and its quotes."""
 
@@ -48,6 +49,17 @@ def option_list(request: SlurmRequest) -> list[str]:
     }
     options = [f"--{name}={value}" for name, value in found.items() if value is not None]
     return [*options, "--requeue" if request.requeue else "--no-requeue", *request.options]
+
+
+def session_options(request: SlurmRequest) -> list[str]:
+    """Return those options of a session for which the program that submits it has no option of its own.
+
+    Raises
+    ------
+    InvalidInput
+        As `option_list`.
+    """
+    return [option for option in option_list(request) if not option.startswith(_SUBMITTERS)]
 
 
 def lines(request: SlurmRequest) -> list[str]:

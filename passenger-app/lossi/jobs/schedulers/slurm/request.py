@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lossi.clusters import Cluster
 from lossi.contract import records
-from lossi.contract.records import PreparedJob
+from lossi.contract.records import PreparedJob, Resources
 from lossi.jobs.schedulers.slurm.array_chunks import Part
 
 LOG = "scheduler.log"
@@ -75,24 +76,13 @@ class SlurmRequest:
 
 def build(job: PreparedJob, directory: Path, cluster: Cluster, part: Part, throttle: int | None) -> SlurmRequest:
     """Return what Slurm is asked for to run one part of a job's tasks."""
-    asked = job.resources
-    limit = asked.time_limit_s
+    limit = job.resources.time_limit_s
     return SlurmRequest(
         name=part_name(job.id, part),
         script=directory / records.SCRIPT,
         directory=directory,
         output=directory / LOG,
-        nodes=asked.nodes,
-        cpus=asked.cpus,
-        memory_mb=asked.memory_mb,
-        gpus=asked.gpus,
-        gpu_type=asked.gpu_type,
-        gpu_option=cluster.gpu_option,
-        time_limit_min=None if limit is None else math.ceil(limit / 60),
-        partition=asked.partition or cluster.default_partition,
-        account=asked.account or cluster.account.default,
-        qos=asked.qos,
-        constraint=asked.constraint,
+        **_resources(job.resources, cluster),
         array=range(part.tasks) if job.tasks > 1 else None,
         throttle=throttle if throttle is not None and throttle < part.tasks else None,
         signal_s=cluster.signal_before_s
@@ -100,8 +90,31 @@ def build(job: PreparedJob, directory: Path, cluster: Cluster, part: Part, throt
         else None,
         requeue=job.requeue,
         dependency=job.dependency,
-        options=cluster.options,
     )
+
+
+def session(resources: Resources, cluster: Cluster) -> SlurmRequest:
+    """Return the request for a session that another program submits: it has no script and no name yet."""
+    nowhere = Path()
+    return SlurmRequest("", nowhere, nowhere, nowhere, **_resources(resources, cluster), requeue=False)
+
+
+def _resources(resources: Resources, cluster: Cluster) -> dict[str, Any]:
+    limit = resources.time_limit_s
+    return {
+        "nodes": resources.nodes,
+        "cpus": resources.cpus,
+        "memory_mb": resources.memory_mb,
+        "gpus": resources.gpus,
+        "gpu_type": resources.gpu_type,
+        "gpu_option": cluster.gpu_option,
+        "time_limit_min": None if limit is None else math.ceil(limit / 60),
+        "partition": resources.partition or cluster.default_partition,
+        "account": resources.account or cluster.account.default,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "options": cluster.options,
+    }
 
 
 def part_name(job_id: str, part: Part) -> str:

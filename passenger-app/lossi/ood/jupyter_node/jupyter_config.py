@@ -1,6 +1,6 @@
-"""Jupyter's own settings in a session: one password, one origin, one folder. Copied into the session's folder and read by Jupyter.
+"""Jupyter's settings in a session: one password, one origin, one folder. Read by Jupyter itself.
 
-What only the node knows comes in ``private/settings.json`` (mode 0600), which `node` writes while Jupyter loads. Python 3.9; imports
+What only the node knows comes in ``private/settings.json`` (mode 0600), which `session` writes while Jupyter loads. Imports
 only what the environment has with Jupyter.
 """
 
@@ -16,22 +16,22 @@ from traitlets.config import Config
 
 
 class FromTheCard(LoginFormHandler):  # type: ignore[misc]
-    """Takes the password from the card of the portal, which cannot read our XSRF cookie; the password itself cannot be forged."""
+    """Accepts the password from the portal's card, which cannot read the XSRF cookie; the password itself cannot be forged."""
 
     def check_xsrf_cookie(self) -> None:
-        """Look at the origin instead."""
-        # Asked twice; the first time is before Jupyter knows who asks.
+        """Check the origin instead."""
+        # Called twice; the first time is before Jupyter knows the user.
         if hasattr(self, "_jupyter_current_user") and not self.check_origin():
             raise HTTPError(403)
 
 
-private = Path(__file__).parent / "private"
-# The password is being hashed meanwhile; whoever does it ends this process when that fails.
+private = Path(__file__).parent.parent / "private"
+# The session hashes the password meanwhile; it ends this process if that fails.
 while not (private / "settings.json").exists():
     time.sleep(0.01)
-told = json.loads((private / "settings.json").read_text("utf-8"))
+settings = json.loads((private / "settings.json").read_text("utf-8"))
 
-# JupyterLab asks whether it may fetch news, of which it gets none here. Defaults lie in files only; what users have set counts more.
+# Without this, JupyterLab asks whether it may fetch news. Only files hold defaults that users can override.
 with contextlib.suppress(OSError):
     defaults = private / "config" / "labconfig" / "default_setting_overrides.json"
     defaults.parent.mkdir(parents=True, exist_ok=True)
@@ -43,14 +43,14 @@ c.merge(
     Config(
         {
             "ServerApp": {
-                "ip": told["address"],
-                "port": told["port"],
+                "ip": settings["address"],
+                "port": settings["port"],
                 "port_retries": 0,
                 "open_browser": False,
-                "base_url": told["base"],
-                "default_url": told["page"],
-                "root_dir": told["folder"],
-                "allow_origin": told["origin"],
+                "base_url": settings["base"],
+                "default_url": settings["page"],
+                "root_dir": settings["folder"],
+                "allow_origin": settings["origin"],
                 "allow_origin_pat": "",
                 "allow_credentials": False,
                 "allow_remote_access": True,
@@ -60,14 +60,14 @@ c.merge(
                 "cookie_secret_file": str(private / "cookie_secret"),
             },
             "LabApp": {
-                "default_url": told["page"],
+                "default_url": settings["page"],
                 "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
                 "news_url": None,
             },
-            "JupyterNotebookApp": {"default_url": told["page"]},
-            "IdentityProvider": {"token": "", "secure_cookie": told["origin"].startswith("https:")},
+            "JupyterNotebookApp": {"default_url": settings["page"]},
+            "IdentityProvider": {"token": "", "secure_cookie": settings["origin"].startswith("https:")},
             "PasswordIdentityProvider": {
-                "hashed_password": told["hashed"],
+                "hashed_password": settings["hashed"],
                 "password_required": True,
                 "allow_password_change": False,
                 "login_handler_class": FromTheCard,

@@ -1,4 +1,4 @@
-"""Which environments a session can run in, where. Looks at images and interpreters of this machine; starts no container."""
+"""Which environments have JupyterLab, for an architecture and an accelerator. Looks at images and interpreters of this machine."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ PACKAGE = "jupyterlab"
 
 
 def resolve(environment: Environment, architecture: str | None, accelerator: str) -> ResolvedEnvironment:
-    """Return what is to be started for a session.
+    """Return what a session starts.
 
     Raises
     ------
     NotSupported, Unavailable, InvalidInput
-        As `environments.resolve`; and when a local Python has no JupyterLab. An image is asked only when it starts.
+        As `environments.resolve`; also if a local Python has no JupyterLab. An image is checked only when it starts.
     """
-    found = environments.resolve(environment, accelerator=accelerator, architecture=architecture)
-    if found.kind == "local" and PACKAGE not in interpreter.describe(found.python, found.variables).packages:
+    resolved = environments.resolve(environment, accelerator=accelerator, architecture=architecture)
+    if resolved.kind == "local" and PACKAGE not in interpreter.describe(resolved.python, resolved.variables).packages:
         raise Unavailable(
             f"environment {environment.name!r} has no JupyterLab",
-            hint=f"install it there: {found.python} -m pip install {PACKAGE}; or choose another environment",
+            hint=f"install it there: {resolved.python} -m pip install {PACKAGE}; or choose another environment",
         )
-    return found
+    return resolved
 
 
 def has_jupyter(environment: Environment, architecture: str, accelerator: str) -> bool:
-    """Return whether `resolve` finds something to start."""
+    """Return whether `resolve` succeeds."""
     try:
         resolve(environment, architecture, accelerator)
     except LossiError:
