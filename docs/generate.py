@@ -1,6 +1,6 @@
-"""Writes the reference pages that follow from the code: commands.md, rest.md, settings.md, site-file.md (`make docs`).
+"""Writes the reference pages that follow from the code (`PAGES` below) for `make docs`.
 
-A unit test compares the committed pages with what this prints, so a command, an operation or a setting cannot be missing.
+A unit test compares the committed pages with what this prints, so no command, operation, setting or fact can be missing.
 """
 
 from __future__ import annotations
@@ -115,6 +115,28 @@ def rest() -> str:
     return HEADER + "\n".join(lines) + "\n"
 
 
+def facts() -> str:
+    """Return the page of the facts of a task."""
+    from lossi.projects.facts import FACTS, TaskFacts
+
+    lines = [
+        "# Facts of a task\n",
+        "Members of a task in REST and `--json`; in filters, orders, columns and exports of runs as `job.NAME`.",
+        "*Source*: who says it; the first that knows counts. *Attempts*: what becomes of the scheduler's figures if a task",
+        "was started again. How to add one: [adding a fact](developer/adding-a-fact.md).\n",
+        "| name | unit | source | attempts | compared | meaning |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, fact in FACTS.items():
+        attempts = fact.attempts if "scheduler" in fact.sources else ""
+        compared = "yes" if fact.shown else ""
+        description = TaskFacts.model_fields[name].description or ""
+        lines.append(
+            f"| `{name}` | {fact.unit} | {', '.join(fact.sources) or 'Lossi'} | {attempts} | {compared} | {description} |"
+        )
+    return HEADER + "\n".join(lines) + "\n"
+
+
 def commands() -> str:
     """Return the page of commands."""
     from lossi.cli.commands import build
@@ -166,6 +188,7 @@ PAGES: dict[str, types.FunctionType] = {
     "site-file.md": site_file,
     "rest.md": rest,
     "commands.md": commands,
+    "facts.md": facts,
 }
 
 

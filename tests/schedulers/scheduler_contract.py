@@ -277,7 +277,8 @@ class SchedulerContract:
         self.cancel(scheduler, made, [0])
         after = self.look(scheduler, made).tasks[0]
         # Facts may come from the queue at one time and from the accounts at another.
-        assert dataclasses.replace(after, facts=before.tasks[0].facts) == before.tasks[0]
+        facts = {"facts": before.tasks[0].facts, "accounted": before.tasks[0].accounted}
+        assert dataclasses.replace(after, **facts) == before.tasks[0]
 
     def test_stopped_script_may_tidy_up(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
         made = job_factory("trap 'echo tidy >> tidied; exit 143' TERM; echo up > up; while :; do sleep 0.02; done")

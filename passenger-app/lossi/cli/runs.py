@@ -43,17 +43,6 @@ JobName = Annotated[
     typer.Option("--job", "-j", metavar="JOB", help="The runs of a job, as `lossi jobs` names it; `last` is the newest."),
 ]
 MOST_COMPARED = 10_000
-SHOWN_OF_TASKS = (
-    "state",
-    "partition",
-    "wait_s",
-    "elapsed_s",
-    "gpu_hours",
-    "cpu_efficiency",
-    "memory_efficiency",
-    "gpu_utilisation",
-)
-"""Facts of the runs' tasks that the terminal has room for; `--json` has all."""
 MOST_SHOWN = 10
 """Params and metrics in a table on a terminal."""
 
@@ -262,29 +251,30 @@ def _show_detail(detail: RunDetail) -> None:
 
 def _show_comparison(compared: Comparison) -> None:
     """Print one row per run with what differs, then what is equal, then the warnings."""
+    from lossi.projects import facts
+
     _marks(compared.stale, compared.read_only_revision)
     metrics = {key: metric for key, metric in compared.metrics.items() if metric.differs or len(compared.runs) == 1}
-    facts = {
+    brief = facts.shown_in("brief")  # what a terminal has room for; `--json` has all
+    of_tasks = {
         name: values
         for name, values in compared.job.items()
-        if name in SHOWN_OF_TASKS and (len(set(values)) > 1 or len(values) == 1) and any(values)
+        if name in brief and (len(set(values)) > 1 or len(values) == 1) and any(values)
     }
-    heads = ["run", *(name.removeprefix("params.") for name in compared.differing), *metrics, *facts]
+    heads = ["run", *(name.removeprefix("params.") for name in compared.differing), *metrics, *of_tasks]
     rows = [
         [
             run.run_id[:8],
             *(_value(values[row]) for values in compared.differing.values()),
             *(_value(metric.last[row]) for metric in metrics.values()),
-            *(_value(values[row]) for values in facts.values()),
+            *(_value(values[row]) for values in of_tasks.values()),
         ]
         for row, run in enumerate(compared.runs)
     ]
-    output.show_table(heads, rows, right=[*metrics, *(name for name in facts if name not in ("state", "partition"))])
+    output.show_table(heads, rows, right=[*metrics, *(name for name in of_tasks if facts.sql_type(name) != "TEXT")])
     equal = [f"{name.removeprefix('params.')} = {_value(value)}" for name, value in compared.equal.items()]
     equal += [f"{key} = {_value(metric.last[0])}" for key, metric in compared.metrics.items() if key not in metrics]
-    equal += [
-        f"{name} = {_value(values[0])}" for name, values in compared.job.items() if name in SHOWN_OF_TASKS and name not in facts
-    ]
+    equal += [f"{name} = {_value(values[0])}" for name, values in compared.job.items() if name in brief and name not in of_tasks]
     if equal:
         output.say("equal in all: " + ", ".join(equal))
     for warning in compared.warnings:

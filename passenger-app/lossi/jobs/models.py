@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lossi.contract.records import PreparedJob, Progress, TaskError
+from lossi.contract.records import PreparedJob, Progress
+from lossi.projects.facts import TaskFacts
 
 LONGEST_SHOWN = 10_000
 """Characters of a parameter's value that a listing shows."""
@@ -97,54 +98,9 @@ class Job(BaseModel):
     definition: JobDefinition | None = Field(default=None, description="What was asked for; not in lists.")
 
 
-class Task(BaseModel):
+class Task(TaskFacts):
     """One task of a job, as it is now."""
 
-    model_config = _FROZEN
-
-    job_id: str
-    task: int
-    state: str
-    scheduler_state: str = ""
-    reason: str = ""
-    exit_code: int | None = None
-    signal: int | None = None
-    attempt: int = 1
-    host: str | None = None
-    submitted: str | None = None
-    started: str | None = None
-    ended: str | None = None
-    wait_s: float | None = None
-    elapsed_s: float | None = None
-    cpu_s: float | None = None
-    max_rss_mb: float | None = None
-    cpu_efficiency: float | None = Field(default=None, description="CPU time over elapsed time × cores, 0 to 1.")
-    memory_efficiency: float | None = Field(default=None, description="Greatest memory over memory asked for, 0 to 1.")
-    gpu_type: str | None = None
-    gpu_driver: str | None = None
-    gpu_utilisation: float | None = Field(default=None, description="Mean over GPUs and time, percent.")
-    gpu_memory_mb: float | None = None
-    gpu_hours: float | None = Field(default=None, description="Cards × hours of all attempts.")
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    nodes: int | None = None
-    node_list: str | None = None
-    cpus: int | None = Field(default=None, description="Cores over all nodes: allocated, or asked for while it waits.")
-    memory_mb: float | None = Field(default=None, description="Memory over all nodes: allocated, or asked for.")
-    gpus: int | None = Field(default=None, description="GPUs over all nodes: allocated, or asked for.")
-    restarts: int | None = Field(default=None, description="How often the scheduler started it again.")
-    time_limit_s: float | None = None
-    time_efficiency: float | None = Field(
-        default=None, description="Elapsed time of the last attempt over the time limit, 0 to 1."
-    )
-    eligible: str | None = Field(default=None, description="When it could have started; the wait counts from here.")
-    billing: float | None = Field(default=None, description="The scheduler's billing units × hours.")
-    energy_j: float | None = None
-    error: TaskError | None = Field(default=None, description="What the program itself said when it failed.")
-    notes: list[str] = []
-    tracking_error: str = ""
-    final: bool = False
     parameters: dict[str, Any] = Field(default={}, description="All parameters of the task; in lists long values are shortened.")
     shortened: list[str] = Field(default=[], description="Parameters whose values are shortened here.")
     progress: Progress | None = Field(default=None, description="Where a running task is.")

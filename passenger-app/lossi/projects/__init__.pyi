@@ -1,5 +1,6 @@
 # The public names of this room; `__init__.py` loads each when it is first used.
 from . import (
+    facts as facts,
     index as index,
     snapshot as snapshot,
     stores as stores,

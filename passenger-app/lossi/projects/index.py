@@ -1,18 +1,22 @@
 """``.lossi/lossi.db``: job facts and the ledger of ingest. The schema is owned here, written by jobs/ and tracking/.
 
 Rollback journal, never WAL: WAL needs shared memory and cannot work across nodes. No STRICT tables: EL9 has SQLite 3.34.
+The columns of ``tasks`` are those of `facts.TaskFacts`; an index of an older Lossi gets the columns it lacks when it is next written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 from collections.abc import Iterator
 
 from lossi.errors import Unavailable
+from lossi.projects import facts
 from lossi.projects.project import Project
 
-SCHEMA = """
+SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,
@@ -37,54 +41,15 @@ CREATE TABLE IF NOT EXISTS jobs (
     ended TEXT,
     sweep INTEGER NOT NULL DEFAULT 0,
     resubmitted_from TEXT,
-    expected_start TEXT,                        -- of a job that waits, where the scheduler says it
+    expected_start TEXT,                        -- while it waits, if the scheduler says so
     refreshed REAL NOT NULL DEFAULT 0           -- seconds since the epoch of the last look at the scheduler
 );
 CREATE INDEX IF NOT EXISTS jobs_created ON jobs (created);
 -- A task gets its row when something is known of it; one without a row is queued.
 CREATE TABLE IF NOT EXISTS tasks (
-    job_id TEXT NOT NULL,
-    task INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    scheduler_state TEXT NOT NULL DEFAULT '',
-    reason TEXT NOT NULL DEFAULT '',
-    exit_code INTEGER,
-    signal INTEGER,
-    attempt INTEGER NOT NULL DEFAULT 1,
-    host TEXT,
-    submitted TEXT,
-    started TEXT,
-    ended TEXT,
-    wait_s REAL,
-    elapsed_s REAL,
-    cpu_s REAL,
-    max_rss_mb REAL,
-    cpu_efficiency REAL,                        -- 0..1: cpu_s / (elapsed_s × cpus)
-    memory_efficiency REAL,                     -- 0..1: max_rss_mb / memory_mb
-    gpu_type TEXT,
-    gpu_driver TEXT,
-    gpu_utilisation REAL,
-    gpu_memory_mb REAL,
-    gpu_hours REAL,
-    error TEXT,                                 -- JSON of TaskError
-    notes TEXT NOT NULL DEFAULT '[]',
-    tracking_error TEXT NOT NULL DEFAULT '',
-    final INTEGER NOT NULL DEFAULT 0,
-    partition TEXT,
-    account TEXT,
-    qos TEXT,
-    nodes INTEGER,
-    node_list TEXT,
-    cpus INTEGER,                               -- allocated, over all nodes, as are memory and GPUs
-    memory_mb REAL,
-    gpus INTEGER,
-    restarts INTEGER,
-    time_limit_s REAL,
-    time_efficiency REAL,                       -- 0..1: elapsed_s of the last attempt / time_limit_s
-    eligible TEXT,
-    billing REAL,                               -- the scheduler's billing units × hours
-    energy_j REAL,
-    PRIMARY KEY (job_id, task)
+"""
+    + facts.sql_columns()
+    + """    PRIMARY KEY (job_id, task)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tasks_open ON tasks (job_id) WHERE final = 0;
 -- Which MLflow runs belong to which task; position 0 is the task's own run.
@@ -137,15 +102,13 @@ CREATE TABLE IF NOT EXISTS refused_snapshots (
     PRIMARY KEY (job_id, task, name)
 ) WITHOUT ROWID;
 """
-
-VERSION = 2
-"""1: the engine on one machine. 2: what a cluster accounts for a task."""
+)
 
 
 def connect(project: Project) -> sqlite3.Connection:
     """Open the index for writing, creating it when it is missing.
 
-    The connection is in autocommit mode (``isolation_level=None``): callers say ``BEGIN IMMEDIATE`` themselves.
+    The connection is in autocommit mode (``isolation_level=None``): callers run ``BEGIN IMMEDIATE`` themselves.
 
     Raises
     ------
@@ -160,7 +123,7 @@ def connect(project: Project) -> sqlite3.Connection:
     try:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA trusted_schema=OFF")
-        if connection.execute("PRAGMA user_version").fetchone()[0] < VERSION:
+        if _missing(connection):
             connection.execute("PRAGMA journal_mode=DELETE")
             _bring_up_to_date(connection)
             project.share(project.index)
@@ -170,20 +133,38 @@ def connect(project: Project) -> sqlite3.Connection:
     return connection
 
 
+@functools.cache
+def _columns() -> dict[str, dict[str, str]]:
+    """Return the columns of every table: name → its type, and its default where it has one."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(SCHEMA)
+        tables = [row[0] for row in model.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            table: {
+                name: kind + (f" NOT NULL DEFAULT {default}" if default is not None else "")
+                for _, name, kind, _, default, _ in model.execute(f"PRAGMA table_info({table})")
+            }
+            for table in tables
+        }
+
+
+def _missing(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Return table and column of everything that a new index, or one of an older Lossi, lacks."""
+    return [
+        (table, column)
+        for table, columns in _columns().items()
+        for column in columns.keys() - {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+    ]
+
+
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Make the tables of a new index, and add to an older one the columns that it lacks."""
+    """Make the tables of a new index, and add the columns that one of an older Lossi lacks."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statement in SCHEMA.split(";\n"):
             connection.execute(statement)
-        with contextlib.closing(sqlite3.connect(":memory:")) as model:
-            model.executescript(SCHEMA)
-            for table in ("jobs", "tasks"):
-                present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-                for _, name, kind, *_ in model.execute(f"PRAGMA table_info({table})"):
-                    if name not in present:
-                        connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
-        connection.execute(f"PRAGMA user_version={VERSION}")
+        for table, column in _missing(connection):
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {_columns()[table][column]}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

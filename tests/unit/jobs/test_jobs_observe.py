@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from lossi.contract.records import FINAL_STATES, STATES, Ending, PreparedJob, Resources, TaskError, TaskExit
 from lossi.jobs import times
-from lossi.jobs.schedulers import JobView, TaskFacts, TaskView
+from lossi.jobs.schedulers import JobView, TaskView
 from lossi.jobs.state import reconcile
 from lossi.jobs.state.reconcile import GRACE_S, LAG_S, Patience, Seen, job_state, task_row, task_state
 
@@ -195,9 +195,15 @@ def test_times_are_read_with_and_without_a_zone() -> None:
 
 
 ACCOUNTS = Patience(exit_s=60.0, notice_s=90.0, facts=True)
-DONE = TaskFacts(
-    partition="gpu", elapsed_s=40.0, cpu_s=30.0, cpus=2, memory_mb=1000.0, max_rss_mb=250.0, gpu_hours=0.5, complete=True
-)
+FIGURES = {
+    "partition": "gpu",
+    "elapsed_s": 40.0,
+    "cpu_s": 30.0,
+    "cpus": 2,
+    "memory_mb": 1000.0,
+    "max_rss_mb": 250.0,
+    "gpu_hours": 0.5,
+}
 
 
 def test_an_account_of_an_earlier_attempt_is_not_the_end_of_a_task_that_was_started_again() -> None:
@@ -219,7 +225,7 @@ def test_a_task_that_began_after_the_queue_was_read_is_running() -> None:
 def test_a_scheduler_that_accounts_for_tasks_is_waited_for() -> None:
     account = left("succeeded")
     assert look(exit=account, view=None, started_folder=NOW, patience=ACCOUNTS) == ("succeeded", False)
-    closed = TaskView("succeeded", "COMPLETED", facts=DONE)
+    closed = TaskView("succeeded", "COMPLETED", facts=FIGURES, accounted=True)
     assert look(exit=account, view=closed, started_folder=NOW, patience=ACCOUNTS) == ("succeeded", True)
     old = left("succeeded", ended=at(-reconcile.FACTS_PATIENCE_S))
     assert look(exit=old, view=None, started_folder=NOW, patience=ACCOUNTS) == ("succeeded", True), "but not for ever"
@@ -235,16 +241,23 @@ def test_a_task_that_was_told_to_stop_is_cancelled_only_when_the_user_asked_or_t
 
 @pytest.mark.parametrize("folder", [None, NOW - 40])
 def test_an_account_that_a_network_filesystem_shows_late_is_waited_for(folder: float | None) -> None:
-    view = TaskView("failed", "FAILED", exit_code=1, started=at(-50), ended=at(-30), facts=DONE)
+    view = TaskView("failed", "FAILED", exit_code=1, started=at(-50), ended=at(-30), facts=FIGURES, accounted=True)
     assert look(view=view, started_folder=folder, patience=ACCOUNTS) == ("running", False)
-    view = TaskView("failed", "FAILED", exit_code=1, started=at(-99), ended=at(-61), facts=DONE)
+    view = TaskView("failed", "FAILED", exit_code=1, started=at(-99), ended=at(-61), facts=FIGURES, accounted=True)
     assert look(view=view, started_folder=folder, patience=ACCOUNTS) == ("failed", True)
 
 
 def test_what_the_scheduler_accounted_wins_over_what_the_runner_measured() -> None:
     job = PreparedJob("j", "n", "script", "/p", "u", at(-100), resources=Resources(cpus=8, memory_mb=4000, gpus=1))
     account = left("succeeded", started=at(-30), elapsed_s=20.0, cpu_s=1.0, max_rss_mb=1.0)
-    seen = Seen(0, NOW, account, started_folder=NOW, view=TaskView("succeeded", "COMPLETED", facts=DONE), patience=ACCOUNTS)
+    seen = Seen(
+        0,
+        NOW,
+        account,
+        started_folder=NOW,
+        view=TaskView("succeeded", "COMPLETED", facts=FIGURES, accounted=True),
+        patience=ACCOUNTS,
+    )
     state = task_state(seen, RUNS, NOW - 100)
     assert state is not None
     row = task_row(job, at(-100), seen, state)

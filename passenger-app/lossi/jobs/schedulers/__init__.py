@@ -20,7 +20,6 @@ from lossi.jobs.schedulers.base import (
     NotSubmitted,
     Scheduler,
     SessionOptions,
-    TaskFacts,
     TaskView,
 )
 
@@ -156,7 +155,6 @@ __all__ = [
     "NotSubmitted",
     "Scheduler",
     "SessionOptions",
-    "TaskFacts",
     "TaskView",
     "client_of",
     "default",

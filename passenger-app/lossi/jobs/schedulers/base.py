@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from lossi.contract.records import UNKNOWN, PreparedJob, Resources, SubmissionRecord
 from lossi.errors import Unavailable
@@ -57,48 +57,11 @@ class Capabilities:
     sessions: bool = False
     """Whether Open OnDemand can submit interactive sessions to it, see `Scheduler.session_options`."""
     facts: bool = False
-    """Whether `TaskFacts` come some time after a task's end; its row is not final without them."""
+    """Whether `TaskView.facts` come some time after a task's end; its row is not final without them."""
     exit_grace_s: float = 5.0
     """How late the files of a node may become visible here."""
     notice_s: float = 5.0
     """How long after a task's end the scheduler's word on it may still be an older one."""
-
-
-@dataclass(frozen=True)
-class TaskFacts:
-    """What the scheduler has accounted for a task, over all its attempts; None and "" where it does not say.
-
-    These are the scheduler's own figures, which win over those that the runner measured.
-    """
-
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    nodes: int | None = None
-    node_list: str = ""
-    cpus: int | None = None
-    """Allocated, over all nodes."""
-    memory_mb: float | None = None
-    """Allocated, over all nodes."""
-    gpus: int | None = None
-    gpu_type: str | None = None
-    gpu_hours: float | None = None
-    """Cards × hours, summed over the attempts."""
-    restarts: int | None = None
-    time_limit_s: int | None = None
-    eligible: str | None = None
-    elapsed_s: float | None = None
-    """Summed over the attempts of a requeued task."""
-    cpu_s: float | None = None
-    max_rss_mb: float | None = None
-    billing: float | None = None
-    """The scheduler's billing units × hours, summed over the attempts."""
-    energy_j: float | None = None
-    gpu_utilisation: float | None = None
-    """Percent, mean over GPUs and time, where the scheduler's accounting has it."""
-    gpu_memory_mb: float | None = None
-    complete: bool = False
-    """Whether these are the last word: the task has ended and its accounting is closed."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +114,10 @@ class TaskView:
     """When the scheduler said so, in seconds since the epoch; None: now."""
     restarts: int | None = None
     """How often it was started again; None: not known."""
-    facts: TaskFacts | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Its figures by name, of those in `SCHEDULER_FACTS`, over all attempts; they win over what the runner measured."""
+    accounted: bool = False
+    """Whether `facts` are final: the task has ended and its accounting is closed."""
 
 
 @dataclass(frozen=True)

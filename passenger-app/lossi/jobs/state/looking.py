@@ -75,8 +75,8 @@ def found(connection: sqlite3.Connection, one: OpenJob, view: schedulers.JobView
         if state is None or (view is None and not state.final and earlier is not None):
             continue  # nothing new, or nobody to ask who knows better than the index
         row = reconcile.task_row(job, one.submission.submitted, seen, state)
-        if earlier is not None and (word is None or word.facts is None):
-            row |= {name: earlier[name] for name in reconcile.SCHEDULER_COLUMNS if earlier.get(name) is not None}
+        if earlier is not None and (word is None or not word.facts):
+            row |= {name: earlier[name] for name in reconcile.KEPT if earlier.get(name) is not None}
         if row != earlier:
             rows.append(row)
     return Change(_row(one, view, now), rows)

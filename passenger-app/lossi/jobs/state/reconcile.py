@@ -29,10 +29,12 @@ from lossi.contract.records import (
     Ending,
     PreparedJob,
     Progress,
+    Resources,
     TaskExit,
 )
-from lossi.jobs.schedulers import FORGOTTEN, Capabilities, JobView, TaskFacts, TaskView
+from lossi.jobs.schedulers import FORGOTTEN, Capabilities, JobView, TaskView
 from lossi.jobs.times import seconds, stamp
+from lossi.projects.facts import FACTS, SCHEDULER_FACTS
 
 GRACE_S = 5.0
 """How long an account may take to arrive over a network filesystem, and a scheduler to say why it stopped a task."""
@@ -47,7 +49,7 @@ WORST_FIRST = (UNKNOWN, FAILED, OUT_OF_MEMORY, TIMED_OUT, NODE_FAILED, PREEMPTED
 
 NO_ACCOUNT = "it ended without leaving its account (exit.json)"
 
-SCHEDULER_COLUMNS = ("partition", "account", "qos", "nodes", "node_list", "cpus", "memory_mb", "gpus", "gpu_type", "eligible")
+KEPT = tuple(name for name, fact in SCHEDULER_FACTS.items() if fact.attempts == "last")
 """What the scheduler said of a task once stays when it says nothing of it now."""
 
 _STOPPED = frozenset((TIMED_OUT, OUT_OF_MEMORY, NODE_FAILED, PREEMPTED))
@@ -159,7 +161,7 @@ def _is_of_earlier_attempt(left: TaskExit, view: TaskView | None) -> bool:
 
 def _settled(seen: Seen, view: TaskView | None, state: State) -> State:
     """Leave a task open as long as its scheduler owes what it has accounted for it."""
-    if not state.final or not seen.patience.facts or (view is not None and view.facts is not None and view.facts.complete):
+    if not state.final or not seen.patience.facts or (view is not None and view.accounted):
         return state
     ended = seconds(seen.exit.ended if seen.exit else None) or seconds(view.ended if view else None) or seen.started_folder
     ran = seen.exit is not None or seen.started_folder is not None or (view is not None and view.started is not None)
@@ -201,7 +203,7 @@ def _by_view(seen: Seen, view: TaskView) -> State:
         return State(state, view.reason, False, view.scheduler_state, facts)
     ended = seconds(view.ended) or seen.started_folder
     # A scheduler that says when a task started knows that it ran, even where its folder cannot be seen yet.
-    ran = seen.started_folder is not None or (view.facts is not None and view.started is not None)
+    ran = seen.started_folder is not None or (view.facts and view.started is not None)
     if ran and ended is not None and seen.now - ended < seen.patience.exit_s:
         facts.pop("ended", None)
         return State(RUNNING, "waiting for its account to arrive", False, view.scheduler_state, facts)
@@ -212,85 +214,70 @@ def _by_view(seen: Seen, view: TaskView) -> State:
 def task_row(job: PreparedJob, submitted: str | None, seen: Seen, state: State) -> Row:
     """Return the row of a task in the index, with the derived columns.
 
-    What the scheduler has accounted wins over what the runner measured. Efficiencies are shares (0..1) of what was allocated;
-    ``gpu_hours`` = cards × elapsed time of all attempts.
+    Efficiencies are shares (0..1) of what was allocated; ``gpu_hours`` = cards × elapsed time of all attempts.
     """
     view = seen.view
     # The account of an earlier attempt says nothing of the present one but which attempt that was.
     current = seen.exit if seen.exit is not None and not _is_of_earlier_attempt(seen.exit, view) else None
     left = current or TaskExit(seen.task, state.state, attempt=_attempt(seen, view))
-    had = (view.facts if view else None) or TaskFacts()
+    row = _reported({"scheduler": view.facts if view else {}, "runner": vars(left), "request": _requested(job.resources)})
     ended_now = state.state in FINAL_STATES
-    accounted = view.started if view is not None and had.complete else None
+    accounted = view.started if view is not None and view.accounted else None
     started = stamp(accounted or left.started or state.facts.get("started") or (view.started if view else None))
     ended = stamp(left.ended or state.facts.get("ended")) if ended_now else None
-    submitted = stamp(submitted)
-    last = _elapsed(left, started, ended) if ended_now else None
-    elapsed = _first(had.elapsed_s, last) if ended_now else None
-    asked = job.resources
-    exit_code = left.exit_code if current else state.facts.get("exit_code")
-    signal = left.signal if current else state.facts.get("signal")
-    cpus = _first(had.cpus, asked.cpus * asked.nodes)
-    memory = _first(had.memory_mb, None if asked.memory_mb is None else asked.memory_mb * asked.nodes)
-    cpu_s, rss = _first(had.cpu_s or None, left.cpu_s), _first(had.max_rss_mb or None, left.max_rss_mb)
-    limit = _first(had.time_limit_s, asked.time_limit_s)
-    gpus = _first(had.gpus, asked.gpus * asked.nodes)
-    return {
+    submitted, eligible = stamp(submitted), stamp(row["eligible"])
+    last = (left.elapsed_s or _difference(started, ended)) if ended_now else None
+    accounted_s = view.facts.get("elapsed_s") if view else None
+    elapsed = (last if accounted_s is None else accounted_s) if ended_now else None
+    gpu_hours = row["gpu_hours"] if row["gpu_hours"] is not None or elapsed is None else row["gpus"] * elapsed / 3600
+    return row | {
         "job_id": job.id,
         "task": seen.task,
         "state": state.state,
         "scheduler_state": state.scheduler_state,
         "reason": state.reason,
-        "exit_code": exit_code if ended_now else None,
-        "signal": signal if ended_now else None,
+        "exit_code": (left.exit_code if current else state.facts.get("exit_code")) if ended_now else None,
+        "signal": (left.signal if current else state.facts.get("signal")) if ended_now else None,
         "attempt": left.attempt,
         "host": left.host or state.facts.get("host") or (view.host if view else None),
+        "restarts": view.restarts if view is not None and view.restarts is not None else left.attempt - 1,
         "submitted": submitted,
+        "eligible": eligible,
         "started": started,
         "ended": ended,
-        "wait_s": _difference(stamp(had.eligible) or submitted, started),
+        "wait_s": _difference(eligible or submitted, started),
         "elapsed_s": elapsed,
-        "cpu_s": cpu_s,
-        "max_rss_mb": rss,
-        "cpu_efficiency": _share(cpu_s, None if elapsed is None or cpus is None else elapsed * cpus),
-        "memory_efficiency": _share(rss, memory),
-        "gpu_type": _first(had.gpu_type, left.gpu_type, asked.gpu_type if asked.gpus else None),
-        "gpu_driver": left.gpu_driver,
-        "gpu_utilisation": _first(had.gpu_utilisation, left.gpu_utilisation),
-        "gpu_memory_mb": _first(had.gpu_memory_mb, left.gpu_memory_mb),
-        "gpu_hours": _first(had.gpu_hours, None if elapsed is None else (gpus or 0) * elapsed / 3600) if ended_now else None,
+        "time_efficiency": _share(last, row["time_limit_s"]),
+        "cpu_efficiency": _share(row["cpu_s"], None if elapsed is None or row["cpus"] is None else elapsed * row["cpus"]),
+        "memory_efficiency": _share(row["max_rss_mb"], row["memory_mb"]),
+        "gpu_hours": gpu_hours if ended_now else None,
         "error": None if left.error is None else json.dumps(dataclasses.asdict(left.error)),
         "notes": json.dumps(left.notes) if left.notes else "[]",
         "tracking_error": left.tracking_error,
         "final": int(state.final),
-        "partition": had.partition or asked.partition,
-        "account": had.account or asked.account,
-        "qos": had.qos or asked.qos,
-        "nodes": _first(had.nodes, asked.nodes),
-        "node_list": had.node_list or None,
-        "cpus": cpus,
-        "memory_mb": memory,
-        "gpus": gpus,
-        "restarts": _first(had.restarts, left.attempt - 1),
-        "time_limit_s": limit,
-        "time_efficiency": _share(last, limit),
-        "eligible": stamp(had.eligible),
-        "billing": had.billing,
-        "energy_j": had.energy_j,
     }
+
+
+def _reported(values: Mapping[str, Mapping[str, Any]]) -> Row:
+    """Return every fact that the scheduler, the runner or the request says; the first declared source with a value counts."""
+    return {
+        name: next((value for source in fact.sources if (value := values[source].get(name)) not in (None, "")), None)
+        for name, fact in FACTS.items()
+    }
+
+
+def _requested(resources: Resources) -> dict[str, Any]:
+    """Return what a task asks for over all its nodes."""
+    requested = vars(resources) | {
+        name: value * resources.nodes for name in ("cpus", "memory_mb", "gpus") if (value := getattr(resources, name)) is not None
+    }
+    return requested if resources.gpus else requested | {"gpu_type": None}
 
 
 def _attempt(seen: Seen, view: TaskView | None) -> int:
     if view is not None and view.restarts is not None:
         return view.restarts + 1
     return seen.exit.attempt if seen.exit is not None else 1
-
-
-def _first(*values: Any) -> Any:
-    for value in values:
-        if value is not None:
-            return value
-    return None
 
 
 def job_state(counts: Mapping[str, int]) -> str:
@@ -314,10 +301,6 @@ def job_reason(state: str, tasks: int, counts: Mapping[str, int], only: str) -> 
         return only
     words = [f"{counts[name]:,} {name.replace('_', ' ')}" for name in WORST_FIRST if name != SUCCEEDED and counts.get(name)]
     return f"of {tasks:,} tasks {', '.join(words)}"
-
-
-def _elapsed(left: TaskExit, started: str | None, ended: str | None) -> float | None:
-    return left.elapsed_s if left.elapsed_s else _difference(started, ended)
 
 
 def _difference(start: str | None, end: str | None) -> float | None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lossi.errors import InvalidInput, did_you_mean
+from lossi.projects.facts import FACTS
 from lossi.tracking.query.conditions import ATTRIBUTE_COLUMNS, Clause, Matching, job_column
-from lossi.tracking.query.filters import ALIASES, KINDS, job_columns
+from lossi.tracking.query.filters import ALIASES, KINDS
 from lossi.tracking.query.store import Store
 from lossi.tracking.query.values import STORED_INFINITY, Cell, cell, number
 
@@ -77,7 +78,7 @@ def selection(columns: Sequence[str] | None) -> Selection:
         if kind == "attribute" and key == "*":
             wanted.update(dict.fromkeys(("attribute", attribute) for attribute in ATTRIBUTES))
         elif kind == "job" and key == "*":
-            wanted.update(dict.fromkeys(("job", column) for column in job_columns()))
+            wanted.update(dict.fromkeys(("job", column) for column in FACTS))
         else:
             wanted[kind, key] = None
     return Selection(list(wanted))
@@ -96,7 +97,7 @@ def _named(name: str) -> tuple[str, str]:
         key = key[1:-1]
     if kind == "attribute":
         key = ALIASES.get(key, key)
-    known = {"attribute": ATTRIBUTES, "job": tuple(job_columns())}.get(kind)
+    known = {"attribute": ATTRIBUTES, "job": tuple(FACTS)}.get(kind)
     if known and key != "*" and key not in known:
         raise InvalidInput(
             f"{name!r} is not a column",

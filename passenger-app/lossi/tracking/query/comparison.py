@@ -10,6 +10,7 @@ from typing import Literal
 
 from lossi.errors import InvalidInput
 from lossi.projects import Project
+from lossi.projects.facts import shown_in
 from lossi.tracking.query.models import ComparedMetric, ComparedRun, Comparison, MetricSummary, Warning
 from lossi.tracking.query.runs import milliseconds, missing
 from lossi.tracking.query.store import FactsUnavailable, Store, read
@@ -35,34 +36,8 @@ DATA_TAG = "lossi.dataset."
 """Begins the tags that carry the revision of a dataset."""
 SYSTEM_TAGS = ("mlflow.", "lossi.", "slurm.")
 
-JOB_FACTS = (
-    "state",
-    "reason",
-    "partition",
-    "account",
-    "qos",
-    "nodes",
-    "node_list",
-    "cpus",
-    "memory_mb",
-    "gpus",
-    "gpu_type",
-    "restarts",
-    "wait_s",
-    "elapsed_s",
-    "time_limit_s",
-    "time_efficiency",
-    "cpu_s",
-    "cpu_efficiency",
-    "max_rss_mb",
-    "memory_efficiency",
-    "gpu_hours",
-    "gpu_utilisation",
-    "gpu_memory_mb",
-    "billing",
-    "energy_j",
-)
-"""What a comparison shows of the tasks, in this order; the index's columns of the same names."""
+JOB_FACTS = shown_in("compared", "brief")
+"""What a comparison shows of the tasks."""
 
 Code = Literal["environment", "gpu_type", "gpu_driver", "architecture", "code"]
 WARNED: dict[Code, tuple[tuple[str, ...], str]] = {

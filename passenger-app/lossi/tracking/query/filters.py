@@ -9,15 +9,13 @@ is the value, there is no escape. Ours besides: ``job.<column>`` for the facts o
 
 from __future__ import annotations
 
-import functools
 import re
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 from lossi.errors import InvalidInput, did_you_mean
-from lossi.projects import index
+from lossi.projects import facts
 
 Kind = Literal["attribute", "metric", "param", "tag", "dataset", "job"]
 Value = str | int | float | tuple[str, ...] | None
@@ -91,17 +89,6 @@ class Order:
 
     reference: Reference
     ascending: bool
-
-
-@functools.cache
-def job_columns() -> dict[str, str]:
-    """Return the columns of the table `tasks` of the project's index with their SQL types."""
-    connection = sqlite3.connect(":memory:")
-    try:
-        connection.executescript(index.SCHEMA)
-        return {row[1]: row[2] for row in connection.execute("PRAGMA table_info(tasks)")}
-    finally:
-        connection.close()
 
 
 def parse_filter(text: str) -> list[Condition]:
@@ -226,7 +213,7 @@ def is_numeric(reference: Reference) -> bool:
     if reference.kind == "attribute":
         return reference.key in NUMERIC_ATTRIBUTES
     if reference.kind == "job":
-        return job_columns()[reference.key] in ("INTEGER", "REAL")
+        return facts.sql_type(reference.key) != "TEXT"
     return reference.kind == "metric"
 
 
@@ -280,7 +267,7 @@ def _checked(reader: _Reader, kind: Kind, key: str, start: int) -> Reference:
     elif kind == "dataset":
         known = DATASET_KEYS
     elif kind == "job":
-        known = frozenset(job_columns())
+        known = frozenset(facts.FACTS)
     if known is not None and key not in known:
         hint = did_you_mean(key, known) or "there are: " + ", ".join(sorted(known))
         if kind == "attribute":

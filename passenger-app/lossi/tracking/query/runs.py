@@ -8,8 +8,8 @@ from typing import Any
 
 from lossi.errors import InvalidInput, NotFound
 from lossi.projects import Project
+from lossi.projects.facts import FACTS
 from lossi.tracking.query.conditions import CONTEXT_TAG, job_column
-from lossi.tracking.query.filters import job_columns
 from lossi.tracking.query.models import DatasetInput, Experiment, Experiments, LoggedModel, RunDetail
 from lossi.tracking.query.store import FactsUnavailable, Store, read
 from lossi.tracking.query.summaries import summaries
@@ -167,7 +167,7 @@ def _models(store: Store, run_id: str) -> list[LoggedModel]:
 def _job(store: Store, run_id: str) -> dict[str, Any] | None:
     if not store.job_join:
         return None
-    columns = list(job_columns())
+    columns = list(FACTS)
     sql = f"SELECT {', '.join(job_column(c) for c in columns)} FROM {store.relations['runs']} r {store.job_join} WHERE r.run_uuid = ?"
     [values] = store.rows(sql, [run_id])
     facts = {column: cell(value) for column, value in zip(columns, values, strict=True)}

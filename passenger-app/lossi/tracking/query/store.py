@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 from lossi.errors import Forbidden, Unavailable
 from lossi.projects import Project, stores
+from lossi.projects.facts import FACTS
 from lossi.tracking.query import last_state
-from lossi.tracking.query.filters import job_columns
 
 T = TypeVar("T")
 
@@ -206,7 +206,7 @@ def _columns(connection: sqlite3.Connection, schema: str, table: str) -> set[str
 
 
 def _attach(connection: sqlite3.Connection, index: Path) -> str:
-    names = {"task_runs": ("run_id", "job_id", "task"), "tasks": tuple(job_columns())}
+    names = {"task_runs": ("run_id", "job_id", "task"), "tasks": tuple(FACTS)}
     found: dict[str, set[str]] = {name: set() for name in names}
     try:
         if index.exists():

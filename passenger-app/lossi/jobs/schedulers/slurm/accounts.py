@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import pwd
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from lossi.contract.records import CANCELLED, FAILED, FINAL_STATES, OUT_OF_MEMORY
 from lossi.jobs.resources import format_time
-from lossi.jobs.schedulers.base import TaskFacts, TaskView
+from lossi.jobs.schedulers.base import TaskView
 from lossi.jobs.schedulers.slurm import jobstats, states
 from lossi.jobs.schedulers.slurm.records import AccountingRow, QueueRow
+from lossi.projects.facts import SCHEDULER_FACTS
 
 NEAR_LIMIT = 0.95
 """A task killed by signal 9 that had used this share of its memory was killed for it, where nothing else says so."""
@@ -27,7 +29,6 @@ def in_order(rows: Iterable[AccountingRow]) -> list[AccountingRow]:
 def view(rows: Sequence[AccountingRow], *, units_per_gpu: Callable[[str | None], int] = lambda kind: 1) -> TaskView:
     """Return what the database says of a task from its attempts in order."""
     last = rows[-1]
-    facts = _facts(rows, units_per_gpu)
     state = states.state_of(last.state)
     if _killed_for_memory(last, state):
         state = OUT_OF_MEMORY
@@ -42,26 +43,17 @@ def view(rows: Sequence[AccountingRow], *, units_per_gpu: Callable[[str | None],
         last.node_list or None,
         last.started if ran else None,
         last.ended,
-        restarts=facts.restarts,
-        facts=facts,
+        restarts=last.restarts if last.restarts is not None else len(rows) - 1,
+        facts=_facts(rows, units_per_gpu),
+        # The end may be recorded before the start, for a moment: then the row lacks all that was asked for.
+        accounted=states.state_of(last.state) in FINAL_STATES and last.ended is not None and last.partition != "",
     )
 
 
-def live_facts(row: QueueRow) -> TaskFacts:
+def live_facts(row: QueueRow) -> dict[str, Any]:
     """Return what the queue says of a task that has not ended."""
-    return TaskFacts(
-        partition=row.partition,
-        account=row.account,
-        qos=row.qos,
-        nodes=row.nodes,
-        node_list=row.node_list,
-        cpus=row.cpus,
-        gpus=row.gpus,
-        gpu_type=row.gpu_type,
-        restarts=row.restarts,
-        time_limit_s=row.time_limit_s,
-        eligible=row.eligible,
-    )
+    values = {name: getattr(row, name, None) for name in SCHEDULER_FACTS}
+    return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 def sentence(row: AccountingRow, state: str) -> str:
@@ -99,39 +91,29 @@ def _killed_for_memory(row: AccountingRow, state: str) -> bool:
     return (row.signal == 9 or row.exit_code in (9, 137)) and row.max_rss_mb >= NEAR_LIMIT * row.memory_mb
 
 
-def _facts(rows: Sequence[AccountingRow], units_per_gpu: Callable[[str | None], int]) -> TaskFacts:
-    last = rows[-1]
-    use = jobstats.gpu_use(last.admin_comment)
-    return TaskFacts(
-        partition=last.partition,
-        account=last.account,
-        qos=last.qos,
-        nodes=last.nodes,
-        node_list=last.node_list,
-        cpus=last.cpus,
-        memory_mb=last.memory_mb,
-        gpus=last.gpus,
-        gpu_type=last.gpu_type,
-        gpu_hours=_hours(rows, lambda row: None if row.gpus is None else row.gpus / units_per_gpu(row.gpu_type)),
-        restarts=last.restarts if last.restarts is not None else len(rows) - 1,
-        time_limit_s=last.time_limit_s,
-        eligible=last.eligible,
-        elapsed_s=_sum(row.elapsed_s for row in rows),
-        cpu_s=_sum(row.cpu_s for row in rows),
-        max_rss_mb=max((row.max_rss_mb for row in rows if row.max_rss_mb), default=None),
-        billing=_hours(rows, lambda row: row.billing),
-        energy_j=_sum(row.energy_j for row in rows),
-        gpu_utilisation=use.utilisation if use else None,
-        gpu_memory_mb=use.memory_mb if use else None,
-        # The end may be recorded before the start, for a moment: then the row lacks all that was asked for.
-        complete=states.state_of(last.state) in FINAL_STATES and last.ended is not None and last.partition != "",
-    )
+def _facts(rows: Sequence[AccountingRow], units_per_gpu: Callable[[str | None], int]) -> dict[str, Any]:
+    use = jobstats.gpu_use(rows[-1].admin_comment)
+    values = {
+        name: _over_attempts(fact.attempts, [getattr(row, name, None) for row in rows]) for name, fact in SCHEDULER_FACTS.items()
+    }
+    values |= {
+        "billing": _hours(rows, lambda row: row.billing),
+        "gpu_hours": _hours(rows, lambda row: None if row.gpus is None else row.gpus / units_per_gpu(row.gpu_type)),
+        "gpu_utilisation": use.utilisation if use else None,
+        "gpu_memory_mb": use.memory_mb if use else None,
+        "cpu_s": values["cpu_s"] or None,  # 0: the node was not measured
+        "max_rss_mb": values["max_rss_mb"] or None,
+    }
+    return {name: value for name, value in values.items() if value not in (None, "")}
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
+def _over_attempts(rule: str, values: Sequence[Any]) -> Any:
     known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    if rule == "last" or not known:
+        return values[-1]
+    return sum(known) if rule == "sum" else max(known)
 
 
 def _hours(rows: Sequence[AccountingRow], units: Callable[[AccountingRow], float | None]) -> float | None:
-    return _sum(None if (one := units(row)) is None or row.elapsed_s is None else one * row.elapsed_s / 3600 for row in rows)
+    hours = [number * row.elapsed_s / 3600 for row in rows if (number := units(row)) is not None and row.elapsed_s is not None]
+    return sum(hours) if hours else None

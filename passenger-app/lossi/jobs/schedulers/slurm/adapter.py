@@ -41,7 +41,6 @@ from lossi.jobs.schedulers.base import (
     JobView,
     NotSubmitted,
     SessionOptions,
-    TaskFacts,
     TaskView,
 )
 from lossi.jobs.schedulers.slurm import accounts, array_chunks, directives, queue_view, request, states
@@ -341,7 +340,7 @@ class SlurmScheduler:
         if asked is not None and as_of >= (seconds(asked.requested) or as_of) + self.target.exit_grace_s:
             named = missing if asked.tasks is None else missing.intersection(asked.tasks)
             reason = f"cancelled by {asked.user} before it started"
-            ended = TaskView(CANCELLED, "CANCELLED", reason, ended=asked.requested, facts=TaskFacts(elapsed_s=0.0, complete=True))
+            ended = TaskView(CANCELLED, "CANCELLED", reason, ended=asked.requested, facts={"elapsed_s": 0.0}, accounted=True)
             return dict.fromkeys(named, ended)
         others = known or one.seen.waiting or one.handle.settled
         if asked is None and others and one.database and as_of >= (one.handle.submitted or 0.0) + LAG_S:
