@@ -189,7 +189,7 @@ def dump(project) -> dict[str, list[tuple[object, ...]]]:  # type: ignore[no-unt
 
 def taken_a_second(field: Field) -> float:
     """Return how many stores a second one ingest takes in when all are waiting."""
-    from lossi.tracking.ingest.ingestion import ingest_runs
+    from lossi.tracking.ingest.entry import ingest_runs
 
     project = field.again("fresh", field.writers)
     begun = time.monotonic()
@@ -201,10 +201,10 @@ def taken_a_second(field: Field) -> float:
 
 def killed(field: Field, times: int) -> tuple[int, int, int]:
     """Kill ingest at random points and repeat it; returns (kills, of them within a transaction, dumps that differ)."""
-    from lossi.tracking.ingest import batches
-    from lossi.tracking.ingest.ingestion import ingest_runs
+    from lossi.tracking.ingest import session
+    from lossi.tracking.ingest.entry import ingest_runs
 
-    batches.BATCH = 5  # many commits in a short time
+    session.BATCH = 5  # many commits in a short time
     whole = field.again("whole", KILLED_TASKS)
     begun = time.monotonic()
     os.waitpid(fork(lambda: ingest_runs(whole)), 0)
@@ -243,7 +243,7 @@ def shared_store(root: Path, writers: int) -> tuple[float, int, int, int]:
 @contextlib.contextmanager
 def ingest_beside(field: Field) -> Iterator[None]:
     """Take in what is published in a process beside the writers, until everything is there."""
-    from lossi.tracking.ingest.ingestion import ingest_runs
+    from lossi.tracking.ingest.entry import ingest_runs
 
     def loop() -> None:
         while not complete(field.project.store, field.writers):

@@ -19,7 +19,7 @@ from mlflow.entities import DatasetInput, InputTag, LoggedModelOutput, LoggedMod
 from mlflow.entities.dataset import Dataset
 
 from lossi.projects import stores
-from lossi.tracking.ingest.ingestion import ingest_runs
+from lossi.tracking.ingest.entry import ingest_runs
 from lossi.tracking.ingest.merge import DERIVED, TABLES
 
 from .conftest import MlflowTask, MlflowWorld

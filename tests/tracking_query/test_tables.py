@@ -287,11 +287,11 @@ def test_a_wrong_export_fails_before_its_first_piece(project: Project, question:
         tracking.export(project, **question)  # type: ignore[arg-type]
 
 
-def test_the_door_stays_functions_whichever_module_was_imported_first(tmp_path: Path) -> None:
+def test_public_names_are_functions_whichever_module_was_imported_first(tmp_path: Path) -> None:
     code = (
         "import lossi.tracking.ingest, lossi.tracking.query, lossi.tracking.query.exports; from lossi import tracking;"
         "assert all(callable(getattr(tracking, name)) for name in tracking.__all__), dir(tracking);"
-        "from lossi.tracking import ingest_runs; assert callable(ingest_runs); from lossi.tracking.ingest.ingestion import main"
+        "from lossi.tracking import ingest_runs; assert callable(ingest_runs)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path)
 

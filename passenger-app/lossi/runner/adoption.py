@@ -11,19 +11,9 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from ..contract import records
+from ..contract import records, run_status
 from . import store
 from .strays import Relocation
-
-RUN_STATUS = {
-    records.SUCCEEDED: store.FINISHED,
-    records.FAILED: store.FAILED,
-    records.OUT_OF_MEMORY: store.FAILED,
-    records.NODE_FAILED: store.FAILED,
-    records.CANCELLED: store.KILLED,
-    records.TIMED_OUT: store.KILLED,
-    records.PREEMPTED: store.KILLED,
-}
 
 
 @dataclass(frozen=True)
@@ -120,17 +110,17 @@ def resume(connection: sqlite3.Connection, now_ms: int) -> Tuple[Optional[str], 
             if run.id == own:
                 store.revive(connection, run.id)
             elif run.end_ms is None:
-                store.end_run(connection, run.id, store.KILLED, now_ms)
+                store.end_run(connection, run.id, run_status.KILLED, now_ms)
     return own, params
 
 
 def status_at_end(run: store.Run, ended: Ended) -> Tuple[str, int]:
     """Return status and end that a run has when its task has ended so."""
-    status = RUN_STATUS.get(ended.state, store.FAILED)
-    if run.status not in (store.FINISHED, store.FAILED, store.KILLED) or run.end_ms is None:
+    status = run_status.of_state(ended.state)
+    if run.status not in (run_status.FINISHED, run_status.FAILED, run_status.KILLED) or run.end_ms is None:
         return status, ended.ended_ms
     open_when_it_failed = ended.failed_ms is not None and run.end_ms >= ended.failed_ms
-    if run.status == store.FINISHED and status != store.FINISHED and open_when_it_failed:
+    if run.status == run_status.FINISHED and status != run_status.FINISHED and open_when_it_failed:
         return status, run.end_ms
     return run.status, run.end_ms
 
@@ -148,7 +138,7 @@ def _create(connection: sqlite3.Connection, belonging: Belonging, ended: Ended) 
         location,
         name=belonging.run_name,
         user=belonging.user,
-        status=RUN_STATUS.get(ended.state, store.FAILED),
+        status=run_status.of_state(ended.state),
         start_ms=ended.started_ms,
         end_ms=ended.ended_ms,
     )

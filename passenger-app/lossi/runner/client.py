@@ -11,7 +11,8 @@ import os
 import sys
 from typing import Any, Dict, List, Mapping
 
-from .store import FINISHED, KILLED, PARENT_TAG, RUNNING
+from ..contract.run_status import FINISHED, KILLED, RUNNING
+from .store import PARENT_TAG
 
 
 def main() -> int:

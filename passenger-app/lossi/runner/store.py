@@ -43,11 +43,6 @@ NAME_LIMIT = 250
 
 PARENT_TAG = "mlflow.parentRunId"
 
-FINISHED = "FINISHED"
-FAILED = "FAILED"
-KILLED = "KILLED"
-RUNNING = "RUNNING"
-
 
 class StoreError(Exception):
     """The store is not one that can be written here; the message says why."""

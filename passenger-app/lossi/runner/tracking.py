@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-from ..contract import records
+from ..contract import records, run_status
 from ..contract.records import PreparedJob
 from . import adoption, store, strays, variables
 from .adoption import Belonging, Ended
@@ -256,7 +256,7 @@ class Server(Tracking):
             "run_name": self.run_name(),
             "tags": {**self.job.tags, **self.tags(gpu or (None, None))},
             "params": {key: store.param_text(value) for key, value in self.parameters.items()},
-            "status": adoption.RUN_STATUS.get(state, store.FAILED),
+            "status": run_status.of_state(state),
             "started_ms": int(started_s * 1000),
             "ended_ms": int(time.time() * 1000),
             "failed_ms": None if failed_s is None else int(failed_s * 1000),

@@ -1,6 +1,6 @@
 # The public names of this room; `__init__.py` loads each when it is first used.
-from .ingest.catching_up import catch_up as catch_up
-from .ingest.ingestion import IngestReport as IngestReport, ingest_runs as ingest_runs
+from .ingest.background import catch_up as catch_up
+from .ingest.entry import ingest_runs as ingest_runs
 from .ingest.lease import (
     BEAT_S as BEAT_S,
     STALE_S as STALE_S,
@@ -8,6 +8,7 @@ from .ingest.lease import (
     LeaseLost as LeaseLost,
     acquire_lease as acquire_lease,
 )
+from .ingest.progress import IngestReport as IngestReport
 from .query.artifacts import artifacts as artifacts, open_artifact as open_artifact
 from .query.comparison import compare as compare
 from .query.exports import export as export

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ingest_support import NAN, World, dump, job_id
 
-from lossi.tracking.ingest.ingestion import ingest_runs
+from lossi.tracking.ingest.entry import ingest_runs
 
 
 def test_a_finished_task_is_taken_in_whole_and_its_file_removed(world: World) -> None:

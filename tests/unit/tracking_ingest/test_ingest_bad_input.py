@@ -15,7 +15,7 @@ from ingest_support import Task, World, dump, job_id
 from lossi.contract import records
 from lossi.projects import stores
 from lossi.tracking.ingest import lease as leases
-from lossi.tracking.ingest.ingestion import ingest_runs
+from lossi.tracking.ingest.entry import ingest_runs
 
 
 def named(folder: Path, data: bytes, seq: int = 1) -> Path:
@@ -213,7 +213,7 @@ def test_a_reader_that_holds_the_store_only_delays(world: World, good: Task) -> 
 
 
 def test_a_full_disk_is_a_problem_and_loses_nothing(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lossi.tracking.ingest import batches
+    from lossi.tracking.ingest import session
 
     def full(*arguments: object, **more: object) -> sqlite3.Connection:
         connection = sqlite3.connect(*arguments, **more)  # type: ignore[arg-type]
@@ -227,7 +227,7 @@ def test_a_full_disk_is_a_problem_and_loses_nothing(world: World, good: Task, mo
     good.log.sql.execute("COMMIT")
     good.finish()
     with monkeypatch.context() as patch:
-        patch.setattr(batches, "connect", full)
+        patch.setattr(session, "connect", full)
         (problem,) = ingest_runs(world.project).problems
     assert problem.why == "the filesystem is full"
     assert world.rows("runs") == []
@@ -262,16 +262,16 @@ def test_somebody_elses_lease_is_busy(world: World, good: Task) -> None:
 
 
 def test_a_lease_that_is_lost_while_merging_commits_nothing(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lossi.tracking.ingest.merge import Merger
+    from lossi.tracking.ingest import merge
 
-    real = Merger.merge
+    real = merge.merge
 
-    def slow(self: Merger, deliveries: object) -> None:
-        real(self, deliveries)  # type: ignore[arg-type]
+    def merge_and_lose(*arguments: object) -> None:
+        real(*arguments)  # type: ignore[arg-type]
         (world.project.home / leases.LEASE).unlink()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Merger, "merge", slow)
+        patch.setattr(merge, "merge", merge_and_lose)
         report = ingest_runs(world.project)
     assert (report.busy, report.taken) == (True, 0)
     assert world.rows("runs") == []

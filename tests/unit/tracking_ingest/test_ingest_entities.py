@@ -6,7 +6,7 @@ import pytest
 from ingest_support import World, dump
 
 from lossi.tracking.ingest import snapshots
-from lossi.tracking.ingest.ingestion import ingest_runs
+from lossi.tracking.ingest.entry import ingest_runs
 
 
 def test_logged_models_keep_their_ids_and_follow_the_newer_side(world: World) -> None:
@@ -160,7 +160,7 @@ def test_large_stores_and_old_sqlite_give_the_same(world: World, how: str, monke
     if how == "large":
         monkeypatch.setattr(snapshots, "LARGE_BYTES", 0)
         monkeypatch.setattr("lossi.tracking.ingest.writer.STEP_ROWS", 100)
-        monkeypatch.setattr("lossi.tracking.ingest.batches.HOLD_S", 0.0)
+        monkeypatch.setattr("lossi.tracking.ingest.session.HOLD_S", 0.0)
     else:
         real = hasattr
         monkeypatch.setattr(snapshots, "hasattr", lambda thing, name: name != "deserialize" and real(thing, name), raising=False)
@@ -186,7 +186,7 @@ def test_large_stores_and_old_sqlite_give_the_same(world: World, how: str, monke
 
 
 def test_a_budget_leaves_large_stores_to_those_who_have_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lossi.tracking.ingest.batches.LARGE_BYTES", 0)
+    monkeypatch.setattr("lossi.tracking.ingest.session.LARGE_BYTES", 0)
     task = world.task()
     task.log.run("one")
     task.finish()

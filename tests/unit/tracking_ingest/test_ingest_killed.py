@@ -14,8 +14,8 @@ import pytest
 from ingest_support import World, dump
 
 from lossi.projects import Project
-from lossi.tracking.ingest import batches
-from lossi.tracking.ingest.ingestion import ingest_runs
+from lossi.tracking.ingest import session
+from lossi.tracking.ingest.entry import ingest_runs
 
 POINTS = 40
 
@@ -93,7 +93,7 @@ def files(project: Project) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_at_any_point_and_repeated_changes_nothing(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "BATCH", 5)
+    monkeypatch.setattr(session, "BATCH", 5)
     busy_world(world)
     first = copied(world.project, tmp_path / "first")
     ingest_runs(world.project)
@@ -131,12 +131,12 @@ def test_killed_at_any_point_and_repeated_changes_nothing(world: World, tmp_path
 @pytest.mark.slow
 def test_killed_between_any_two_statements(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also between the commit, the removal of files and the note that they are removed."""
-    monkeypatch.setattr(batches, "BATCH", 5)
+    monkeypatch.setattr(session, "BATCH", 5)
     busy_world(world)
     start = copied(world.project, tmp_path / "start")
     statements = 0
     deadly = -1
-    real = batches.connect
+    real = session.connect
 
     def counting(*arguments: object, **more: object) -> object:
         connection = real(*arguments, **more)  # type: ignore[call-overload]
@@ -159,7 +159,7 @@ def test_killed_between_any_two_statements(world: World, tmp_path: Path, monkeyp
             os.kill(os.getpid(), signal.SIGKILL)
         removed(path, missing_ok=missing_ok)
 
-    monkeypatch.setattr(batches, "connect", counting)
+    monkeypatch.setattr(session, "connect", counting)
     monkeypatch.setattr(Path, "unlink", remove)
     ingest_runs(world.project)
     expected, total = (dump(world.project), files(world.project)), statements
@@ -189,7 +189,7 @@ def test_what_killed_processes_left_is_removed_in_time(world: World) -> None:
 
 @pytest.mark.slow
 def test_fifty_processes_at_once_take_everything_once(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "BATCH", 5)
+    monkeypatch.setattr(session, "BATCH", 5)
     busy_world(world)
     project = copied(world.project, tmp_path / "many")
     ingest_runs(world.project)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from ingest_support import LEDGER, NAN, Log, World, dump
 
 from lossi.projects import Project, stores
-from lossi.tracking.ingest.ingestion import ingest_runs
+from lossi.tracking.ingest.entry import ingest_runs
 
 TASKS = [(1, 0), (1, 1), (2, 0)]
 EXPERIMENTS = ["Default", "tuning", "new a", "new b"]

@@ -7,7 +7,7 @@ import json
 from ingest_support import World
 
 from lossi.contract import records
-from lossi.tracking.ingest.ingestion import ingest_runs
+from lossi.tracking.ingest.entry import ingest_runs
 
 
 def versions(world: World) -> list[tuple[object, ...]]:

@@ -1,1 +1,1 @@
-"""Ingest: what tasks published is merged into the project's MLflow store, once, whatever happens in between."""
+"""Ingest: merges the stores that tasks publish into the project's store. Start with `entry`; `merge` has the order of a merge."""

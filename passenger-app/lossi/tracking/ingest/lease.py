@@ -1,9 +1,8 @@
-"""The lease: at most one process takes results into a project's store, on whichever node it runs.
+"""The lease: at most one process ingests a project, on whichever node it runs.
 
-Room: tracking. Touches only ``.lossi/ingest.lease`` and ``.lossi/ingest.lock``. Two guards, because neither is enough
-alone: an flock (exact, but on some network filesystems it holds on one node only, or not at all) and a lease file made by
-an exclusive link (holds on every node; its holder shows that it lives by the file's modification time, set by the
-filesystem's own clock).
+Touches only ``.lossi/ingest.lease`` and ``.lossi/ingest.lock``. Two guards, because neither is enough alone: an flock (exact, but
+on some network filesystems it works on one node only, or not at all) and a lease file created by an exclusive link (works across
+nodes; the holder proves that it is alive by the file's modification time, taken from the filesystem's own clock).
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from lossi.files import atomic, permissions
 LEASE = "ingest.lease"
 LOCK = "ingest.lock"
 STALE_S = 60.0
-"""A lease whose holder has not moved its time for this long has lost it."""
+"""A holder that has not updated the lease for this long has lost it."""
 BEAT_S = 5.0
-"""A living holder moves the time this often."""
+"""A holder updates the lease this often."""
 
 
 class LeaseLost(LossiError):
-    """Another process has taken the lease: what was being done must not be committed."""
+    """Another process has taken the lease: nothing may be committed."""
 
     status = 503
     slug = "unavailable"
@@ -44,12 +43,12 @@ class LeaseLost(LossiError):
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds the lease: enough to tell on the same machine whether that process still lives."""
+    """The process that holds the lease; on the same machine this tells whether it is alive."""
 
     host: str
     pid: int
     started: str
-    """Start time of the process in clock ticks since boot, against reused ids."""
+    """Start time of the process in clock ticks since boot, because process ids are reused."""
     boot: str
     namespace: str
     """The pid namespace: process ids of another container mean nothing here."""
@@ -57,7 +56,7 @@ class Holder:
 
 
 class Lease:
-    """A held lease. Use as a context manager; made by `acquire`."""
+    """A held lease, from `acquire_lease`; a context manager that releases it."""
 
     def __init__(self, home: Path, token: str, lock: int | None) -> None:
         self._path = home / LEASE
@@ -66,7 +65,7 @@ class Lease:
         self._beaten = time.monotonic()
 
     def beat(self) -> None:
-        """Show that the holder lives; costs nothing when it did so a moment ago."""
+        """Update the lease, at most every `BEAT_S`."""
         now = time.monotonic()
         if now - self._beaten >= BEAT_S:
             with contextlib.suppress(OSError):
@@ -74,25 +73,25 @@ class Lease:
             self._beaten = now
 
     def verify(self) -> None:
-        """Raise `LeaseLost` when the lease is not ours any more; asked before each commit."""
+        """Raise `LeaseLost` if the lease is no longer ours; called before each commit."""
         holder = _read(self._path)
         if holder is None or holder.token != self._token:
             raise LeaseLost(
                 "another process took over the ingest of this project",
-                why="this one did not answer for a minute",
-                hint="nothing is lost: the other one goes on with it",
+                why="this one did not respond for a minute",
+                hint="nothing is lost: the other process continues",
             )
 
     def release(self) -> None:
-        """Give the lease back; one that somebody else holds meanwhile is left alone."""
+        """Release the lease, unless another process has taken it meanwhile."""
         with contextlib.suppress(OSError, LossiError):
-            _take_away(self._path, self._token)
+            _remove(self._path, self._token)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def __enter__(self) -> Lease:
-        """Hold it for the block."""
+        """Hold the lease for the block."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -101,14 +100,14 @@ class Lease:
 
 
 def acquire_lease(home: Path) -> Lease | None:
-    """Take the lease of the project whose ``.lossi`` folder is ``home``; return None when somebody else holds it.
+    """Acquire the lease of the project whose ``.lossi`` folder is ``home``; return None if another process holds it.
 
     Raises
     ------
     Forbidden
-        When the user may not write there.
+        If the user may not write there.
     Unavailable
-        When the filesystem is full or read-only.
+        If the filesystem is full or read-only.
     """
     held, lock = _lock(home / LOCK)
     if not held:
@@ -120,11 +119,11 @@ def acquire_lease(home: Path) -> Lease | None:
         for _ in range(3):
             if atomic.create_exclusive(path, data, mode=0o660):
                 remove_old(home, f".{LEASE}.*")
-                return _own(Lease(home, token, lock))
+                return _verified(Lease(home, token, lock))
             stale = _stale(path)
             if stale is None:
                 break
-            _take_away(path, stale)
+            _remove(path, stale)
     except BaseException:
         if lock is not None:
             os.close(lock)
@@ -135,15 +134,15 @@ def acquire_lease(home: Path) -> Lease | None:
 
 
 def remove_old(folder: Path, pattern: str) -> None:
-    """Remove what a process that was killed left half done, once it is certainly not in use."""
+    """Remove files of a killed process once they are certainly not in use."""
     for path in folder.glob(pattern):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > STALE_S:
                 path.unlink()
 
 
-def _own(lease: Lease) -> Lease | None:
-    """Return the lease if it is still ours: one who judged the former one stale may have moved the new one away."""
+def _verified(lease: Lease) -> Lease | None:
+    """Return the lease if it is still ours: another process that found the former one stale may have removed the new one."""
     try:
         lease.verify()
     except LeaseLost:
@@ -153,11 +152,11 @@ def _own(lease: Lease) -> Lease | None:
 
 
 def _lock(path: Path) -> tuple[bool, int | None]:
-    """Take the flock; (True, None) where locks do not work, (False, None) when somebody else has it."""
+    """Take the flock; (True, None) if locks do not work, (False, None) if another process has it."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
     except OSError as error:
-        if path.exists():  # somebody else's, whose umask lets nobody in: the lease file alone has to do
+        if path.exists():  # another user's, whose umask keeps us out: the lease file alone must do
             return True, None
         raise atomic.explained(error, path) from error
     if permissions.is_shared(path.parent):
@@ -172,9 +171,9 @@ def _lock(path: Path) -> tuple[bool, int | None]:
 
 
 def _stale(path: Path) -> str | None:
-    """Return the token of a lease whose holder is gone (``""`` for an unreadable old one), or None when it is held.
+    """Return the token of a lease whose holder is gone (``""`` for an unreadable old one), or None if it is held.
 
-    A lease that vanishes meanwhile counts as held: its holder just released it, and the next call finds it free.
+    A lease that disappears meanwhile counts as held: its holder just released it, and the next call finds it free.
     """
     probe = path.with_name(f".{path.name}.{secrets.token_hex(6)}.now")
     try:
@@ -190,13 +189,13 @@ def _stale(path: Path) -> str | None:
     holder = _read(path)
     if now - modified > STALE_S:
         return holder.token if holder else ""
-    if holder is not None and _dead(holder):
+    if holder is not None and _is_dead(holder):
         return holder.token
     return None
 
 
-def _dead(holder: Holder) -> bool:
-    """Whether the holder is known to be gone; another machine's is only known by its heartbeat."""
+def _is_dead(holder: Holder) -> bool:
+    """Return whether the holder is known to be dead; on another machine only its heartbeat tells."""
     if holder.host != socket.gethostname():
         return False
     if holder.boot != _boot():
@@ -212,10 +211,10 @@ def _dead(holder: Holder) -> bool:
     return _process_started(holder.pid) != holder.started
 
 
-def _take_away(path: Path, token: str) -> None:
-    """Remove the lease that carries ``token``; whatever else is found there is put back.
+def _remove(path: Path, token: str) -> None:
+    """Remove the lease with this token; any other is put back.
 
-    Moved first and looked at then, so that two who judge the same lease stale cannot both believe they removed it.
+    It is moved before it is checked, so that of two processes that find the same lease stale only one removes it.
     """
     holder = _read(path)
     if (holder.token if holder else "") != token:
@@ -227,8 +226,8 @@ def _take_away(path: Path, token: str) -> None:
         return
     except OSError as error:
         raise atomic.explained(error, path) from error
-    taken = _read(aside)
-    if (taken.token if taken else "") != token:
+    moved = _read(aside)
+    if (moved.token if moved else "") != token:
         with contextlib.suppress(OSError):
             os.link(aside, path)
     aside.unlink(missing_ok=True)
@@ -248,7 +247,7 @@ def _me(token: str) -> Holder:
 
 
 def _process_started(pid: int) -> str:
-    """Return field 22 of ``/proc/<pid>/stat`` (proc(5)), empty when there is no such process or it is a zombie."""
+    """Return field 22 of ``/proc/<pid>/stat`` (proc(5)), empty if there is no such process or it is a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):
@@ -267,6 +266,6 @@ def _boot() -> str:
 @functools.cache
 def _namespace() -> str:
     try:
-        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - not a path but a name of a namespace
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - the name of a namespace, not a path
     except OSError:
         return ""

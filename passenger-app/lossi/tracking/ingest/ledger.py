@@ -1,8 +1,7 @@
-"""The ledger of ingest: what was taken in, so that nothing comes twice, comes back or overwrites a person's edit.
+"""The ledger of ingest: what was ingested, so that nothing comes twice, comes back or overwrites a person's edit.
 
-Room: tracking. SQL on the ``ingested_*``, ``refused_snapshots`` and ``task_runs`` tables of the project's index, through a
-connection that the caller opened; in ingest itself the index is attached to the store's connection, so that ledger and
-store change in one transaction.
+SQL on the tables ``ingested_*``, ``refused_snapshots`` and ``task_runs`` of the project's index. During ingest the index is
+attached to the store's connection, so that ledger and store change in one transaction.
 """
 
 from __future__ import annotations
@@ -14,14 +13,13 @@ from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from lossi.contract import records
-from lossi.runner import adoption, store
+from lossi.contract import records, run_status
 from lossi.tracking.ingest.snapshots import Mark
 
-LIVE, TAKEN, CLEANED = 0, 1, 2
+LIVE, INGESTED, CLEANED = 0, 1, 2
 """Values of ``ingested_snapshots.final``."""
 SHARED = ("", -1)
-"""The "task" under which it is kept what ingest wrote to things that tasks share."""
+"""The "task" whose values are those that ingest wrote to what tasks share."""
 CHUNK = 500
 """Values in one SQL list."""
 
@@ -29,8 +27,8 @@ Values = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Known:
-    """The last snapshot taken in of a task."""
+class IngestedSnapshot:
+    """The last snapshot ingested from a task."""
 
     seq: int
     digest: str
@@ -39,12 +37,12 @@ class Known:
 
 @dataclass
 class Base:
-    """What was taken in last from one task, and what will be remembered of it next.
+    """The base of a three-way merge: what was last ingested from a task, and what to store as its next base.
 
     Attributes
     ----------
     seed
-        What the task was given at its start, for what was never taken in from it.
+        The job's template: the base of what was never ingested from the task.
     """
 
     values: Mapping[tuple[str, str], Values]
@@ -52,103 +50,104 @@ class Base:
     following: dict[tuple[str, str], Values] = field(default_factory=dict)
 
     def of(self, kind: str, owner: str) -> Values:
-        """Return the values that this task is known to have had; empty when it had none."""
-        found = self.values.get((kind, owner))
-        return found if found is not None else self.seed.get((kind, owner), {})
+        """Return the values that the task last had; empty if it had none."""
+        values = self.values.get((kind, owner))
+        return values if values is not None else self.seed.get((kind, owner), {})
 
     def has(self, kind: str, owner: str) -> bool:
-        """Whether this thing was taken in from this task before, or was given to it at its start."""
+        """Return whether the owner was ingested from this task before, or was in its template."""
         return (kind, owner) in self.values or (kind, owner) in self.seed
 
     def remember(self, kind: str, owner: str, values: Mapping[str, object] | None = None) -> None:
-        """Keep what the task has now, for its next snapshot; what it was given needs no keeping."""
+        """Set the values of the next base; those equal to the template need not be stored."""
         if self.seed.get((kind, owner)) != values or values is None:
             self.following[kind, owner] = dict(values or {})
 
+    @property
+    def metrics_mark(self) -> Mark | None:
+        """Return the newest metric row of the task's last snapshot, if known."""
+        text = self.of("metrics", "").get("mark")
+        return Mark(*json.loads(text)) if isinstance(text, str) else None
+
+    def remember_metrics_mark(self, mark: Mark | None) -> None:
+        """Set the mark of the next base."""
+        self.remember("metrics", "", {"mark": json.dumps(astuple(mark))} if mark else {})
+
 
 class Ledger:
-    """The ledger behind one connection.
-
-    Parameters
-    ----------
-    schema
-        Name under which the index is attached; MLflow has a table ``jobs`` too.
-    """
+    """The ledger of one connection; ``schema`` is the name under which the index is attached (MLflow has a table ``jobs`` too)."""
 
     def __init__(self, connection: sqlite3.Connection, schema: str = "main") -> None:
         self._sql = connection
         self._jobs = f"{schema}.jobs"
 
-    def complete_jobs(self) -> set[str]:
-        """Return the jobs that need not be looked at any more."""
-        return {job for (job,) in self._plain("SELECT job_id FROM ingested_jobs WHERE complete = 1")}
+    def completed_jobs(self) -> set[str]:
+        """Return the jobs that need no further scan."""
+        return {job for (job,) in self._rows("SELECT job_id FROM ingested_jobs WHERE complete = 1")}
 
-    def known(self, job_id: str) -> dict[int, Known]:
-        """Return the last snapshot taken in of each task of a job."""
-        rows = self._plain("SELECT task, seq, digest, final FROM ingested_snapshots WHERE job_id = ?", job_id)
-        return {task: Known(seq, digest, final) for task, seq, digest, final in rows}
+    def ingested(self, job_id: str) -> dict[int, IngestedSnapshot]:
+        """Return the last snapshot ingested from each task of a job."""
+        rows = self._rows("SELECT task, seq, digest, final FROM ingested_snapshots WHERE job_id = ?", job_id)
+        return {task: IngestedSnapshot(seq, digest, final) for task, seq, digest, final in rows}
 
     def refused(self, job_id: str) -> dict[tuple[int, str], tuple[str, str]]:
         """Return (stamp, reason) of each refused snapshot of a job by task and file name."""
-        rows = self._plain("SELECT task, name, stamp, reason FROM refused_snapshots WHERE job_id = ?", job_id)
+        rows = self._rows("SELECT task, name, stamp, reason FROM refused_snapshots WHERE job_id = ?", job_id)
         return {(task, name): (stamp, reason) for task, name, stamp, reason in rows}
 
     def refuse(self, job_id: str, task: int, name: str, stamp: str, reason: str) -> None:
-        """Remember a snapshot that cannot be taken in."""
+        """Record a snapshot that cannot be ingested."""
         self._sql.execute(
             "INSERT INTO refused_snapshots VALUES (?, ?, ?, ?, ?) ON CONFLICT (job_id, task, name) DO UPDATE SET"
             " stamp = excluded.stamp, reason = excluded.reason",
             (job_id, task, name, stamp, reason),
         )
 
-    def taken(self, job_id: str, task: int, seq: int, digest: str, *, final: bool) -> None:
-        """Remember the snapshot that was just taken in; what was refused before it is forgotten when it is the last."""
+    def record_snapshot(self, job_id: str, task: int, seq: int, digest: str, *, final: bool) -> None:
+        """Record an ingested snapshot; the final one clears the task's refused ones."""
         self._sql.execute(
             "INSERT INTO ingested_snapshots VALUES (?, ?, ?, ?, ?) ON CONFLICT (job_id, task) DO UPDATE SET"
             " seq = max(seq, excluded.seq), digest = iif(excluded.seq >= seq, excluded.digest, digest), final = excluded.final",
-            (job_id, task, seq, digest, TAKEN if final else LIVE),
+            (job_id, task, seq, digest, INGESTED if final else LIVE),
         )
         if final:
             self._sql.execute("DELETE FROM refused_snapshots WHERE job_id = ? AND task = ?", (job_id, task))
 
-    def cleaned(self, tasks: Iterable[tuple[str, int]]) -> None:
-        """Remember that the files of these final tasks are gone."""
+    def record_cleaned(self, tasks: Iterable[tuple[str, int]]) -> None:
+        """Record that the files of these final tasks are removed."""
         self._sql.executemany(f"UPDATE ingested_snapshots SET final = {CLEANED} WHERE job_id = ? AND task = ?", tasks)  # noqa: S608
 
     def cleaned_count(self, job_id: str) -> int:
-        """Return how many tasks of a job need not be looked at any more."""
-        row = self._sql.execute(
-            "SELECT count(*) FROM ingested_snapshots WHERE job_id = ? AND final = ?", (job_id, CLEANED)
-        ).fetchone()
-        return int(row[0])
+        """Return how many tasks of a job are done."""
+        return int(self._rows("SELECT count(*) FROM ingested_snapshots WHERE job_id = ? AND final = ?", job_id, CLEANED)[0][0])
 
     def is_settled(self, job_id: str, task: int) -> bool:
-        """Return whether the index says that nothing will change any more about how a task ended."""
-        rows = self._plain("SELECT final FROM tasks WHERE job_id = ? AND task = ?", job_id, task)
+        """Return whether the index has the task's final state."""
+        rows = self._rows("SELECT final FROM tasks WHERE job_id = ? AND task = ?", job_id, task)
         return bool(rows and rows[0][0])
 
     def job_state(self, job_id: str) -> tuple[str, str | None]:
-        """Return state and end of a job as the index has them, ("", None) when it has none."""
-        rows = self._plain(f"SELECT state, ended FROM {self._jobs} WHERE id = ?", job_id)  # noqa: S608
+        """Return state and end of a job in the index, ("", None) if it is not there."""
+        rows = self._rows(f"SELECT state, ended FROM {self._jobs} WHERE id = ?", job_id)  # noqa: S608
         return (rows[0][0], rows[0][1]) if rows else ("", None)
 
     def complete(self, job_id: str) -> None:
-        """Remember that a job is done with; its tasks' rows are not needed any more."""
+        """Record that a job is done; its tasks' rows are no longer needed."""
         self._sql.execute("INSERT INTO ingested_jobs VALUES (?, 1) ON CONFLICT (job_id) DO UPDATE SET complete = 1", (job_id,))
         self._sql.execute("DELETE FROM ingested_snapshots WHERE job_id = ?", (job_id,))
 
     def base(self, job_id: str, task: int) -> Base:
-        """Return what was taken in last from a task that was seen running."""
+        """Return what was last ingested from a task while it was running."""
         values: dict[tuple[str, str], Values] = {}
         sql = "SELECT kind, owner, key, value FROM ingested_values WHERE job_id = ? AND task = ?"
         for kind, owner, key, value in self._sql.execute(sql, (job_id, task)):
-            owned = values.setdefault((kind, owner), {})
-            if key:  # the row without a key says that the owner is known, even if it has nothing
-                owned[key[1:]] = value
+            of_owner = values.setdefault((kind, owner), {})
+            if key:  # a row without a key: the owner exists, even if it has no values
+                of_owner[key[1:]] = value
         return Base(values)
 
-    def keep(self, job_id: str, task: int, base: Base, *, final: bool) -> None:
-        """Write down a task's values for its next snapshot; a final one has no next."""
+    def store_base(self, job_id: str, task: int, base: Base, *, final: bool) -> None:
+        """Store the base of a task's next snapshot; none follows a final one."""
         if base.values:
             self._sql.execute("DELETE FROM ingested_values WHERE job_id = ? AND task = ?", (job_id, task))
         if not final:
@@ -162,12 +161,12 @@ class Ledger:
             )
 
     def written(self, kind: str, owner: str) -> Values:
-        """Return what ingest wrote last to a thing that tasks share."""
+        """Return what ingest last wrote to a shared owner."""
         sql = "SELECT key, value FROM ingested_values WHERE job_id = ? AND task = ? AND kind = ? AND owner = ?"
-        return dict(self._plain(sql, *SHARED, kind, owner))
+        return dict(self._rows(sql, *SHARED, kind, owner))
 
     def write(self, kind: str, owner: str, key: str, value: object) -> None:
-        """Remember what ingest wrote to a thing that tasks share."""
+        """Record a value that ingest wrote to a shared owner."""
         self._sql.execute(
             "INSERT INTO ingested_values VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (job_id, task, kind, owner, key)"
             " DO UPDATE SET value = excluded.value",
@@ -175,31 +174,31 @@ class Ledger:
         )
 
     def unwrite(self, kind: str, owner: str, key: str) -> None:
-        """Remember that ingest removed it."""
+        """Record that ingest removed a value."""
         self._sql.execute(
             "DELETE FROM ingested_values WHERE job_id = ? AND task = ? AND kind = ? AND owner = ? AND key = ?",
             (*SHARED, kind, owner, key),
         )
 
     def runs(self, run_ids: Sequence[str]) -> dict[str, Values]:
-        """Return what was taken in last of those runs that were ever taken in."""
-        found: dict[str, Values] = {}
+        """Return the facts last ingested of these runs; runs never ingested are left out."""
+        facts: dict[str, Values] = {}
         for marks, part in chunks(run_ids):
             sql = f"SELECT run_id, name, status, end_time, lifecycle FROM ingested_runs WHERE run_id IN ({marks})"  # noqa: S608
-            for run_id, name, status, end_time, lifecycle in self._plain(sql, *part):
-                found[run_id] = {"name": name, "status": status, "end_time": end_time, "lifecycle_stage": lifecycle}
-        return found
+            for run_id, name, status, end_time, lifecycle in self._rows(sql, *part):
+                facts[run_id] = {"name": name, "status": status, "end_time": end_time, "lifecycle_stage": lifecycle}
+        return facts
 
-    def took_runs(self, rows: Iterable[tuple[object, ...]]) -> None:
-        """Remember runs as (run id, name, status, end time, lifecycle stage)."""
+    def record_runs(self, rows: Iterable[tuple[object, ...]]) -> None:
+        """Record ingested runs: (run id, name, status, end time, lifecycle stage)."""
         self._sql.executemany(
             "INSERT INTO ingested_runs VALUES (?, ?, ?, ?, ?) ON CONFLICT (run_id) DO UPDATE SET name = excluded.name,"
             " status = excluded.status, end_time = excluded.end_time, lifecycle = excluded.lifecycle",
             rows,
         )
 
-    def place_runs(self, job_id: str, task: int, run_ids: Iterable[str]) -> None:
-        """Write down which runs belong to a task, the task's own first."""
+    def assign_runs(self, job_id: str, task: int, run_ids: Iterable[str]) -> None:
+        """Record which runs belong to a task, the task's own first."""
         self._sql.executemany(
             "INSERT INTO task_runs (run_id, job_id, task, position) VALUES (?, ?, ?, ?) ON CONFLICT (run_id) DO UPDATE SET"
             " job_id = excluded.job_id, task = excluded.task, position = excluded.position",
@@ -207,30 +206,30 @@ class Ledger:
         )
 
     def task_run_ids(self, job_id: str, task: int) -> list[str]:
-        """Return the runs of a task as they were placed."""
+        """Return the runs of a task, its own first."""
         sql = "SELECT run_id FROM task_runs WHERE job_id = ? AND task = ? ORDER BY position, run_id"
-        return [run_id for (run_id,) in self._plain(sql, job_id, task)]
+        return [run_id for (run_id,) in self._rows(sql, job_id, task)]
 
     def end_runs(self, job_id: str, task: int) -> None:
-        """End the runs that an ended task left open, because its runner was killed together with it."""
-        rows = self._plain("SELECT state, ended FROM tasks WHERE job_id = ? AND task = ?", job_id, task)
+        """End the runs that a task left open because its runner was killed."""
+        rows = self._rows("SELECT state, ended FROM tasks WHERE job_id = ? AND task = ?", job_id, task)
         state, ended = rows[0] if rows else (records.FAILED, None)
         if state == records.SUCCEEDED:
             return
-        moment = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
-        values = (adoption.RUN_STATUS.get(state, store.FAILED), int(moment.timestamp() * 1000))
+        end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
+        values = (run_status.of_state(state), int(end.timestamp() * 1000))
         for run_id in self.task_run_ids(job_id, task):
-            if not self._plain("SELECT 1 FROM main.runs WHERE run_uuid = ? AND status = ?", run_id, store.RUNNING):
+            if not self._rows("SELECT 1 FROM main.runs WHERE run_uuid = ? AND status = ?", run_id, run_status.RUNNING):
                 continue
             self._sql.execute("UPDATE main.runs SET status = ?, end_time = ? WHERE run_uuid = ?", (*values, run_id))
             self._sql.execute("UPDATE ingested_runs SET status = ?, end_time = ? WHERE run_id = ?", (*values, run_id))
 
-    def adopt(self) -> None:
-        """Fill a ledger that was lost (the index was deleted) from the tags of the runs in the store.
+    def restore(self) -> None:
+        """Fill an empty ledger (the index was deleted) from the tags of the runs in the store.
 
-        So runs find their tasks again, and what is removed from the store from now on stays removed.
+        Runs are assigned to their tasks again, and what is removed from the store from now on stays removed.
         """
-        if self._plain("SELECT 1 FROM ingested_runs LIMIT 1"):
+        if self._rows("SELECT 1 FROM ingested_runs LIMIT 1"):
             return
         self._sql.execute(
             "INSERT INTO ingested_runs SELECT r.run_uuid, r.name, r.status, r.end_time, r.lifecycle_stage FROM main.runs r"
@@ -243,28 +242,17 @@ class Ledger:
             " JOIN main.tags n ON n.run_uuid = r.run_uuid AND n.key = 'lossi.task' WHERE 1 ON CONFLICT DO NOTHING"
         )
 
-    def _plain(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in self._sql.execute(sql, values)]
 
 
 def as_text(value: object) -> str | None:
-    """Return a value as the ledger keeps it."""
+    """Return a value as the ledger stores it."""
     return None if value is None else str(value)
 
 
 def chunks(values: Sequence[str]) -> Iterable[tuple[str, Sequence[str]]]:
-    """Split a long list of values for SQL; yields (question marks, part)."""
+    """Split a long list of SQL values; yields (question marks, part)."""
     for start in range(0, len(values), CHUNK):
         part = values[start : start + CHUNK]
         yield ", ".join("?" * len(part)), part
-
-
-def mark_to_values(mark: Mark | None) -> Values:
-    """Return a mark as it is kept in the ledger."""
-    return {"mark": json.dumps(astuple(mark))} if mark else {}
-
-
-def mark_from(base: Base) -> Mark | None:
-    """Return the mark of a task's last snapshot, None when there is none."""
-    text = base.of("metrics", "").get("mark")
-    return Mark(*json.loads(text)) if isinstance(text, str) else None

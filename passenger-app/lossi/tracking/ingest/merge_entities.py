@@ -1,7 +1,7 @@
-"""Merging everything else that a run may leave: logged models, traces, evaluation datasets, scorers, reviews.
+"""Merge everything else that a run may log: models, traces, evaluation datasets, scorers, reviews.
 
-Room: tracking. Ids are kept and experiments renamed as the store has them. What was removed from the store while its task was
-running does not return. A row that cannot be merged, because the store has another of the same name, is reported.
+Ids are kept, those of experiments replaced by the store's. What was removed from the store while its task was running does not
+return. A row that cannot be merged, because the store has another of the same name, is reported.
 """
 
 # ruff: noqa: S608  (names of tables and columns are constants of this package; values are bound)
@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lossi.tracking.ingest.delivery import Delivery
+from lossi.tracking.ingest.incoming import IncomingSnapshot
 from lossi.tracking.ingest.merge_runs import merge_tags
 from lossi.tracking.ingest.snapshots import Row, quoted
-from lossi.tracking.ingest.writer import How, Writer, insertion
+from lossi.tracking.ingest.writer import OnConflict, Writer, insertion
 
 
 @dataclass(frozen=True)
 class Entity:
-    """A table of things with an id of their own, in the words of mlflow/store/tracking/dbmodels/models.py.
+    """A table of mlflow/store/tracking/dbmodels/models.py whose rows have an id.
 
     Attributes
     ----------
     changed
-        Column with the time of the last change: the newer side wins. Without it the snapshot does.
+        Column with the time of the last change: the newer side wins. Without it the snapshot wins.
     """
 
     table: str
@@ -34,16 +34,16 @@ class Entity:
 
 @dataclass(frozen=True)
 class Part:
-    """A table of rows that belong to entities: (column, table of the owner) …"""
+    """A table of rows that belong to entities: (column, table of the owner)."""
 
     table: str
     parents: tuple[tuple[str, str], ...]
-    how: How = How.ADD
+    on_conflict: OnConflict = OnConflict.KEEP
 
 
 @dataclass(frozen=True)
 class Tags:
-    """A table of tags, which people edit too."""
+    """A table of tags, which people may edit as well."""
 
     table: str
     owner: tuple[str, str]
@@ -63,10 +63,10 @@ ENTITIES = (
 PARTS = (
     Part("logged_model_params", (MODEL,)),
     Part("logged_model_metrics", (MODEL, ("run_id", "runs"))),
-    Part("trace_request_metadata", (TRACE,), How.REPLACE),
-    Part("trace_metrics", (TRACE,), How.REPLACE),
-    Part("spans", (SPAN,), How.REPLACE),
-    Part("span_metrics", (SPAN,), How.REPLACE),
+    Part("trace_request_metadata", (TRACE,), OnConflict.REPLACE),
+    Part("trace_metrics", (TRACE,), OnConflict.REPLACE),
+    Part("spans", (SPAN,), OnConflict.REPLACE),
+    Part("span_metrics", (SPAN,), OnConflict.REPLACE),
 )
 TAGS = (
     Tags("logged_model_tags", MODEL, "tag_key", "tag_value"),
@@ -77,9 +77,9 @@ ROLLUPS = {
     "span_cost": "sql_span_cost_daily_rollups",
     "assessment": "sql_assessment_daily_rollups",
 }
-"""Family → table of MLflow's daily sums (mlflow/store/tracking/utils/sql_trace_rollups.py), which late traces make wrong."""
+"""Family → table of MLflow's daily sums (mlflow/store/tracking/utils/sql_trace_rollups.py), which late traces invalidate."""
 
-CARRIED = (
+NAMED = (
     Entity("evaluation_datasets", "dataset_id", "last_update_time"),
     Entity("evaluation_dataset_records", "dataset_record_id", "last_update_time", (("dataset_id", "evaluation_datasets"),)),
     Entity("evaluation_dataset_tags", "", None, (("dataset_id", "evaluation_datasets"),)),
@@ -93,95 +93,95 @@ CARRIED = (
     Entity("review_queue_items", "", "last_update_time_ms", (("queue_id", "review_queues"),)),
     Entity("review_queue_label_schemas", "", None, (("queue_id", "review_queues"), ("schema_id", "label_schemas"))),
 )
-"""Tables whose rows are added one by one, parents first, because a name may be taken in the store."""
+"""Tables whose rows are added one by one, parents first, because the store may have another row of the same name."""
 
-TABLES = ("entity_associations", *(item.table for item in (*ENTITIES, *PARTS, *TAGS, *CARRIED)))
+TABLES = ("entity_associations", *(item.table for item in (*ENTITIES, *PARTS, *TAGS, *NAMED)))
 
 
-def find_dead(writer: Writer, delivery: Delivery) -> dict[str, set[str]]:
-    """Note what was removed from the store since this task was last taken in; return what the store has, by table."""
+def find_removed(writer: Writer, snapshot: IncomingSnapshot) -> dict[str, set[str]]:
+    """Note what was removed from the store since this task was last ingested; return what the store has, by table."""
     stored: dict[str, set[str]] = {}
-    for entity in (*ENTITIES, *CARRIED):
-        if entity.id and entity.table in delivery.contents.tables:
-            ids = [str(own) for (own,) in delivery.contents.rows(entity.table, entity.id)]
+    for entity in (*ENTITIES, *NAMED):
+        if entity.id and entity.table in snapshot.contents.tables:
+            ids = [str(own) for (own,) in snapshot.contents.rows(entity.table, entity.id)]
             stored[entity.table] = writer.present(entity.table, entity.id, ids)
-            gone = {own for own in ids if own not in stored[entity.table] and delivery.base.has(entity.table, own)}
-            delivery.dead[entity.table] = gone
+            removed = {own for own in ids if own not in stored[entity.table] and snapshot.base.has(entity.table, own)}
+            snapshot.removed[entity.table] = removed
             for own in ids:
-                delivery.base.remember(entity.table, own)
+                snapshot.base.remember(entity.table, own)
     return stored
 
 
-def merge(writer: Writer, delivery: Delivery, stored: dict[str, set[str]]) -> None:
+def merge(writer: Writer, snapshot: IncomingSnapshot, stored: dict[str, set[str]]) -> None:
     """Merge all of these tables."""
     for entity in ENTITIES:
         parents = [(entity.id, entity.table), *entity.parents]
         deleted = _deleted(writer, stored.get(entity.table, set())) if entity.table == "logged_models" else []
-        delivery.copy(writer, entity.table, How.REPLACE, parents=parents, unless_newer=entity.changed)
+        snapshot.copy(writer, entity.table, OnConflict.REPLACE, parents=parents, unless_newer=entity.changed)
         writer.sql.executemany("UPDATE main.logged_models SET lifecycle_stage = 'deleted' WHERE model_id = ?", deleted)
     for part in PARTS:
-        delivery.copy(writer, part.table, part.how, parents=part.parents)
+        snapshot.copy(writer, part.table, part.on_conflict, parents=part.parents)
     for tags in TAGS:
-        _merge_tags(writer, delivery, tags, stored)
-    _merge_associations(writer, delivery)
-    if "trace_info" in delivery.contents.tables:
-        _renew_rollups(writer, delivery)
-    for entity in CARRIED:
-        _carry(writer, delivery, entity)
+        _merge_tags(writer, snapshot, tags, stored)
+    _merge_associations(writer, snapshot)
+    if "trace_info" in snapshot.contents.tables:
+        _rebuild_rollups(writer, snapshot)
+    for entity in NAMED:
+        _merge_named(writer, snapshot, entity)
 
 
 def _deleted(writer: Writer, models: set[str]) -> list[tuple[str]]:
-    """Return the models that were deleted in the store, and are to stay so."""
+    """Return the models that were deleted in the store and stay deleted."""
     sql = "SELECT model_id FROM main.logged_models WHERE model_id = ? AND lifecycle_stage = 'deleted'"
     return [(model,) for model in models if writer.rows(sql, model)]
 
 
-def _merge_tags(writer: Writer, delivery: Delivery, tags: Tags, stored: dict[str, set[str]]) -> None:
+def _merge_tags(writer: Writer, snapshot: IncomingSnapshot, tags: Tags, stored: dict[str, set[str]]) -> None:
     column, table = tags.owner
-    if table not in delivery.contents.tables:
+    if table not in snapshot.contents.tables:
         return
-    experiments: dict[str, int] = dict(delivery.contents.rows(table, column, "experiment_id"))
-    owners = [owner for owner in experiments if owner not in delivery.gone(table)]
+    experiments: dict[str, int] = dict(snapshot.contents.rows(table, column, "experiment_id"))
+    owners = [owner for owner in experiments if owner not in snapshot.removed_from(table)]
     further = None
     if "experiment_id" in writer.columns.get(tags.table, []):
-        further = {owner: {"experiment_id": delivery.experiments.get(experiments[owner])} for owner in owners}
+        further = {owner: {"experiment_id": snapshot.experiments.get(experiments[owner])} for owner in owners}
     if owners:
-        merge_tags(writer, delivery, tags.table, column, owners, stored.get(table, set()), tags.key, tags.value, further)
+        merge_tags(writer, snapshot, tags.table, column, owners, stored.get(table, set()), tags.key, tags.value, further)
 
 
-def _merge_associations(writer: Writer, delivery: Delivery) -> None:
+def _merge_associations(writer: Writer, snapshot: IncomingSnapshot) -> None:
     """Merge links between traces, runs, experiments, datasets and prompts (mlflow/entities/entity_type.py)."""
-    source = delivery.contents.tables.get("entity_associations")
+    source = snapshot.contents.tables.get("entity_associations")
     if source is None:
         return
     columns = writer.shared_columns("entity_associations", source.columns)
     rows: list[Row] = []
     for record in source.records():
         for side in ("source", "destination"):
-            record[f"{side}_id"] = _association_id(delivery, record[f"{side}_type"], record[f"{side}_id"])
+            record[f"{side}_id"] = _association_id(snapshot, record[f"{side}_type"], record[f"{side}_id"])
         if record["source_id"] is not None and record["destination_id"] is not None:
             rows.append(tuple(record[column] for column in columns))
     writer.write("entity_associations", columns, rows)
 
 
-def _association_id(delivery: Delivery, kind: str, own: str) -> str | None:
-    """Return the id of one side of a link in the store, None when it must not return."""
+def _association_id(snapshot: IncomingSnapshot, kind: str, own: str) -> str | None:
+    """Return the id of one side of a link in the store, None if it must not return."""
     tables = {"run": "runs", "trace": "trace_info", "model": "logged_models", "evaluation_dataset": "evaluation_datasets"}
     if kind in tables:
-        return None if own in delivery.gone(tables[kind]) else own
+        return None if own in snapshot.removed_from(tables[kind]) else own
     if kind == "experiment" and own.isdigit():
-        number = delivery.experiments.get(int(own))
+        number = snapshot.experiments.get(int(own))
         return None if number is None else str(number)
     if kind == "prompt_version":
         name, _, version = own.rpartition("/")
-        number = delivery.versions.get((name, version), -1)
+        number = snapshot.versions.get((name, version), -1)
         return own if number == -1 else None if number is None else f"{name}/{number}"
     return own
 
 
-def _renew_rollups(writer: Writer, delivery: Delivery) -> None:
-    """Have MLflow sum up anew the days of the experiments that got traces, where it has summed them up."""
-    experiments = {delivery.experiments.get(own) for (own,) in delivery.contents.rows("trace_info", "experiment_id")}
+def _rebuild_rollups(writer: Writer, snapshot: IncomingSnapshot) -> None:
+    """Let MLflow rebuild the daily sums of the experiments that got traces."""
+    experiments = {snapshot.experiments.get(own) for (own,) in snapshot.contents.rows("trace_info", "experiment_id")}
     for family, table in ROLLUPS.items():
         if table not in writer.columns:
             continue
@@ -193,36 +193,36 @@ def _renew_rollups(writer: Writer, delivery: Delivery) -> None:
             )
 
 
-def _carry(writer: Writer, delivery: Delivery, entity: Entity) -> None:
-    """Add rows one by one; one whose name is taken by another in the store, or whose parent is, is reported."""
-    source = delivery.contents.tables.get(entity.table)
+def _merge_named(writer: Writer, snapshot: IncomingSnapshot, entity: Entity) -> None:
+    """Add rows one by one; report a row if the store has another of its name, or of its parent's name."""
+    source = snapshot.contents.tables.get(entity.table)
     if source is None:
         return
     columns = writer.shared_columns(entity.table, source.columns)
     key = writer.key(entity.table)
     if not columns or not key:
-        delivery.unmerged.add(entity.table)
+        snapshot.unmerged.add(entity.table)
         return
     for record in source.records():
-        if any(record[column] in delivery.gone(parent) for column, parent in entity.parents):
+        if any(record[column] in snapshot.removed_from(parent) for column, parent in entity.parents):
             continue
-        if entity.id and record[entity.id] in delivery.gone(entity.table):
+        if entity.id and record[entity.id] in snapshot.removed_from(entity.table):
             continue
         if "experiment_id" in record:
-            record["experiment_id"] = delivery.experiments.get(record["experiment_id"], record["experiment_id"])
+            record["experiment_id"] = snapshot.experiment_id(record["experiment_id"])
         writer.sql.execute(f"{insertion(entity.table, columns)} ON CONFLICT DO NOTHING", [record[column] for column in columns])
         condition = " AND ".join(f"{quoted(column)} = ?" for column in key)
         own = [record[column] for column in key]
         if not writer.rows(f"SELECT 1 FROM main.{entity.table} WHERE {condition}", *own):
-            delivery.unmerged.add(entity.table)
+            snapshot.unmerged.add(entity.table)
             if entity.id:
-                delivery.dead[entity.table].add(str(record[entity.id]))
-                delivery.base.following.pop((entity.table, str(record[entity.id])), None)
+                snapshot.removed[entity.table].add(str(record[entity.id]))
+                snapshot.base.following.pop((entity.table, str(record[entity.id])), None)
         elif entity.changed is not None:
-            _update_older(writer, entity, columns, record, condition, own)
+            _update_if_older(writer, entity, columns, record, condition, own)
 
 
-def _update_older(
+def _update_if_older(
     writer: Writer, entity: Entity, columns: Sequence[str], record: dict[str, object], condition: str, own: list[object]
 ) -> None:
     settings = ", ".join(f"{quoted(column)} = ?" for column in columns)

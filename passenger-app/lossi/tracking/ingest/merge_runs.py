@@ -1,7 +1,7 @@
-"""Merging runs with their tags, parameters and metrics, and the datasets and models that they name as inputs and outputs.
+"""Merge runs with their tags, parameters and metrics, and the datasets and models that are their inputs and outputs.
 
-Room: tracking. Run ids are kept. What a person did to a run in the store wins: a run that was removed never returns, a deleted
-one stays deleted, an edited name or tag stays edited.
+Run ids are kept. What a person did to a run in the store wins: a removed run never returns, a deleted one stays deleted, an
+edited name or tag stays edited.
 """
 
 from __future__ import annotations
@@ -9,75 +9,76 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lossi.tracking.ingest.delivery import VERSION_TAGS, Delivery
-from lossi.tracking.ingest.ledger import Ledger, Values, chunks, mark_to_values
-from lossi.tracking.ingest.merge_shared import Place
-from lossi.tracking.ingest.settle import settled, settled_run
+from lossi.tracking.ingest.incoming import VERSION_TAGS, IncomingSnapshot
+from lossi.tracking.ingest.ledger import Ledger, Values, chunks
 from lossi.tracking.ingest.snapshots import Row, quoted
-from lossi.tracking.ingest.writer import How, Writer
+from lossi.tracking.ingest.three_way import StoredValues, changes, merge_run
+from lossi.tracking.ingest.writer import OnConflict, Writer
 
 FACTS = ("name", "status", "end_time", "lifecycle_stage", "deleted_time")
 """Columns of a run that can be changed in the store as well."""
 TABLES = ("runs", "tags", "params", "metrics", "latest_metrics", "datasets", "inputs", "input_tags")
 
 
-def find_dead(writer: Writer, ledger: Ledger, delivery: Delivery) -> tuple[dict[str, Values], dict[str, Values]]:
-    """Note the runs that were removed from the store; return what the store and the ledger have of the others."""
-    ids = [run_id for (run_id,) in delivery.contents.rows("runs", "run_uuid")]
+def find_removed(writer: Writer, ledger: Ledger, snapshot: IncomingSnapshot) -> tuple[dict[str, Values], dict[str, Values]]:
+    """Note the runs that were removed from the store; return the facts of the others in the store and in the ledger."""
+    ids = [run_id for (run_id,) in snapshot.contents.rows("runs", "run_uuid")]
     stored: dict[str, Values] = {}
     for marks, part in chunks(ids):
         sql = f"SELECT run_uuid, {', '.join(FACTS)} FROM main.runs WHERE run_uuid IN ({marks})"  # noqa: S608
         for run_id, *facts in writer.sql.execute(sql, part):
             stored[run_id] = dict(zip(FACTS, facts, strict=True))
-    taken = ledger.runs(ids)
-    delivery.dead["runs"] = {run_id for run_id in ids if run_id in taken and run_id not in stored}
-    return stored, taken
+    ingested = ledger.runs(ids)
+    snapshot.removed["runs"] = {run_id for run_id in ids if run_id in ingested and run_id not in stored}
+    return stored, ingested
 
 
-def merge(writer: Writer, ledger: Ledger, delivery: Delivery, stored: Mapping[str, Values], taken: Mapping[str, Values]) -> None:
-    """Merge the runs of a snapshot and everything that hangs on them."""
-    records = [r for r in delivery.contents.records("runs") if r["run_uuid"] not in delivery.gone("runs")]
-    delivery.runs = [r["run_uuid"] for r in sorted(records, key=lambda r: (r["start_time"] or 0, r["run_uuid"]))]
-    _merge_runs(writer, delivery, records, stored, taken)
-    ledger.took_runs([(r["run_uuid"], r["name"], r["status"], r["end_time"], r["lifecycle_stage"]) for r in records])
-    merge_tags(writer, delivery, "tags", "run_uuid", [r["run_uuid"] for r in records], set(stored))
+def merge(
+    writer: Writer, ledger: Ledger, snapshot: IncomingSnapshot, stored: Mapping[str, Values], ingested: Mapping[str, Values]
+) -> None:
+    """Merge the runs of a snapshot and everything that belongs to them, but the points of metrics."""
+    records = [r for r in snapshot.contents.records("runs") if r["run_uuid"] not in snapshot.removed_from("runs")]
+    snapshot.runs = [r["run_uuid"] for r in sorted(records, key=lambda r: (r["start_time"] or 0, r["run_uuid"]))]
+    _merge_runs(writer, snapshot, records, stored, ingested)
+    ledger.record_runs([(r["run_uuid"], r["name"], r["status"], r["end_time"], r["lifecycle_stage"]) for r in records])
+    merge_tags(writer, snapshot, "tags", "run_uuid", [r["run_uuid"] for r in records], set(stored))
     parents = [("run_uuid", "runs")]
-    delivery.copy(writer, "params", parents=parents)
-    delivery.copy(writer, "latest_metrics", How.LATEST, parents=parents)
-    _merge_datasets(writer, delivery)
-    _merge_inputs(writer, delivery)
-    if not delivery.final:
-        delivery.base.remember("metrics", "", mark_to_values(delivery.contents.mark))
+    snapshot.copy(writer, "params", parents=parents)
+    snapshot.copy(writer, "latest_metrics", OnConflict.KEEP_LATEST, parents=parents)
+    _merge_datasets(writer, snapshot)
+    _merge_inputs(writer, snapshot)
+    if not snapshot.final:
+        snapshot.base.remember_metrics_mark(snapshot.contents.mark)
 
 
-def merge_metrics(writer: Writer, delivery: Delivery) -> None:
+def merge_metrics(writer: Writer, snapshot: IncomingSnapshot) -> None:
     """Merge the points of metrics; last, because there may be millions and others get a turn in between."""
-    delivery.copy(writer, "metrics", parents=[("run_uuid", "runs")])
+    snapshot.copy(writer, "metrics", parents=[("run_uuid", "runs")])
 
 
 def _merge_runs(
     writer: Writer,
-    delivery: Delivery,
+    snapshot: IncomingSnapshot,
     records: Iterable[dict[str, Any]],
     stored: Mapping[str, Values],
-    taken: Mapping[str, Values],
+    ingested: Mapping[str, Values],
 ) -> None:
-    source = delivery.contents.tables.get("runs")
+    source = snapshot.contents.tables.get("runs")
     columns = writer.shared_columns("runs", source.columns) if source else []
     rows = []
     for record in records:
-        row = {**record, "experiment_id": delivery.experiments.get(record["experiment_id"], record["experiment_id"])}
+        row = {**record, "experiment_id": snapshot.experiment_id(record["experiment_id"])}
         ours = stored.get(record["run_uuid"])
         if ours is not None:
-            row.update(settled_run(record, taken.get(record["run_uuid"]), ours))
+            row.update(merge_run(record, ingested.get(record["run_uuid"]), ours))
         rows.append(tuple(row[column] for column in columns))
     if rows:
-        writer.write("runs", columns, rows, How.REPLACE, kept=("experiment_id",))
+        writer.write("runs", columns, rows, OnConflict.REPLACE, kept=("experiment_id",))
 
 
 def merge_tags(
     writer: Writer,
-    delivery: Delivery,
+    snapshot: IncomingSnapshot,
     table: str,
     owner_column: str,
     owners: Iterable[str],
@@ -86,78 +87,76 @@ def merge_tags(
     value: str = "value",
     further: Mapping[str, Mapping[str, object]] | None = None,
 ) -> None:
-    """Merge tags of things that belong to one task: all of a new owner's, the changed ones of one that is there.
+    """Merge tags of owners that belong to one task: all of a new owner's, the changed ones of an existing one.
 
     Parameters
     ----------
-    writer, delivery
-        Where to and where from.
+    writer, snapshot
+        To where and from where.
     table, owner_column, key, value
         The table of tags and its columns.
-    owners
-        Those whose tags are wanted.
-    existing
-        Those of them that the store had before.
+    owners, existing
+        Owners to merge, and those of them that the store had before.
     further
-        Further columns of each owner's rows.
+        Owner → further columns of its rows.
     """
     tags: dict[str, Values] = {owner: {} for owner in owners}
-    for owner, name, text in delivery.contents.rows(table, owner_column, key, value):
+    for owner, name, text in snapshot.contents.rows(table, owner_column, key, value):
         if owner in tags:
-            tags[owner][name] = delivery.renumbered(text) if name in VERSION_TAGS else text
+            tags[owner][name] = snapshot.renumbered(text) if name in VERSION_TAGS else text
     rows: list[Row] = []
     for owner, values in tags.items():
         where = {owner_column: owner, **(further or {}).get(owner, {})}
         if owner in existing:
-            place = Place(table, where, key, value)
-            for name, text in settled(values, delivery.base.of(table, owner), place.read(writer) or {}).items():
-                place.write(writer, name, text)
+            stored = StoredValues(table, where, key, value)
+            for name, text in changes(values, snapshot.base.of(table, owner), stored.read(writer) or {}).items():
+                stored.write(writer, name, text)
         else:
             rows += [(*where.values(), name, text) for name, text in values.items()]
-        if not delivery.final:
-            delivery.base.remember(table, owner, values)
+        if not snapshot.final:
+            snapshot.base.remember(table, owner, values)
     if rows:
         columns = [owner_column, *next(iter((further or {"": {}}).values())), key, value]
         writer.write(table, columns, rows)
 
 
-def _merge_datasets(writer: Writer, delivery: Delivery) -> None:
-    """Merge datasets: one row for each (experiment, name, digest), whatever id it had in each task."""
-    delivery.copy(writer, "datasets")
-    for own, experiment, name, digest in delivery.contents.rows("datasets", "dataset_uuid", "experiment_id", "name", "digest"):
-        found = writer.rows(
+def _merge_datasets(writer: Writer, snapshot: IncomingSnapshot) -> None:
+    """Merge datasets: one row for each (experiment, name, digest), whatever its id in each task."""
+    snapshot.copy(writer, "datasets")
+    for own, experiment, name, digest in snapshot.contents.rows("datasets", "dataset_uuid", "experiment_id", "name", "digest"):
+        stored = writer.rows(
             "SELECT dataset_uuid FROM main.datasets WHERE experiment_id = ? AND name = ? AND digest = ?",
-            delivery.experiments.get(experiment),
+            snapshot.experiments.get(experiment),
             name,
             digest,
         )
-        if found and found[0][0] != own:
-            delivery.datasets[own] = found[0][0]
+        if stored and stored[0][0] != own:
+            snapshot.datasets[own] = stored[0][0]
 
 
-def _merge_inputs(writer: Writer, delivery: Delivery) -> None:
-    """Merge what runs and models use and make; the row that is there already keeps its id, and gets the tags."""
-    source = delivery.contents.tables.get("inputs")
+def _merge_inputs(writer: Writer, snapshot: IncomingSnapshot) -> None:
+    """Merge inputs and outputs of runs and models; a row that the store has keeps its id and gets the tags."""
+    source = snapshot.contents.tables.get("inputs")
     if source is None:
         return
     columns = writer.shared_columns("inputs", source.columns)
     key = writer.key("inputs")
-    gone = delivery.gone("runs") | delivery.gone("logged_models")
-    names: dict[str, str] = {}
+    removed = snapshot.removed_from("runs") | snapshot.removed_from("logged_models")
+    ids: dict[str, str] = {}
     for record in source.records():
-        if record["source_id"] in gone or record["destination_id"] in gone:
-            names[record["input_uuid"]] = ""
+        if record["source_id"] in removed or record["destination_id"] in removed:
             continue
+        own = record["input_uuid"]
         for column in ("source_id", "destination_id"):
-            record[column] = delivery.datasets.get(record[column], record[column])
+            record[column] = snapshot.datasets.get(record[column], record[column])
         writer.write("inputs", columns, [tuple(record[column] for column in columns)])
         condition = " AND ".join(f"{quoted(column)} = ?" for column in key)
         sql = f"SELECT input_uuid FROM main.inputs WHERE {condition}"  # noqa: S608
-        names[record["input_uuid"]] = writer.rows(sql, *(record[column] for column in key))[0][0]
+        ids[own] = writer.rows(sql, *(record[column] for column in key))[0][0]
     rows = [
-        (names[own], name, text)
-        for own, name, text in delivery.contents.rows("input_tags", "input_uuid", "name", "value")
-        if names.get(own)
+        (ids[own], name, text)
+        for own, name, text in snapshot.contents.rows("input_tags", "input_uuid", "name", "value")
+        if ids.get(own)
     ]
     if rows:
         writer.write("input_tags", ["input_uuid", "name", "value"], rows)

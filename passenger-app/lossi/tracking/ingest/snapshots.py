@@ -1,10 +1,9 @@
-"""Reading published snapshots: checked against the digest in their name, opened so that nothing beside them is touched.
+"""Read published snapshots, checked against the digest in their name; write nothing, not even next to them.
 
-Room: tracking. Reads snapshot files and templates of job directories, writes nothing. A snapshot is a complete MLflow
-store of one task; nearly all of the time of opening one goes into parsing its schema of 60 tables. Stores that come
-from one template have the same schema, so one in-memory connection is loaded with one file after the other
-(`sqlite3_deserialize`) and its prepared statements stay valid; that the schema really is the same is checked each time,
-row by row, and another one gets a connection of its own.
+A snapshot is a complete MLflow store of one task, and nearly all of the time of opening one goes into parsing its schema of 60
+tables. Stores from one template have the same schema, so one in-memory connection is loaded with one file after the other
+(`sqlite3_deserialize`) and its prepared statements stay valid. The whole schema is compared each time; a different one gets
+its own connection.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from typing import Any
 Row = tuple[Any, ...]
 
 LARGE_BYTES = 16 * 1024 * 1024
-"""A greater file is not read into memory but opened where it lies, and its rows are streamed."""
+"""A larger file is not read into memory: it is opened in place and its rows are streamed."""
 MAGIC = b"SQLite format 3\x00"
 LAYOUTS = 4
-"""Different schemas that are kept open at once."""
+"""Schemas kept open at once."""
 
 
 class Refused(Exception):
-    """A snapshot that cannot be taken in, and why; the others go on."""
+    """A snapshot cannot be ingested; the others can."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -36,7 +35,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Mark:
-    """The newest row of the metrics table that was taken in; rows are only ever appended to it."""
+    """The newest ingested row of the metrics table, to which rows are only ever appended."""
 
     rowid: int
     key: str
@@ -47,13 +46,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one table; a list, or something that reads them again each time it is iterated."""
+    """The rows of one table: a list, or a stream that reads them again each time it is iterated."""
 
     columns: tuple[str, ...]
     rows: Iterable[Row]
 
     def select(self, columns: Sequence[str]) -> Iterable[Row]:
-        """Return the rows with these columns in this order."""
+        """Return these columns of the rows, in this order."""
         if tuple(columns) == self.columns:
             return self.rows
         places = [self.columns.index(column) for column in columns]
@@ -66,29 +65,27 @@ class Table:
 
 @dataclass
 class Contents:
-    """What a snapshot holds: its tables that have rows."""
+    """The contents of a snapshot: its tables that have rows."""
 
     revision: str | None
     tables: dict[str, Table]
     others: tuple[str, ...] = ()
-    """Names of further tables with rows, which were not asked for."""
+    """Further tables with rows, which the reader was not told to read."""
     mark: Mark | None = None
     bytes: int = 0
     large: bool = False
     connection: sqlite3.Connection | None = field(default=None, repr=False)
 
     def rows(self, table: str, *columns: str) -> list[Row]:
-        """Return all rows of a table, none when it is empty."""
-        found = self.tables.get(table)
-        return list(found.select(columns)) if found else []
+        """Return all rows of a table, none if it is empty."""
+        return list(self.tables[table].select(columns)) if table in self.tables else []
 
     def records(self, table: str) -> list[dict[str, Any]]:
         """Return all rows of a table as dictionaries."""
-        found = self.tables.get(table)
-        return found.records() if found else []
+        return self.tables[table].records() if table in self.tables else []
 
     def close(self) -> None:
-        """Let go of a large file."""
+        """Close a large file."""
         if self.connection is not None:
             self.connection.close()
             self.connection = None
@@ -96,53 +93,47 @@ class Contents:
 
 @dataclass(frozen=True)
 class _Layout:
-    """A schema and what follows from it."""
+    """A schema and the statements that follow from it."""
 
     schema: str
     columns: dict[str, tuple[str, ...]]
     selections: dict[str, str]
     """SQL of all rows, by table."""
     occupied: str
-    """SQL that names the tables which have rows."""
+    """SQL of the names of the tables that have rows."""
 
 
 class Reader:
-    """Reads one snapshot after the other.
-
-    Parameters
-    ----------
-    tables
-        Names of the tables whose rows are wanted.
-    """
+    """Reads the rows of these tables from one snapshot after the other."""
 
     def __init__(self, tables: Collection[str]) -> None:
         self._tables = frozenset(tables)
         self._open: list[tuple[sqlite3.Connection, _Layout]] = []
 
     def close(self) -> None:
-        """Close what was kept open."""
+        """Close the connections kept open."""
         for connection, _ in self._open:
             connection.close()
         self._open.clear()
 
     def read(self, path: Path, digest: str | None, *, after: Mark | None = None) -> Contents:
-        """Return what a snapshot holds.
+        """Return the contents of a snapshot.
 
         Parameters
         ----------
         path
-            Its file; a link is not followed.
+            The file; a link is not followed.
         digest
-            First 16 hexadecimal digits of its SHA-256; None for a file that has no checksum.
+            First 16 hex digits of its SHA-256; None for a file without a checksum.
         after
-            Leave out the metric rows up to this one, if it is where it was.
+            Leave out the metric rows up to this one, if it is still where it was.
 
         Raises
         ------
         Refused
-            When the checksum differs or it is not a whole SQLite database.
+            If the checksum differs or it is not a whole SQLite database.
         OSError
-            When it cannot be read; FileNotFoundError when a newer one took its place.
+            If it cannot be read; FileNotFoundError if a newer one replaced it.
         """
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with os.fdopen(descriptor, "rb", buffering=0) as stream:
@@ -150,10 +141,10 @@ class Reader:
             in_memory = size <= LARGE_BYTES and hasattr(sqlite3.Connection, "deserialize")
             data = bytearray(size) if in_memory else None
             if data is not None and stream.readinto(data) != size:
-                raise Refused("it is shorter than it was a moment ago")
-            seen = hashlib.sha256(data) if data is not None else hashlib.file_digest(stream, "sha256")
+                raise Refused("it shrank while it was read")
+            checksum = hashlib.sha256(data) if data is not None else hashlib.file_digest(stream, "sha256")
             head = bytes(data[:100]) if data is not None else os.pread(stream.fileno(), 100, 0)
-        if digest is not None and seen.hexdigest()[: len(digest)] != digest:
+        if digest is not None and checksum.hexdigest()[: len(digest)] != digest:
             raise Refused("it was damaged or changed after it was written: its checksum is not the one in its name")
         if len(head) < 100 or not head.startswith(MAGIC):
             raise Refused("it is not an SQLite database")
@@ -170,16 +161,13 @@ class Reader:
             connection.deserialize(data)
             if _schema(connection) == layout.schema:
                 self._open.insert(0, self._open.pop(place))
-                contents = self._contents(connection, layout, after)
-                contents.bytes = len(data)
-                return contents
+                return self._contents(connection, layout, after, size=len(data))
         connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=256)
         try:
             connection.execute("PRAGMA trusted_schema=OFF")
             connection.deserialize(data)
             layout = _layout(connection)
-            contents = self._contents(connection, layout, after)
-            contents.bytes = len(data)
+            contents = self._contents(connection, layout, after, size=len(data))
         except BaseException:
             connection.close()
             raise
@@ -191,33 +179,32 @@ class Reader:
 
     def _read_file(self, path: Path, size: int, after: Mark | None) -> Contents:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, isolation_level=None)
-        large = size > LARGE_BYTES
         try:
             connection.execute("PRAGMA trusted_schema=OFF")
-            contents = self._contents(connection, _layout(connection), after, stream=large)
+            contents = self._contents(connection, _layout(connection), after, size=size)
         except BaseException:
             connection.close()
             raise
-        contents.bytes, contents.large = size, large
-        if large:
+        if contents.large:
             contents.connection = connection
         else:
             connection.close()
         return contents
 
-    def _contents(self, connection: sqlite3.Connection, layout: _Layout, after: Mark | None, *, stream: bool = False) -> Contents:
+    def _contents(self, connection: sqlite3.Connection, layout: _Layout, after: Mark | None, *, size: int) -> Contents:
         occupied = {name for (name,) in connection.execute(layout.occupied)}
         revisions = (
             connection.execute("SELECT version_num FROM alembic_version").fetchall() if "alembic_version" in occupied else []
         )
-        contents = Contents(revisions[0][0] if len(revisions) == 1 else None, {}, tuple(sorted(occupied - self._tables)))
+        revision = revisions[0][0] if len(revisions) == 1 else None
+        contents = Contents(revision, {}, tuple(sorted(occupied - self._tables)), bytes=size, large=size > LARGE_BYTES)
         for name in sorted(occupied & self._tables):
             sql = layout.selections[name]
             if name == "metrics":
                 contents.mark = _mark(connection)
-                if after is not None and _still_there(connection, after):
+                if after is not None and _still_has(connection, after):
                     sql += f" WHERE rowid > {after.rowid:d}"
-            rows: Iterable[Row] = _Stream(connection, sql) if stream else connection.execute(sql).fetchall()
+            rows: Iterable[Row] = _Stream(connection, sql) if contents.large else connection.execute(sql).fetchall()
             contents.tables[name] = Table(layout.columns[name], rows)
         return contents
 
@@ -237,14 +224,14 @@ class _Stream:
 
 
 def quoted(name: str) -> str:
-    """Return an SQL identifier."""
+    """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def _schema(connection: sqlite3.Connection) -> str:
-    """Return the whole schema table as one text: its root page is always 1, so this is right for any file that was loaded.
+    """Return the whole schema table as one text; its root page is always 1, so this is right for any file that was loaded.
 
-    The name says nothing beyond the SQL, except for the indexes that SQLite makes by itself.
+    The name adds nothing to the SQL, except for the indexes that SQLite makes by itself.
     """
     sql = "SELECT group_concat(ifnull(sql, name) || char(0) || rootpage, char(0)) FROM sqlite_master"
     return str(connection.execute(sql).fetchone()[0])
@@ -268,7 +255,7 @@ def _layout(connection: sqlite3.Connection) -> _Layout:
 
 
 def _text(value: str) -> str:
-    """Return an SQL string."""
+    """Return a text as an SQL string."""
     return "'" + value.replace("'", "''") + "'"
 
 
@@ -277,7 +264,7 @@ def _mark(connection: sqlite3.Connection) -> Mark | None:
     return Mark(*row) if row else None
 
 
-def _still_there(connection: sqlite3.Connection, mark: Mark) -> bool:
-    row = connection.execute("SELECT rowid, key, timestamp, step, run_uuid FROM metrics WHERE rowid = ?", (mark.rowid,))
-    found = row.fetchone()
-    return found is not None and Mark(*found) == mark
+def _still_has(connection: sqlite3.Connection, mark: Mark) -> bool:
+    sql = "SELECT rowid, key, timestamp, step, run_uuid FROM metrics WHERE rowid = ?"
+    row = connection.execute(sql, (mark.rowid,)).fetchone()
+    return row is not None and Mark(*row) == mark

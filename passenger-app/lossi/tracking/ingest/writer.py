@@ -1,6 +1,6 @@
-"""Writing rows into the project's store: which columns it has, and statements that may be repeated without harm.
+"""Write rows to the project's store, with statements that may be repeated without harm.
 
-Room: tracking. Works on the connection of one ingest, on which the store is ``main`` and the index is attached.
+The connection has the store as ``main`` and the project's index attached.
 """
 
 # ruff: noqa: S608  (names of tables and columns come from the store's own schema and are quoted; values are bound)
@@ -16,25 +16,19 @@ from lossi.tracking.ingest.ledger import chunks
 from lossi.tracking.ingest.snapshots import Row, quoted
 
 STEP_ROWS = 20_000
-"""Rows that are written before somebody else gets a chance."""
+"""Rows written before other writers get a turn."""
 
 
-class How(Enum):
-    """What happens to a row that is in the store already."""
+class OnConflict(Enum):
+    """What happens to a row that the store already has."""
 
-    ADD = "it stays as it is"
-    REPLACE = "it takes the new values"
-    LATEST = "it takes the new values when they are a later point of the metric"
+    KEEP = "it stays"
+    REPLACE = "it gets the new values"
+    KEEP_LATEST = "it gets the new values if they are a later point of the metric"
 
 
 class Writer:
-    """Writes to the store.
-
-    Parameters
-    ----------
-    step
-        Called between portions of many rows; may commit and begin anew.
-    """
+    """Writes to the store; calls ``step`` between portions of many rows, which may commit and begin anew."""
 
     def __init__(self, connection: sqlite3.Connection, step: Callable[[], None]) -> None:
         self.sql = connection
@@ -56,7 +50,7 @@ class Writer:
         return [column for _, column in sorted(self._keys.get(table, []))]
 
     def shared_columns(self, table: str, columns: Iterable[str]) -> list[str]:
-        """Return those columns that the store has too."""
+        """Return the columns that the store has too."""
         known = self.columns.get(table, [])
         return [column for column in columns if column in known]
 
@@ -65,7 +59,7 @@ class Writer:
         table: str,
         columns: Sequence[str],
         rows: Iterable[Row],
-        how: How = How.ADD,
+        on_conflict: OnConflict = OnConflict.KEEP,
         *,
         unless_newer: str | None = None,
         kept: Sequence[str] = (),
@@ -75,15 +69,15 @@ class Writer:
         Parameters
         ----------
         table, columns, rows
-            What to write; rows may be any number.
-        how
-            What happens to a row that is there.
+            What to write; any number of rows.
+        on_conflict
+            What happens to a row that the store has.
         unless_newer
-            Column that holds the time of the last change: a row that is newer in the store stays.
+            Column with the time of the last change: a row that is newer in the store stays.
         kept
-            Columns that a row in the store keeps.
+            Columns whose values in the store stay.
         """
-        sql = self._statement(table, tuple(columns), how, unless_newer, tuple(kept))
+        sql = self._statement(table, tuple(columns), on_conflict, unless_newer, tuple(kept))
         if isinstance(rows, list) and len(rows) <= STEP_ROWS:
             self.sql.executemany(sql, rows)
             return
@@ -94,38 +88,41 @@ class Writer:
                 self._step()
 
     def present(self, table: str, column: str, values: Sequence[str]) -> set[str]:
-        """Return those values of a column that the store has."""
-        found: set[str] = set()
+        """Return the values that the store has in a column."""
+        present: set[str] = set()
         for marks, part in chunks(values):
             sql = f"SELECT {quoted(column)} FROM main.{quoted(table)} WHERE {quoted(column)} IN ({marks})"
-            found.update(value for (value,) in self.sql.execute(sql, part))
-        return found
+            present.update(value for (value,) in self.sql.execute(sql, part))
+        return present
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Return all rows of a statement."""
         return self.sql.execute(sql, values).fetchall()
 
-    def _statement(self, table: str, columns: tuple[str, ...], how: How, unless_newer: str | None, kept: tuple[str, ...]) -> str:
-        made = self._statements.get((table, columns, how, unless_newer, kept))
-        if made is None:
-            made = f"{insertion(table, columns)} {self._on_conflict(table, columns, how, unless_newer, kept)}"
-            self._statements[table, columns, how, unless_newer, kept] = made
-        return made
+    def _statement(
+        self, table: str, columns: tuple[str, ...], on_conflict: OnConflict, unless_newer: str | None, kept: tuple[str, ...]
+    ) -> str:
+        key = (table, columns, on_conflict, unless_newer, kept)
+        if key not in self._statements:
+            self._statements[key] = f"{insertion(table, columns)} {self._conflict_clause(*key)}"
+        return self._statements[key]
 
-    def _on_conflict(
-        self, table: str, columns: tuple[str, ...], how: How, unless_newer: str | None, kept: tuple[str, ...]
+    def _conflict_clause(
+        self, table: str, columns: tuple[str, ...], on_conflict: OnConflict, unless_newer: str | None, kept: tuple[str, ...]
     ) -> str:
         key = self.key(table)
         target = f"ON CONFLICT ({', '.join(map(quoted, key))})"
         changed = [column for column in columns if column not in key and column not in kept]
-        if how is How.ADD or not changed:
+        if on_conflict is OnConflict.KEEP or not changed:
             return f"{target} DO NOTHING"
         settings = ", ".join(f"{quoted(column)} = excluded.{quoted(column)}" for column in changed)
         condition = ""
         if unless_newer is not None:
             stamp = quoted(unless_newer)
             condition = f" WHERE excluded.{stamp} >= {quoted(table)}.{stamp}"
-        elif how is How.LATEST:  # mlflow/store/tracking/sqlalchemy_store.py, _update_latest_metrics_if_necessary
+        elif (
+            on_conflict is OnConflict.KEEP_LATEST
+        ):  # mlflow/store/tracking/sqlalchemy_store.py, _update_latest_metrics_if_necessary
             order = ("step", "timestamp", "value")
             new, old = (", ".join(f"{name}.{quoted(c)}" for c in order) for name in ("excluded", quoted(table)))
             condition = f" WHERE ({new}) > ({old})"

@@ -1,7 +1,7 @@
-"""Results taken in beside a page: as much as fits into its budget, the rest by one child process with low priority.
+"""Ingest while a page is answered: as much as fits into its budget, the rest in one child process with low priority.
 
-Also the child itself: ``python -I catching_up.py PROJECT PARENT_PID``. It ends with the process that started it; nothing is
-lost by that, because ingest can be stopped at any point.
+The module is also that child: ``python -I background.py PROJECT PARENT_PID``. The child ends with the process that started it,
+which is safe because ingest can be stopped at any point.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lossi.projects import Project
-    from lossi.tracking.ingest.ingestion import IngestReport
+    from lossi.tracking.ingest.progress import IngestReport
 
 MEMORY_BYTES = 2 * 2**30
 CPU_SECONDS = 600
@@ -33,22 +33,22 @@ PASSED = (
     "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
 )
-"""What the child sees of the environment: where its files are, no secrets, no proxies, nothing that changes Python."""
+"""Environment variables of the child: where its files are; no secrets, no proxies, nothing that changes Python."""
 _PR_SET_PDEATHSIG = 1
 
 _child: subprocess.Popen[bytes] | None = None
 
 
 def catch_up(project: Project) -> IngestReport:
-    """Take in what tasks published, for as long as the setting `ingest_budget_s` allows; a child goes on with the rest.
+    """Ingest for as long as the setting `ingest_budget_s` allows; a child process does the rest.
 
     Returns
     -------
     IngestReport
-        With ``remaining`` > 0 the answer that follows is not complete yet.
+        With ``remaining`` > 0 the store is not complete yet.
     """
     from lossi import settings
-    from lossi.tracking.ingest.ingestion import ingest_runs
+    from lossi.tracking.ingest.entry import ingest_runs
 
     report = ingest_runs(project, budget_s=settings.load().ingest_budget_s)
     if report.remaining:
@@ -57,7 +57,7 @@ def catch_up(project: Project) -> IngestReport:
 
 
 def start_child(project: Project) -> subprocess.Popen[bytes] | None:
-    """Start the child for a project, unless one of this process is still at work or none can be started."""
+    """Start the child for a project; return None if this process still has one or none can be started."""
     global _child
     if _child is not None and _child.poll() is None:
         return None
@@ -77,17 +77,17 @@ def start_child(project: Project) -> subprocess.Popen[bytes] | None:
 
 
 def main() -> int:
-    """Confine this process and take in everything of the project that the arguments name."""
+    """Limit this process and ingest the project that the arguments name."""
     project, parent = Path(sys.argv[1]), int(sys.argv[2])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it was gone before the line above
+    if os.getppid() != parent:  # it died before the line above
         return 1
     os.nice(19)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from lossi.projects import Project
-    from lossi.tracking.ingest.ingestion import ingest_runs
+    from lossi.tracking.ingest.entry import ingest_runs
 
     ingest_runs(Project(project))
     return 0

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import pytest
 
-from lossi.tracking.ingest.settle import GONE, settled, settled_run
+from lossi.tracking.ingest.three_way import MISSING, changes, merge_run
 
 
 @pytest.mark.parametrize(
     ("theirs", "base", "ours", "written", "expected"),
     [
-        ("1", "1", "1", GONE, None),
-        ("2", "1", "1", GONE, "2"),
-        ("2", "1", "2", GONE, None),
-        ("2", "1", "3", GONE, None),
-        ("2", "1", GONE, GONE, None),
-        ("1", "1", GONE, GONE, None),
-        ("1", GONE, GONE, GONE, "1"),
-        ("1", GONE, "2", GONE, None),
+        ("1", "1", "1", MISSING, None),
+        ("2", "1", "1", MISSING, "2"),
+        ("2", "1", "2", MISSING, None),
+        ("2", "1", "3", MISSING, None),
+        ("2", "1", MISSING, MISSING, None),
+        ("1", "1", MISSING, MISSING, None),
+        ("1", MISSING, MISSING, MISSING, "1"),
+        ("1", MISSING, "2", MISSING, None),
         ("2", "1", "3", "3", "2"),
-        (GONE, "1", "1", GONE, GONE),
-        (GONE, "1", "2", GONE, None),
-        (GONE, "1", "2", "2", GONE),
-        (None, "1", "1", GONE, "null"),
-        ("1", None, None, GONE, "1"),
+        (MISSING, "1", "1", MISSING, MISSING),
+        (MISSING, "1", "2", MISSING, None),
+        (MISSING, "1", "2", "2", MISSING),
+        (None, "1", "1", MISSING, "null"),
+        ("1", None, None, MISSING, "1"),
     ],
 )
 def test_one_key(theirs: object, base: object, ours: object, written: object, expected: object) -> None:
     def only(value: object) -> dict[str, object]:
-        return {} if value is GONE else {"k": value}
+        return {} if value is MISSING else {"k": value}
 
-    result = settled(only(theirs), only(base), only(ours), only(written))
+    result = changes(only(theirs), only(base), only(ours), only(written))
     assert result == ({} if expected is None else {"k": None if expected == "null" else expected})
 
 
 def test_between_two_tasks_the_preferred_value_wins() -> None:
-    assert settled({"k": "2"}, {}, {"k": "3"}, {"k": "3"}, prefer=lambda new, now: new > now) == {}
-    assert settled({"k": "4"}, {}, {"k": "3"}, {"k": "3"}, prefer=lambda new, now: new > now) == {"k": "4"}
+    assert changes({"k": "2"}, {}, {"k": "3"}, {"k": "3"}, prefer=lambda new, now: new > now) == {}
+    assert changes({"k": "4"}, {}, {"k": "3"}, {"k": "3"}, prefer=lambda new, now: new > now) == {"k": "4"}
 
 
 def facts(name: str = "n", status: str = "RUNNING", end: int | None = None, stage: str = "active") -> dict[str, object]:
@@ -69,4 +69,4 @@ def facts(name: str = "n", status: str = "RUNNING", end: int | None = None, stag
 def test_a_run(
     theirs: dict[str, object], base: dict[str, object] | None, ours: dict[str, object], expected: dict[str, object]
 ) -> None:
-    assert settled_run(theirs, base, ours) == expected
+    assert merge_run(theirs, base, ours) == expected

@@ -1,7 +1,7 @@
-"""What a job's tasks were given at their start: the template of their stores, against which a task's changes show.
+"""The template of a job's tasks, which each task's store started from: a task's own changes are the difference from it.
 
-Room: tracking. Reads ``tracking.db`` of a job directory. Experiments and the model registry are shared by all tasks and
-by the people who use the store, so what a task did to them is the difference from here.
+Reads ``tracking.db`` of a job directory. Experiments and the model registry are shared by all tasks and by the people who use
+the store, so only that difference is merged.
 """
 
 from __future__ import annotations
@@ -35,38 +35,39 @@ VERSION_COLUMNS = (
     "status",
     "status_message",
 )
-"""Columns of a model version that MLflow changes or, when it is deleted, blots out (and the time that identifies it)."""
+"""Columns of a model version that MLflow changes or, on deletion, redacts; and the creation time, which identifies it."""
 
 Owned = dict[tuple[str, str], Values]
+"""(table, owner) → values."""
 
 
 @dataclass(frozen=True)
-class Seed:
-    """The template of a job, as far as it is shared.
+class Template:
+    """What is shared in the template of a job.
 
     Attributes
     ----------
     known
-        False when there is no readable template: then nothing says what a task changed.
+        False without a readable template: then nothing tells what a task changed.
     """
 
     known: bool = False
     values: Owned = field(default_factory=dict)
     tables: dict[str, list[Row]] = field(default_factory=dict)
 
-    def same(self, contents: Contents, tables: tuple[str, ...]) -> bool:
-        """Whether a snapshot has in these tables just what it was given."""
+    def matches(self, contents: Contents, tables: tuple[str, ...]) -> bool:
+        """Return whether a snapshot's tables are those of the template."""
         return self.known and all(
             self.tables.get(table, []) == (contents.tables[table].rows if table in contents.tables else []) for table in tables
         )
 
 
-def read(reader: Reader, template: Path) -> Seed:
-    """Return what a template holds; an empty seed when it cannot be read (any more)."""
+def read(reader: Reader, path: Path) -> Template:
+    """Return a job's template; an unknown one if it cannot be read (any more)."""
     try:
-        contents = reader.read(template, None)
+        contents = reader.read(path, None)
     except (Refused, OSError):
-        return Seed()
+        return Template()
     try:
         values = {**experiments(contents), **registry(contents, lambda _, version: str(version))}
         for (model_id,) in contents.rows("logged_models", "model_id"):
@@ -74,7 +75,7 @@ def read(reader: Reader, template: Path) -> Seed:
         tables = {
             table: list(contents.tables[table].rows) for table in EXPERIMENT_TABLES + REGISTRY_TABLES if table in contents.tables
         }
-        return Seed(True, values, tables)
+        return Template(True, values, tables)
     finally:
         contents.close()
 
@@ -98,12 +99,12 @@ def registry(contents: Contents, version_of: Callable[[str, object], str | None]
     contents
         A snapshot or template.
     version_of
-        Gives the number of a version (model's name, number in the snapshot) in the store, None for one to leave out.
+        (model name, version in the snapshot) → version in the store, None for one to leave out.
 
     Returns
     -------
     dict
-        By (table, owner), where the owner of a version's values is ``<model's name>/<version>``.
+        By (table, owner); the owner of a version's values is ``<model name>/<version>``.
     """
     owned: Owned = {}
     for record in contents.records("registered_models"):

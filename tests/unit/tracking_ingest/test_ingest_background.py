@@ -13,7 +13,7 @@ import pytest
 from ingest_support import World
 
 from lossi import tracking
-from lossi.tracking.ingest import catching_up
+from lossi.tracking.ingest import background
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_child_takes_in_what_the_page_had_no_time_for(published: World, monkey
     monkeypatch.setenv("LOSSI_INGEST_BUDGET_S", "0")
     report = tracking.catch_up(published.project)
     assert report.remaining > 0
-    child = catching_up._child
+    child = background._child
     assert child is not None
     assert child.wait(timeout=60) == 0
     assert tracking.search(published.project).total == 5
@@ -47,11 +47,11 @@ def test_a_child_takes_in_what_the_page_had_no_time_for(published: World, monkey
 
 
 def test_only_one_child_at_a_time(published: World) -> None:
-    first = catching_up.start_child(published.project)
+    first = background.start_child(published.project)
     assert first is not None
     os.kill(first.pid, signal.SIGSTOP)  # SIGSTOP: it must not end meanwhile
     try:
-        assert catching_up.start_child(published.project) is None
+        assert background.start_child(published.project) is None
     finally:
         os.kill(first.pid, signal.SIGCONT)
         first.wait(timeout=60)
@@ -60,7 +60,7 @@ def test_only_one_child_at_a_time(published: World) -> None:
 def test_the_child_sees_no_secrets(published: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
-    child = catching_up.start_child(published.project)
+    child = background.start_child(published.project)
     assert child is not None
     os.kill(child.pid, signal.SIGSTOP)
     try:
@@ -73,8 +73,8 @@ def test_the_child_sees_no_secrets(published: World, monkeypatch: pytest.MonkeyP
 
 def test_the_child_ends_with_its_parent(published: World) -> None:
     code = (
-        "import os, signal, sys; from pathlib import Path; from lossi.projects import Project; from lossi.tracking.ingest import catching_up;"
-        "child = catching_up.start_child(Project(Path(sys.argv[1]))); os.kill(child.pid, signal.SIGSTOP);"
+        "import os, signal, sys; from pathlib import Path; from lossi.projects import Project; from lossi.tracking.ingest import background;"
+        "child = background.start_child(Project(Path(sys.argv[1]))); os.kill(child.pid, signal.SIGSTOP);"
         "print(child.pid, flush=True); os._exit(0)"
     )
     done = subprocess.run(
