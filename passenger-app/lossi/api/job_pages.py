@@ -7,6 +7,7 @@ from typing import Any
 
 from flask import Blueprint, render_template, request
 
+from lossi import units
 from lossi.api import context
 from lossi.contract.records import FINAL_STATES, QUEUED
 
@@ -90,9 +91,5 @@ def moment(text: str | None) -> str:
 
 @pages.app_template_filter()
 def duration(seconds: float | None) -> str:
-    """Return seconds as hours, minutes and seconds."""
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
+    """Return seconds as Slurm shows them: ``[days-]hours:minutes:seconds``."""
+    return "" if seconds is None else units.format_time(round(seconds))

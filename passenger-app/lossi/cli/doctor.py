@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from lossi import units
 from lossi.cli import options, output
 from lossi.cli.finding import Finding
 from lossi.contract.records import PreparedJob
@@ -91,7 +92,7 @@ def _folders() -> Iterator[Finding]:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as probe:
                 probe.write(b"x" * 4096)
-            free = shutil.disk_usage(folder).free / 2**20
+            free = shutil.disk_usage(folder).free
         except OSError as error:
             yield Finding(
                 name,
@@ -100,10 +101,11 @@ def _folders() -> Iterator[Finding]:
                 "free some space, or set XDG_STATE_HOME, XDG_CACHE_HOME or TMPDIR to a writable folder",
             )
             continue
-        if free < 500:
-            yield Finding(name, "warning", f"{folder}: only {free:.0f} MiB free", "free some space there")
+        left = f"{folder}: {units.humanize_size(free)} free"
+        if free < 500 * 2**20:
+            yield Finding(name, "warning", left, "free some space there")
         else:
-            yield Finding(name, "ok", f"{folder}, {free / 1024:.1f} GiB free")
+            yield Finding(name, "ok", left)
 
 
 def _scheduler() -> Iterator[Finding]:

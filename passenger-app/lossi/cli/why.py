@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lossi import units
 from lossi.cli import options, output
 from lossi.cli.naming import JobId, TaskId, identify, split
 
@@ -76,11 +77,10 @@ def waits(project: options.Project = None, as_json: options.Json = False) -> Non
     answer = jobs.queue_waits(chosen)
 
     def render() -> None:
-        from lossi import jobs
 
         for item in answer.items:
             place = f"{item.partition} on {item.cluster}" if item.cluster else item.partition
-            median, third = jobs.duration_text(item.median_s), jobs.duration_text(item.third_quartile_s)
+            median, third = units.humanize_duration(item.median_s), units.humanize_duration(item.third_quartile_s)
             output.say(f"{place}: {item.count} task(s), half of them within {median}, three quarters within {third}")
             most = max(bucket.count for bucket in item.buckets)
             for bucket in item.buckets:
@@ -138,14 +138,12 @@ def _show_suggestion(found: JobDiagnosis, example: Any, say: Callable[[str], Non
 
 def asks(before: Job, after: Job) -> str:
     """Return which resources a job asks for that differ from those of the job it repeats, as the rest of a sentence."""
-    from lossi import jobs
-
     old = before.definition.resources if before.definition else {}
     new = after.definition.resources if after.definition else {}
     said = []
     for name, word, text in (
-        ("memory_mb", "memory", jobs.memory_text),
-        ("time_limit_s", "time", jobs.duration_text),
+        ("memory_mb", "memory", units.humanize_memory),
+        ("time_limit_s", "time", units.humanize_duration),
     ):
         if new.get(name) and new.get(name) != old.get(name):
             said.append(f"{text(new[name])} of {word}" + (f" instead of {text(old[name])}" if old.get(name) else ""))
@@ -189,14 +187,12 @@ def _moment(text: str) -> str:
 
 
 def _amount(item: Any, value: float | None) -> str:
-    from lossi import jobs
-
     if value is None:
         return ""
     if item.resource == "memory":
-        return jobs.memory_text(value)
+        return units.humanize_memory(value)
     if item.resource == "time":
-        return jobs.duration_text(value)
+        return units.humanize_duration(value)
     if item.resource == "gpus" and value not in (item.asked, item.suggested):
         return f"{value:.0f} %"
     return f"{value:.1f}".removesuffix(".0")

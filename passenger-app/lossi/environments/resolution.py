@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Literal
 
 from lossi.contract.records import ResolvedEnvironment
 from lossi.environments import interpreter
@@ -17,7 +16,6 @@ from lossi.environments.images import image_file
 from lossi.environments.models import ACCELERATORS, ARCHITECTURES, Environment, Variant, Way
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable, did_you_mean
 
-Target = Literal["auto", "local", "apptainer"]
 TARGETS = ("auto", "local", "apptainer")
 
 

@@ -1,7 +1,6 @@
 # The public names of this room; `__init__.py` loads each when it is first used.
 from . import schedulers as schedulers
 from .explain.advice import JobAdvice as JobAdvice
-from .explain.amounts import duration_text as duration_text, memory_text as memory_text
 from .explain.diagnoses import JobDiagnosis as JobDiagnosis, TaskExplanation as TaskExplanation
 from .explain.explanations import (
     advise as advise,
@@ -19,8 +18,6 @@ from .models import (
 )
 from .resources import (
     Resources as Resources,
-    parse_memory as parse_memory,
-    parse_time as parse_time,
 )
 from .state.queries import (
     get as get,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lossi import units
 from lossi.errors import Forbidden, InvalidInput, NotFound
 from lossi.notebooks import language as languages
 
@@ -254,6 +255,6 @@ def _not_a_file(name: str) -> InvalidInput:
 def _too_large(size: int) -> InvalidInput:
     return InvalidInput(
         "the notebook is too large",
-        why=f"it has {size / 2**20:.0f} MiB, the limit is {LIMIT_BYTES / 2**20:.0f} MiB",
+        why=f"it has {units.humanize_size(size)}, the limit is {units.humanize_size(LIMIT_BYTES)}",
         hint="clear its outputs in Jupyter (Edit, Clear Outputs of All Cells) and save large results as artifacts",
     )

@@ -14,9 +14,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lossi import clusters
+from lossi import clusters, units
 from lossi.clusters import Cluster, OfferedPartition
-from lossi.jobs import parse_memory, parse_time
 
 NO_GPU = "none"
 MOST_HOURS, MOST_CORES, MOST_MEMORY_GB, MOST_GPUS = 168, 256, 4096, 16
@@ -53,12 +52,12 @@ class Place:
     @property
     def most_hours(self) -> int:
         limit = self.partition.max_time if self.partition else None
-        return MOST_HOURS if limit is None else max(1, parse_time(limit) // 3600)
+        return MOST_HOURS if limit is None else max(1, units.parse_time(limit) // 3600)
 
     @property
     def most_memory_gb(self) -> int | None:
         limit = self.partition.max_memory if self.partition else None
-        return None if limit is None else max(1, parse_memory(limit) // 1024)
+        return None if limit is None else max(1, units.parse_memory(limit) // 1024)
 
     @property
     def most_cores(self) -> int | None:

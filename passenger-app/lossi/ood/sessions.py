@@ -15,11 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lossi import clusters
+from lossi import clusters, units
 from lossi.clusters import Cluster, OfferedPartition
 from lossi.errors import InvalidInput, LossiError, did_you_mean
 from lossi.files import atomic
-from lossi.jobs import Resources, parse_time, schedulers
+from lossi.jobs import Resources, schedulers
 from lossi.jobs.schedulers import SessionOptions
 from lossi.ood import forms
 
@@ -83,7 +83,7 @@ def resources(values: Mapping[str, str], where: forms.Place, *, gpus: int = 0, g
 
 
 def _seconds(hours: int, partition: OfferedPartition | None) -> int:
-    limit = parse_time(partition.max_time) if partition and partition.max_time else None
+    limit = units.parse_time(partition.max_time) if partition and partition.max_time else None
     # The form's least is an hour, even if the partition allows less.
     return limit if limit is not None and hours == 1 and limit < 3600 else hours * 3600
 

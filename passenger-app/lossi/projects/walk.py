@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from lossi import units
 from lossi.projects import secrets
 
 CACHES = {".git", ".hg", ".svn", ".lossi", "__pycache__", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
@@ -146,4 +147,4 @@ def _over(group: list[tuple[int, str]], size: int, limit: int) -> str:
     what = group[0][1]
     if len(group) > 1:
         what = f"{PurePosixPath(what).parent}: {len(group)} files"
-    return f"{what} ({size / 2**20:.1f} MiB: over the limit of {limit / 2**20:.0f} MiB for untracked files; linked instead)"
+    return f"{what} ({units.humanize_size(size)}: over the limit of {units.humanize_size(limit)} for untracked files; linked instead)"

@@ -7,11 +7,11 @@ from typing import Any
 
 from hypothesis import given, strategies as st
 
+from lossi import units
 from lossi.contract import records
 from lossi.contract.records import PreparedJob, Resources
 from lossi.jobs.explain.advice import Advice, advise
 from lossi.jobs.models import Task
-from lossi.jobs.resources import parse_memory, parse_time
 from lossi.jobs.submit.spec import validated
 
 ASKED = Resources(cpus=16, memory_mb=65536, time_limit_s=86400, gpus=1)
@@ -120,7 +120,7 @@ def test_never_less_than_the_greatest_use_and_always_something_that_can_be_asked
         validated({"command": ["true"], **found.changes})
     for item in found.items:
         for name, value in item.changes.get("resources", {}).items():
-            amount = parse_memory(value) if name == "memory" else parse_time(value) if name == "time" else value
+            amount = units.parse_memory(value) if name == "memory" else units.parse_time(value) if name == "time" else value
             most = {"memory": 2**40, "time": 366 * 86400}.get(name, float("inf"))
             if item.resource != "gpus":
                 assert amount >= min(item.greatest, most)

@@ -331,8 +331,8 @@ def test_untracked_over_the_limit_is_named_and_linked_code_first(repository: Rep
     taken = take(repository, limit=MIB)
     assert set(taken.members) == {"a.py", "new.py", "small.csv"}
     assert set(taken.links) == {"huge.py", "images"}
-    assert "3.0 MiB: over the limit of 1 MiB" in taken.left("huge.py")
-    assert any(note.startswith("images: 4 files (2.0 MiB") for note in taken.record.left_out)
+    assert "3 MiB: over the limit of 1 MiB" in taken.left("huge.py")
+    assert any(note.startswith("images: 4 files (2 MiB") for note in taken.record.left_out)
     everything = take(repository)
     assert {"huge.py", "images/3.png"} <= set(everything.members)
     assert everything.links == {} and everything.record.left_out == []

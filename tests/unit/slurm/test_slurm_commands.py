@@ -209,7 +209,7 @@ def test_nodes_that_are_alike_are_one_group() -> None:
 def test_the_configuration() -> None:
     found = scontrol.ShowConfig().parse(text_of("scontrol-config"))
     assert (found.version, found.cluster, found.max_array_size, found.max_job_count) == ("22.05.8", "ci", 20001, 50000)
-    assert (found.min_job_age_s, found.kill_wait_s, found.accounting, found.gpus, found.requeue) == (600, 2, True, True, True)
+    assert (found.min_job_age_s, found.accounting, found.gpus, found.requeue) == (600, True, True, True)
     assert found.enforced == ("associations", "limits", "qos")
     assert found.preemption == ""
     assert found.parameters["bf_interval"] == "2"

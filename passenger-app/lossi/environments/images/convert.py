@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from lossi import units
 from lossi.environments.command import runtime
 from lossi.environments.images import image_file, image_tree, oci_layers, programs, sif_tree
 from lossi.errors import Conflict, Forbidden, InvalidInput, NotSupported, Unavailable
@@ -50,7 +51,7 @@ def check_room(place: Path, needed: int, what: str) -> None:
     if free < needed:
         raise Unavailable(
             f"there is no room in {place} for {what}",
-            why=f"{needed >> 20} MiB are needed, {free >> 20} MiB are free",
+            why=f"{units.humanize_size(needed)} are needed, {units.humanize_size(free)} are free",
             hint="free some, or name another place (--sif-folder; TMPDIR for work in between)",
         )
 

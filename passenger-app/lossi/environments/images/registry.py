@@ -21,7 +21,6 @@ from lossi.errors import Conflict, InvalidInput, NotFound, Unavailable
 PROGRAM = "skopeo"
 
 _LOOPBACK = re.compile(r"(?:127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost)(?::\d+)?")
-_OCI_NAMES = {architecture: name for name, architecture in oci_layers.ARCHITECTURES.items()}
 
 
 def checked_reference(text: str) -> tuple[str, str | None]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lossi import units
 from lossi.contract import records
 from lossi.contract.records import FINAL_STATES, PreparedJob
 from lossi.jobs.explain import amounts
@@ -111,10 +112,10 @@ def _memory(job: PreparedJob, ended: Sequence[Task]) -> Advice | None:
     if killed:
         wanted = max([wanted, *(more for task in killed if (more := more_memory(task, job)))])
     verdict = _verdict(wanted, greatest, asked, killed=bool(killed))
-    facts = f"asked for {amounts.memory_text(asked)} of memory, {_greatest(used)} {amounts.memory_text(greatest)}"
+    facts = f"asked for {units.humanize_memory(asked)} of memory, {_greatest(used)} {units.humanize_memory(greatest)}"
     if killed:
         facts += f", and {_tasks(len(killed))} ran out of it"
-    request = amounts.memory_request(wanted)
+    request = units.format_memory(wanted)
     return _advice("memory", "MiB", verdict, asked, used, wanted, facts, request, {"memory": request})
 
 
@@ -129,10 +130,10 @@ def _time(job: PreparedJob, ended: Sequence[Task]) -> Advice | None:
     if killed:
         wanted = max([wanted, *(more for task in killed if (more := more_time(task, job)))])
     verdict = _verdict(wanted, greatest, asked, killed=bool(killed))
-    facts = f"asked for {amounts.duration_text(asked)}, {_greatest(used, 'longest run')} {amounts.duration_text(greatest)}"
+    facts = f"asked for {units.humanize_duration(asked)}, {_greatest(used, 'longest run')} {units.humanize_duration(greatest)}"
     if killed:
         facts += f", and {_tasks(len(killed))} reached the limit"
-    request = amounts.time_request(wanted)
+    request = units.format_time(wanted)
     return _advice("time", "s", verdict, asked, used, wanted, facts, request, {"time": request})
 
 

@@ -1,10 +1,10 @@
-"""Amounts of memory and time as people say them and as a job asks for them, rounded up to what one would ask for. Pure."""
+"""Rounding of memory and time up to amounts that one would request. Pure."""
 
 from __future__ import annotations
 
 import math
 
-from lossi.jobs.resources import MOST_MEMORY_MB, MOST_TIME_S, format_time
+from lossi.jobs.resources import MOST_MEMORY_MB, MOST_TIME_S
 
 LEAST_MEMORY_MB = 256
 LEAST_TIME_S = 60
@@ -33,36 +33,3 @@ def round_time(seconds: float) -> int:
     wanted = min(max(seconds, LEAST_TIME_S), MOST_TIME_S)
     step = next(step for most, step in _TIME_STEPS if wanted <= most)
     return min(math.ceil(wanted / step) * step, MOST_TIME_S)
-
-
-def memory_request(megabytes: int) -> str:
-    """Return MiB as a job asks for them: ``8G``, ``512M``."""
-    return f"{megabytes // 1024}G" if megabytes % 1024 == 0 else f"{megabytes}M"
-
-
-def time_request(seconds: int) -> str:
-    """Return seconds as a job asks for them: ``02:00:00``."""
-    return format_time(seconds)
-
-
-def memory_text(megabytes: float) -> str:
-    """Return MiB for people: ``5.1 GiB``, ``512 MiB``."""
-    if megabytes < 1024:
-        return f"{megabytes:.0f} MiB"
-    unit, value = ("GiB", megabytes / 1024) if megabytes < 1024**2 else ("TiB", megabytes / 1024**2)
-    return f"{value:.1f}".removesuffix(".0") + f" {unit}"
-
-
-def duration_text(seconds: float) -> str:
-    """Return seconds for people, two units at most: ``45 s``, ``2 h 5 min``, ``3 d 4 h``."""
-    whole = max(round(seconds), 0)
-    if whole < 60:
-        return f"{whole} s"
-    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
-    first = next(number for number, (_, size) in enumerate(units) if whole >= size)
-    words = []
-    for name, size in units[first : first + 2]:
-        count, whole = divmod(whole, size)
-        if count:
-            words.append(f"{count} {name}")
-    return " ".join(words)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from lossi import units
 from lossi.contract import records
 from lossi.contract.records import PreparedJob
 from lossi.files.text import neutralised
@@ -145,7 +146,7 @@ def _none(task: Task, job: PreparedJob) -> _Answer:
 
 def _time_limit(task: Task, job: PreparedJob) -> _Answer:
     limit, wanted = time_limit(task, job), more_time(task, job)
-    had = f" of {amounts.duration_text(limit)}" if limit else ""
+    had = f" of {units.humanize_duration(limit)}" if limit else ""
     if task.scheduler_state.upper().startswith("DEADLINE"):
         return _Answer(sentence="The task could not end before the deadline that the job was given")
     sentence = f"The task reached its time limit{had}{_where(task)}"
@@ -154,19 +155,19 @@ def _time_limit(task: Task, job: PreparedJob) -> _Answer:
     expected = _expected_s(task)
     why = ""
     if expected is not None and limit and expected > limit:
-        why = f"; by the cells it finished it needs about {amounts.duration_text(expected)}"
+        why = f"; by the cells it finished it needs about {units.humanize_duration(expected)}"
     return _Answer(
         sentence=sentence,
-        suggestion=f"Submit it again with {amounts.duration_text(wanted)}{why}, or let it continue from what it has saved.",
-        changes={"resources": {"time": amounts.time_request(wanted)}},
+        suggestion=f"Submit it again with {units.humanize_duration(wanted)}{why}, or let it continue from what it has saved.",
+        changes={"resources": {"time": units.format_time(wanted)}},
     )
 
 
 def _memory(task: Task, job: PreparedJob) -> _Answer:
     asked, used, wanted = memory_asked(task, job), memory_used(task, job), more_memory(task, job)
-    facts = [f"it had {amounts.memory_text(asked)}"] if asked else []
+    facts = [f"it had {units.humanize_memory(asked)}"] if asked else []
     if used:
-        facts.append(f"its greatest measured use was {amounts.memory_text(used)}")
+        facts.append(f"its greatest measured use was {units.humanize_memory(used)}")
     numbers = f": {', '.join(facts)}" if facts else ""
     sentence = f"The task ran out of memory{_where(task)}{numbers}"
     if wanted is None:
@@ -175,11 +176,11 @@ def _memory(task: Task, job: PreparedJob) -> _Answer:
 
 
 def _with_memory(wanted: int) -> str:
-    return f"Submit it again with {amounts.memory_text(wanted)}, or work on less data at once."
+    return f"Submit it again with {units.humanize_memory(wanted)}, or work on less data at once."
 
 
 def _memory_change(wanted: int) -> dict[str, Any]:
-    return {"resources": {"memory": amounts.memory_request(wanted)}}
+    return {"resources": {"memory": units.format_memory(wanted)}}
 
 
 def _gpu_memory(task: Task, job: PreparedJob) -> _Answer:

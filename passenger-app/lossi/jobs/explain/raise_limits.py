@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from lossi import units
 from lossi.contract.records import PreparedJob
 from lossi.errors import Conflict, InvalidInput
 from lossi.jobs.explain import amounts, explanations
 from lossi.jobs.explain.diagnoses import Diagnosis
-from lossi.jobs.resources import parse_memory, parse_time
 from lossi.projects import Project
 
 Want = Literal["time", "memory"]
-_READ = {"time": parse_time, "memory": parse_memory}
-_WRITE = {"time": amounts.time_request, "memory": amounts.memory_request}
+_READ = {"time": units.parse_time, "memory": units.parse_memory}
+_WRITE = {"time": units.format_time, "memory": units.format_memory}
 
 
 def raised(

@@ -16,11 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import lossi
-from lossi import environments, notebooks, settings
+from lossi import environments, notebooks, settings, units
 from lossi.contract.records import PreparedJob, ResolvedEnvironment, Resources, TrackingTarget
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
 from lossi.jobs import schedulers, times, ulid
-from lossi.jobs.resources import format_time
 from lossi.jobs.submit import placing, space_check, sweep
 from lossi.jobs.submit.code import Code
 from lossi.jobs.submit.spec import JobSpec
@@ -323,7 +322,9 @@ def _check_resources(asked: Resources, scheduler: schedulers.Scheduler, warnings
             if getattr(asked, name):
                 warnings.append(f"{name} {getattr(asked, name)!r} means nothing to the scheduler {scheduler.name!r}")
     if asked.time_limit_s and not able.time_limits:
-        warnings.append(f"the scheduler {scheduler.name!r} does not enforce the time limit {format_time(asked.time_limit_s)}")
+        warnings.append(
+            f"the scheduler {scheduler.name!r} does not enforce the time limit {units.format_time(asked.time_limit_s)}"
+        )
     if asked.memory_mb and not able.memory_limits:
         warnings.append(f"the scheduler {scheduler.name!r} does not enforce the memory limit of {asked.memory_mb} MiB")
 

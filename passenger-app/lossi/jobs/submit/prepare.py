@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lossi import environments, settings
+from lossi import environments, settings, units
 from lossi.contract import records
 from lossi.contract.records import PreparedJob, ResolvedEnvironment, TrackingTarget
 from lossi.errors import InvalidInput
@@ -197,7 +197,7 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
             size += len(line)
             if size > LARGEST_PARAMETERS_BYTES:
                 raise InvalidInput(
-                    f"the parameters of the {len(rows):,} tasks take more than {LARGEST_PARAMETERS_BYTES // 2**20} MiB",
+                    f"the parameters of the {len(rows):,} tasks take more than {units.humanize_size(LARGEST_PARAMETERS_BYTES)}",
                     hint="put the large value into a file of the project and give its path as the parameter",
                 )
             digest.update(line)

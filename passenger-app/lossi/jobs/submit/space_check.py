@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from lossi import units
 from lossi.errors import InvalidInput, Unavailable
 from lossi.files.space import Quota, Space, space
 from lossi.projects import Project
@@ -38,7 +39,7 @@ def judge(room: Space, tasks: int) -> list[str]:
     where = f"the filesystem of {room.path}"
     warnings = _files(where, need, room.files_free, room.files_total)
     if room.bytes_free < FEW_BYTES:
-        warnings.append(f"{where} has {_size(room.bytes_free)} left ({_REMEDY})")
+        warnings.append(f"{where} has {units.humanize_size(room.bytes_free)} left ({_REMEDY})")
     for quota in room.quotas:
         warnings += _quota(quota, need)
     return warnings
@@ -76,7 +77,7 @@ def _quota(quota: Quota, need: int) -> list[str]:
                 f"{where} had room for {left:,} more files {_age(quota)}, and this job makes about {need:,} ({_REMEDY})"
             )
     if quota.bytes_limit is not None and quota.bytes_used > NEARLY_FULL * quota.bytes_limit:
-        share = f"{_size(quota.bytes_used)} of {_size(quota.bytes_limit)}"
+        share = f"{units.humanize_size(quota.bytes_used)} of {units.humanize_size(quota.bytes_limit)}"
         when = f" {_age(quota)}" if quota.stale else ""
         warnings.append(f"{where} {'was' if when else 'is'} nearly used up{when}: {share} ({_REMEDY})")
     return warnings
@@ -87,11 +88,3 @@ def _age(quota: Quota) -> str:
         return "at a time that its file does not tell"
     days = max(1, int((time.time() - quota.as_of) // 86400))
     return f"{days:,} day{'s' if days > 1 else ''} ago"
-
-
-def _size(number: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
-        number /= 1024
-    return f"{number:,.1f} TiB"

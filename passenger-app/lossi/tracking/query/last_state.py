@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lossi import settings
+from lossi import settings, units
 from lossi.errors import Unavailable
 from lossi.files import atomic
 
@@ -41,7 +41,7 @@ def copied(databases: Sequence[Path]) -> Iterator[list[Path]]:
     if size > MAX_BYTES:
         raise Unavailable(
             f"{databases[0]} is locked by a writer",
-            why=f"with {size / 2**30:.1f} GiB it is too large to read a copy of it",
+            why=f"at {units.humanize_size(size)} it is too large to read a copy",
             hint="try again in a few seconds",
         )
     try:

@@ -40,16 +40,6 @@ def cell(value: object) -> Cell:
     return number(value) if type(value) is float else value if type(value) is int else text(value)
 
 
-def as_float(value: Cell) -> float | None:
-    """Return the number that a cell made by `number` stands for; None for nothing and for text that is no number."""
-    if value is None:
-        return None
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
 def is_storable(value: object) -> bool:
     """Return whether SQLite can compare with this: text that is valid Unicode, or a number of 64 bits."""
     if isinstance(value, str):

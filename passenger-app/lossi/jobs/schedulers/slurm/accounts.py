@@ -10,8 +10,8 @@ import pwd
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from lossi import units
 from lossi.contract.records import CANCELLED, FAILED, FINAL_STATES, OUT_OF_MEMORY
-from lossi.jobs.resources import format_time
 from lossi.jobs.schedulers.base import TaskView
 from lossi.jobs.schedulers.slurm import jobstats, states
 from lossi.jobs.schedulers.slurm.records import AccountingRow, QueueRow
@@ -59,7 +59,7 @@ def live_facts(row: QueueRow) -> dict[str, Any]:
 def sentence(row: AccountingRow, state: str) -> str:
     """Return why an attempt ended, in words; empty where its exit code says it all."""
     if row.state == "TIMEOUT":
-        return f"it reached its time limit{'' if row.time_limit_s is None else ' of ' + format_time(int(row.time_limit_s))}"
+        return f"it reached its time limit{'' if row.time_limit_s is None else ' of ' + units.format_time(int(row.time_limit_s))}"
     if state == OUT_OF_MEMORY:
         limit = "" if row.memory_mb is None else f" of {row.memory_mb:,.0f} MiB"
         return f"it used more memory than its limit{limit}"

@@ -159,7 +159,6 @@ class Limits:
     group_tres: Mapping[str, int] = field(default_factory=dict)
     group_jobs: int | None = None
     group_submit: int | None = None
-    group_wall_s: int | None = None
     group_tres_minutes: Mapping[str, int] = field(default_factory=dict)
     max_tres_minutes_per_job: Mapping[str, int] = field(default_factory=dict)
 
@@ -198,7 +197,6 @@ class Configuration:
     """Array indices are below it."""
     max_job_count: int | None = None
     min_job_age_s: int | None = None
-    kill_wait_s: int | None = None
     accounting: bool = False
     """Whether a database keeps ended jobs."""
     enforced: tuple[str, ...] = ()

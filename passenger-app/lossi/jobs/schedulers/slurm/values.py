@@ -1,4 +1,6 @@
-"""How Slurm writes numbers, times, resources and sets of array tasks, whatever printed them. Pure.
+"""How Slurm prints numbers, times, resources and sets of array tasks, in any of its commands. Pure.
+
+Not `lossi.units`, which parses what users write: here a lone number can be seconds, and ``8Gn`` or ``UNLIMITED`` are values.
 
 What Slurm leaves open (``N/A``, ``Unknown``, ``UNLIMITED``, ``(null)``…) is None; what cannot be read is a ValueError.
 """

@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 
+from lossi import units
 from lossi.clusters import OfferedPartition
 from lossi.errors import did_you_mean
-from lossi.jobs.resources import format_time, parse_memory, parse_time
 from lossi.jobs.schedulers.slurm.preflight.findings import Finding, Known, counted, listed, memory_asked, seconds
 from lossi.jobs.schedulers.slurm.records import NodeGroup, PartitionRow
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
@@ -67,16 +67,18 @@ def _most(limit: str, who: str, what: str, asked: int | None, allowed: int | Non
 
 def _longest(limit: str, who: str, asked: int | None, allowed: int | None) -> Iterator[Finding]:
     if asked is not None and allowed is not None and asked > allowed:
-        most, wish = format_time(allowed), format_time(asked)
+        most, wish = units.format_time(allowed), units.format_time(asked)
         yield Finding("refused", limit, wish, most, f"{who} allows {most}, you asked {wish}", f"ask for {most} or less")
 
 
 def _site(request: SlurmRequest, offer: OfferedPartition) -> Iterator[Finding]:
     who = f"the site's partition {offer.name!r}"
-    yield from _longest("cluster.max_time", who, seconds(request), None if offer.max_time is None else parse_time(offer.max_time))
+    yield from _longest(
+        "cluster.max_time", who, seconds(request), None if offer.max_time is None else units.parse_time(offer.max_time)
+    )
     yield from _most("cluster.max_nodes", who, "nodes", request.nodes, offer.max_nodes)
     yield from _most("cluster.max_cpus", who, "cores per node", request.cpus, offer.max_cpus)
-    most = None if offer.max_memory is None else parse_memory(offer.max_memory)
+    most = None if offer.max_memory is None else units.parse_memory(offer.max_memory)
     yield from _most("cluster.max_memory", who, "MiB of memory per node", request.memory_mb, most)
     yield from _most("cluster.max_gpus", who, "GPUs per node", request.gpus, offer.max_gpus)
     types = [kind.name for kind in offer.gpu_types]
@@ -114,7 +116,7 @@ def _time(request: SlurmRequest, row: PartitionRow, qos_flags: Collection[str]) 
         yield from _longest("partition.max_time", f"partition {row.name!r}", seconds(request), row.max_time_s)
     given = row.default_time_s
     if request.time_limit_min is None and given is not None:
-        text = format_time(given)
+        text = units.format_time(given)
         message = f"no time limit was asked for: partition {row.name!r} gives {text}"
         yield Finding("note", "partition.default_time", None, text, message, "name a time limit if the job may take longer")
 

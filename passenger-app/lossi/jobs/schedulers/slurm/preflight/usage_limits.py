@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from lossi.jobs.resources import format_time
+from lossi import units
 from lossi.jobs.schedulers.slurm.preflight.account_limits import Payment, Source, per_user, together
 from lossi.jobs.schedulers.slurm.preflight.findings import Finding, Known, at_once, counted, seconds, tres
 from lossi.jobs.schedulers.slurm.records import Limits, PartitionRow, QueueRow
@@ -62,7 +62,7 @@ def _wall(request: SlurmRequest, payment: Payment) -> Iterator[Finding]:
     asked = seconds(request)
     for source, most in _first(payment, lambda limits: limits.max_wall_s):
         if asked is not None and asked > most:
-            allowed, wish = format_time(most), format_time(asked)
+            allowed, wish = units.format_time(most), units.format_time(asked)
             hint = _hint(f"ask for {allowed} or less", payment)
             message = f"{source} allows {allowed}, you asked {wish}"
             yield Finding("refused", f"{source.kind}.MaxWall", wish, allowed, message, hint)

@@ -82,7 +82,6 @@ ASSOCIATION = [
     "max_wall_time_per_job",
     "group_jobs",
     "group_submit_jobs",
-    "group_wall_time",
 ]
 ASSOCIATION_TRES = ["group_tres", "group_tres_mins", "max_tres_mins_per_job", "max_tres_per_job", "max_tres_per_node"]
 CONFIGURATION = [
@@ -91,7 +90,6 @@ CONFIGURATION = [
     "max_array_size",
     "max_job_count",
     "min_job_age",
-    "kill_wait_time",
     "accounting_storage_type",
     "accounting_storage_enforce",
     "preempt_type",

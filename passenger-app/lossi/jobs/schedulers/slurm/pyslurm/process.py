@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lossi import units
 from lossi.clusters import Cluster, PySlurmSettings
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
 from lossi.jobs.schedulers.slurm import refusals
@@ -167,7 +168,7 @@ def _talk(cluster: Cluster, child: subprocess.Popen[bytes], text: bytes, limit: 
                     size += len(block)
                     if size > MOST_BYTES:
                         raise Unavailable(
-                            f"PySlurm of cluster {cluster.name} answered with more than {MOST_BYTES // 2**20} MiB",
+                            f"PySlurm of cluster {cluster.name} answered with more than {units.humanize_size(MOST_BYTES)}",
                             hint="set scheduler: slurm_cli",
                         )
     return b"".join(out), _last_line(b"".join(err) + _left(child.stderr.fileno()))

@@ -178,7 +178,6 @@ def association(one: Fields) -> Association:
             group_tres=one["group_tres"],
             group_jobs=_whole(one["group_jobs"]),
             group_submit=_whole(one["group_submit_jobs"]),
-            group_wall_s=_times(one["group_wall_time"], 60),
             group_tres_minutes=one["group_tres_mins"],
         ),
     )
@@ -193,7 +192,6 @@ def configuration(one: Fields) -> Configuration:
         max_array_size=_whole(one["max_array_size"]),
         max_job_count=_whole(one["max_job_count"]),
         min_job_age_s=_whole(one["min_job_age"]),
-        kill_wait_s=_whole(one["kill_wait_time"]),
         accounting=(one["accounting_storage_type"] or "").endswith("slurmdbd"),
         enforced=tuple(str(word).lower() for word in one["accounting_storage_enforce"] or ()),
         preemption="" if preemption.endswith("none") else preemption,

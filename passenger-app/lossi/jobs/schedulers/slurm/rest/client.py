@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lossi import units
 from lossi.clusters import Cluster
 from lossi.errors import Forbidden, InvalidInput, LossiError, NotSupported, Unavailable
 from lossi.jobs.schedulers.slurm import refusals
@@ -85,7 +86,7 @@ class RestClient:
         except OSError as error:
             raise Unavailable(f"{request.script} cannot be read", why=error.strerror or str(error)) from error
         if len(script) > MOST_SCRIPT_BYTES:
-            raise InvalidInput(f"{request.script} is larger than {MOST_SCRIPT_BYTES >> 20} MiB")
+            raise InvalidInput(f"{request.script} is larger than {units.humanize_size(MOST_SCRIPT_BYTES)}")
         api = self._api()
         answer = self._transport.ask(api.submission(request, script.decode("utf-8", errors="surrogateescape")))
         job_id = api.job_id(answer.document)

@@ -14,7 +14,6 @@ from lossi.jobs.schedulers.slurm import states, values
 
 _LEAST_SENTINEL = 2**32 - 4
 """NO_VAL, INFINITE and their kin of 32 bits and more; no count, time or amount of MiB is as great (slurm/slurm.h)."""
-_SENTINELS_16 = frozenset({0xFFFE, 0xFFFF})
 
 
 def at(document: Any, *path: str) -> Any:
@@ -37,12 +36,6 @@ def number(value: Any) -> int | None:
 def positive(value: Any) -> int | None:
     """Return `number`, None also for 0, which stands for "no limit" where this is used."""
     return number(value) or None
-
-
-def short(value: Any) -> int | None:
-    """Return `positive` of a number that Slurm keeps in 16 bits, with that size's words for "no limit"."""
-    found = positive(value)
-    return None if found in _SENTINELS_16 else found
 
 
 def minutes(value: Any) -> int | None:

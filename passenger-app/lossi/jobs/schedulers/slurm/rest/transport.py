@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lossi import units
 from lossi.clusters import Cluster, RestSettings
 from lossi.errors import Forbidden, InvalidInput, Unavailable
 from lossi.jobs.schedulers.slurm.rest.token import Token
@@ -173,7 +174,9 @@ def _read(response: httpx.Response, end: float, deadline_s: float) -> bytes:
         found += chunk
         if len(found) > MOST_BYTES:
             raise Unavailable(
-                "slurmrestd's answer is too large", why=f"more than {MOST_BYTES >> 20} MiB", hint="use slurm_cli for this cluster"
+                "slurmrestd's answer is too large",
+                why=f"more than {units.humanize_size(MOST_BYTES)}",
+                hint="use slurm_cli for this cluster",
             )
         if time.monotonic() > end:
             raise Unavailable(

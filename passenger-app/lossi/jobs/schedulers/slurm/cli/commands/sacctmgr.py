@@ -11,7 +11,7 @@ from lossi.jobs.schedulers.slurm import values
 from lossi.jobs.schedulers.slurm.cli.commands import Unreadable, bar_lines
 from lossi.jobs.schedulers.slurm.records import Association, Limits, Qos
 
-GROUP = ("GrpJobs", "GrpSubmit", "GrpTRES", "GrpTRESMins", "GrpWall")
+GROUP = ("GrpJobs", "GrpSubmit", "GrpTRES", "GrpTRESMins")
 PER_JOB = ("MaxTRES", "MaxTRESPerNode", "MaxTRESMins", "MaxWall")
 ASSOCIATION_FIELDS = (
     "User",
@@ -115,7 +115,6 @@ def _limits(fields: Mapping[str, str], *, jobs: str, submit: str) -> Limits:
         group_tres=values.limits(fields["GrpTRES"]),
         group_jobs=values.number(fields["GrpJobs"]),
         group_submit=values.number(fields["GrpSubmit"]),
-        group_wall_s=values.whole_seconds(fields["GrpWall"], lone=60),
         group_tres_minutes=values.limits(fields["GrpTRESMins"]),
         max_tres_minutes_per_job=values.limits(fields["MaxTRESMins"]),
     )

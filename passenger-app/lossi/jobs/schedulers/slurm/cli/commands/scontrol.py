@@ -97,7 +97,6 @@ def _configuration(pairs: Mapping[str, str]) -> Configuration:
         max_array_size=number("MaxArraySize"),
         max_job_count=number("MaxJobCount"),
         min_job_age_s=number("MinJobAge"),
-        kill_wait_s=number("KillWait"),
         accounting=storage.endswith("slurmdbd"),
         enforced=() if values.is_nothing(enforced) else tuple(enforced.split(",")),
         preemption="" if preemption in {"", "none"} else f"{preemption}: {mode.lower()}",
