@@ -6,7 +6,8 @@ from pathlib import Path
 
 from scheduler_contract import eventually
 
-from lossi.jobs.schedulers.local import LocalScheduler, processes, queue
+from lossi import processes
+from lossi.jobs.schedulers.local import LocalScheduler, queue
 
 SLOTS = 2
 GRACE_S = 0.5
@@ -39,7 +40,7 @@ def marked_processes() -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for pid in _pids():
         for item in _read(pid, "environ").split(b"\0"):
-            if item.startswith(b"LOSSI_JOB_ID=") and (one := processes.inspect(pid)) and one.state not in processes.GONE_STATES:
+            if item.startswith(b"LOSSI_JOB_ID=") and (one := processes.inspect(pid)) and not one.has_ended:
                 found.setdefault(item.partition(b"=")[2].decode(), []).append(pid)
     return found
 

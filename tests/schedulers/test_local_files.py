@@ -18,6 +18,7 @@ from hypothesis import given, strategies as st
 from local_support import end_everything
 from scheduler_contract import JobFactory, Made, eventually
 
+from lossi import processes
 from lossi.contract.records import (
     CANCELLED,
     FAILED,
@@ -34,7 +35,7 @@ from lossi.contract.records import (
 from lossi.errors import Unavailable
 from lossi.jobs.schedulers.base import TaskView
 from lossi.jobs.schedulers.cancellation import merged
-from lossi.jobs.schedulers.local import LocalScheduler, machine, processes, queue, verdict
+from lossi.jobs.schedulers.local import LocalScheduler, machine, queue, task_processes, verdict
 from lossi.jobs.schedulers.local.adapter import summary
 from lossi.jobs.schedulers.local.journal import History, Journal, Started
 from lossi.jobs.schedulers.local.queue import Entry, Places
@@ -315,9 +316,9 @@ def test_process_is_known_by_number_and_start(sleeper: subprocess.Popen[bytes]) 
     assert processes.alive(sleeper.pid, seen.start)
     assert not processes.alive(sleeper.pid, seen.start + 1)
     assert processes.open_pidfd(sleeper.pid, seen.start + 1) is None
-    processes.kill([dataclasses.replace(seen, start=seen.start + 1)])  # somebody else's by now
+    task_processes.kill([dataclasses.replace(seen, start=seen.start + 1)])  # somebody else's by now
     assert sleeper.poll() is None
-    processes.kill([seen])
+    task_processes.kill([seen])
     assert sleeper.wait(5) == -signal.SIGKILL
     assert processes.inspect(sleeper.pid) is None
 
@@ -342,19 +343,19 @@ def test_name_of_a_program_cannot_confuse(tmp_path: Path) -> None:
 
 
 def test_members_are_found_by_environment_session_and_descent(sleeper: subprocess.Popen[bytes]) -> None:
-    table = processes.Table()
+    table = task_processes.Table()
     table.refresh()
     seen = table.processes[sleeper.pid]
-    by_environment = processes.Member("unit", 3)
+    by_environment = task_processes.Member("unit", 3)
     assert [member.pid for member in table.members(by_environment)] == [sleeper.pid]
-    assert table.members(processes.Member("unit", 30)) == []
-    assert table.members(processes.Member("uni", 3)) == []
-    by_session = processes.Member("else", 0, sleeper.pid, seen.start)
+    assert table.members(task_processes.Member("unit", 30)) == []
+    assert table.members(task_processes.Member("uni", 3)) == []
+    by_session = task_processes.Member("else", 0, sleeper.pid, seen.start)
     assert [member.pid for member in table.members(by_session)] == [sleeper.pid]
     # The leader's number was given to another process since.
-    assert table.members(processes.Member("else", 0, sleeper.pid, seen.start - 1)) == []
+    assert table.members(task_processes.Member("else", 0, sleeper.pid, seen.start - 1)) == []
     # A process is never a member of what it looks at itself.
-    assert os.getpid() not in {member.pid for member in table.members(processes.Member("else", 0, os.getsid(0), 0))}
+    assert os.getpid() not in {member.pid for member in table.members(task_processes.Member("else", 0, os.getsid(0), 0))}
     assert [one.pid for one in table.descendants({sleeper.pid, -1})] == [sleeper.pid]
     shell = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
     with shell:
@@ -362,7 +363,7 @@ def test_members_are_found_by_environment_session_and_descent(sleeper: subproces
         grandchild = int(shell.stdout.readline())
         table.refresh()
         assert {one.pid for one in table.descendants({shell.pid})} == {shell.pid, grandchild}
-        processes.kill(table.descendants({shell.pid}))
+        task_processes.kill(table.descendants({shell.pid}))
 
 
 def test_memory_is_measured_in_mib() -> None:
@@ -371,9 +372,9 @@ def test_memory_is_measured_in_mib() -> None:
         assert child.stdout is not None and child.stdout.readline() == b"up\n"
         seen = processes.inspect(child.pid)
         assert seen is not None
-        assert 64 < processes.held_mb([seen]) < processes.resident_mb([seen]) < 128
+        assert 64 < task_processes.held_mb([seen]) < task_processes.resident_mb([seen]) < 128
         child.kill()
-    assert processes.held_mb([seen]) == processes.resident_mb([seen]) == 0
+    assert task_processes.held_mb([seen]) == task_processes.resident_mb([seen]) == 0
 
 
 def test_machine_has_cores_and_memory() -> None:

@@ -20,10 +20,11 @@ import pytest
 from local_support import end_everything, marked_processes, supervisor, supervisors
 from scheduler_contract import JobFactory, Made, eventually, lives
 
+from lossi import processes
 from lossi.contract import records
 from lossi.contract.records import CANCELLED, FAILED, FINAL_STATES, NODE_FAILED, QUEUED, RUNNING, SUCCEEDED, TIMED_OUT
 from lossi.jobs.schedulers.base import JobView
-from lossi.jobs.schedulers.local import LocalScheduler, journal, processes, queue
+from lossi.jobs.schedulers.local import LocalScheduler, journal, queue
 from lossi.jobs.schedulers.local.journal import Journal, Started
 
 PATIENCE_S = 20.0
@@ -66,7 +67,7 @@ def child(code: str, scheduler: LocalScheduler, made: list[Made]) -> list[str]:
         import json, os, signal, sys
         from pathlib import Path
         from lossi.jobs.schedulers.local import LocalScheduler
-        from lossi.runner import records
+        from lossi.contract import records
         scheduler = LocalScheduler(Path({str(scheduler.places.root.parent)!r}), ingest_command=(), linger_s=0.2)
         made = [(records.from_dict(records.PreparedJob, json.loads(text)), Path(folder)) for text, folder in {jobs!r}]
     """

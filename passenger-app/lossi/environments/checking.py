@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field
 
+from lossi import processes
 from lossi.contract.records import ResolvedEnvironment
 from lossi.environments import image_contract
 from lossi.environments.command import clean_environment, command, runtime
@@ -82,11 +82,9 @@ def _run(resolved: ResolvedEnvironment, frameworks: dict[str, str], folder: str,
     if resolved.kind != "local":
         environment["APPTAINER_WORKDIR"] = folder
     try:
-        done = subprocess.run(
-            argv, env=environment, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=time_limit_s, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        found = _answers(resolved, error.stdout or b"")
+        done = processes.run(argv, environment=environment, cwd=folder, limit_s=time_limit_s)
+    except processes.TimeLimitReached as error:
+        found = _answers(resolved, error.stdout)
         return [
             *found,
             Check(
@@ -99,9 +97,9 @@ def _run(resolved: ResolvedEnvironment, frameworks: dict[str, str], folder: str,
     except OSError as error:
         return [Check(name="start", ok=False, detail=f"{argv[0]}: {error.strerror}", remedy="correct the catalogue entry")]
     found = _answers(resolved, done.stdout)
-    if done.returncode != 0 or not found:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        detail = f"exit code {done.returncode}" + (f": {said[-1][:500]}" if said else "")
+    if done.status != 0 or not found:
+        last = processes.last_line(done.stderr)[:500]
+        detail = f"exit code {done.status}" + (f": {last}" if last else "")
         found.append(
             Check(name="start", ok=False, detail=detail, remedy=f"see it whole with: lossi exec {resolved.name} -- python3 -V")
         )

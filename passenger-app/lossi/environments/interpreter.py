@@ -12,14 +12,13 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lossi import settings
+from lossi import processes, settings
 from lossi.environments.command import clean_variables
 from lossi.environments.paths import expanded
 from lossi.errors import LossiError, NotSupported, Unavailable
@@ -180,16 +179,12 @@ def _times(path: str) -> tuple[int, ...]:
 def _ask(python: str, variables: dict[str, str]) -> dict[str, Any]:
     hint = "try it yourself; if it is broken, make the venv again or name another Python in the catalogue"
     try:
-        done = subprocess.run(
+        done = processes.run(
             [python, "-c", _QUESTION],
-            env={**clean_variables(os.environ), **variables, "PYTHONNOUSERSITE": "1"},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIME_LIMIT_S,
-            check=False,
+            environment={**clean_variables(os.environ), **variables, "PYTHONNOUSERSITE": "1"},
+            limit_s=_TIME_LIMIT_S,
         )
-    except subprocess.TimeoutExpired:
+    except processes.TimeLimitReached:
         raise Unavailable(f"{python} does not answer", why=f"no answer within {_TIME_LIMIT_S:.0f} s", hint=hint) from None
     except OSError as error:
         raise Unavailable(f"cannot start {python}", why=error.strerror or str(error), hint=hint) from None
@@ -198,7 +193,7 @@ def _ask(python: str, variables: dict[str, str]) -> dict[str, Any]:
         answer["path"] = [os.path.normpath(folder) for folder in answer["path"] if Path(folder).is_absolute()]
         answer["version"], answer["machine"]
     except (ValueError, IndexError, KeyError, TypeError):
-        said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
-        why = said[-1][:300] if said else f"it ended with exit code {done.returncode}"
+        why = processes.last_line(done.stderr or done.stdout.decode("utf-8", "replace"))[:300]
+        why = why or f"it ended with exit code {done.status}"
         raise Unavailable(f"{python} does not work as a Python", why=why, hint=hint) from None
     return dict(answer)

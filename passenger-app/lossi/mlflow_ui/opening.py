@@ -9,7 +9,6 @@ import contextlib
 import os
 import secrets
 import sqlite3
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from enum import Enum
 from importlib import metadata
 from pathlib import Path
 
-from lossi import tracking
+from lossi import processes, tracking
 from lossi.errors import Conflict, Forbidden, NotSupported, Unavailable
 from lossi.files import locks
 from lossi.projects import Project, stores
@@ -137,18 +136,15 @@ def migrated(mlruns: Path, folder: Path) -> Opened:
     argv = [sys.executable, "-I", "-m", "mlflow", "migrate-filestore", "--no-progress"]
     argv += ["--source", str(mlruns), "--target", f"sqlite:///{target}"]
     try:
-        done = subprocess.run(
-            argv, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, timeout=MIGRATION_LIMIT_S
-        )
-    except subprocess.TimeoutExpired:
+        done = processes.run(argv, environment=_environment(), cwd=folder, limit_s=MIGRATION_LIMIT_S)
+    except processes.TimeLimitReached:
         target.unlink(missing_ok=True)
         raise Unavailable(
             f"{mlruns} was not migrated within an hour", hint="run `mlflow migrate-filestore` in a job of your own"
         ) from None
-    if done.returncode or not target.exists():
+    if done.status or not target.exists():
         target.unlink(missing_ok=True)
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise Unavailable(f"MLflow could not migrate {mlruns}", why=said[-1][:500] if said else f"exit code {done.returncode}")
+        raise Unavailable(f"MLflow could not migrate {mlruns}", why=done.last_line)
     target.chmod(0o600)
     return Opened(f"sqlite:///{target}", mlruns, Mode.MIGRATED, "MLflow reads such folders no more: this is a copy of it")
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from lossi import errors, settings
+from lossi import errors, processes, settings
 from lossi.errors import LossiError, NotSupported, Unavailable
 from lossi.files import atomic
 from lossi.notebooks.document import checked_size, open_regular
@@ -151,19 +151,13 @@ def _start(stream: BinaryIO, page: Path, lock: int, limits: settings.Settings) -
     # An own description of the file: the position of the caller's must not move.
     notebook = os.open(f"/proc/self/fd/{stream.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return subprocess.Popen(
-            [
-                sys.executable, "-I", str(_CHILD), str(page), str(lock), str(os.getpid()),
-                str(limits.render_limit_mb), str(limits.render_timeout_s),
-            ],
+        limits_given = (str(limits.render_limit_mb), str(limits.render_timeout_s))
+        return processes.start(
+            [sys.executable, "-I", str(_CHILD), str(page), str(lock), str(os.getpid()), *limits_given],
+            environment=_environment(),
             stdin=notebook,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env=_environment(),
             pass_fds=[lock],
-            start_new_session=True,
-        )  # fmt: skip
+        )
     except OSError as error:
         os.ftruncate(lock, 0)
         raise Unavailable("cannot start the renderer", why=str(error), hint="try again in a moment") from error

@@ -6,12 +6,10 @@ web process: ``python -I rendering_child.py PAGE LOCK_DESCRIPTOR PARENT_PID MEMO
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
 import re
-import resource
 import signal
 import sys
 import time
@@ -21,7 +19,6 @@ from typing import Any
 CACHE_BYTES = 512 * 2**20
 """The pages used longest ago are removed beyond this."""
 _LOCK_LIFETIME_S = 7 * 86400
-_PR_SET_PDEATHSIG = 1
 _CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; media-src data:; font-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 _TEMPLATE = f"""\
 {{%- extends 'lab/index.html.j2' -%}}
@@ -41,8 +38,12 @@ def main() -> int:
     """Make the page that the arguments name; return the exit status."""
     page, lock = Path(sys.argv[1]), int(sys.argv[2])
     parent, memory_mb, seconds = (int(argument) for argument in sys.argv[3:6])
-    _confine(parent, memory_mb, seconds)
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from lossi import processes
+
+    size = memory_mb * 2**20
+    processes.confine(parent, parent_signal=signal.SIGKILL, memory_bytes=size, cpu_s=seconds, file_bytes=size)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
 
     try:
@@ -70,25 +71,6 @@ def main() -> int:
     atomic.write(page.with_suffix(".problem"), json.dumps(report).encode(), mode=0o600)
     os.ftruncate(lock, 0)
     return 1
-
-
-def _confine(parent: int, memory_mb: int, seconds: int) -> None:
-    """Take the limits, the lowest priority and the parent's fate."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it was gone before the line above
-        os._exit(1)
-    os.nice(19)
-    size = memory_mb * 2**20
-    for limit, value in (
-        (resource.RLIMIT_AS, size),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, size),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        hard = resource.getrlimit(limit)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))
-    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _make(page: Path) -> None:

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from lossi import processes
+
 COMMANDS = ("run", "sweep", "jobs", "runs", "env", "clusters", "project", "notebook")
 LONGEST = 2**20
 """Bytes of a command."""
@@ -93,14 +95,12 @@ class Command(socketserver.StreamRequestHandler):
         variables["LOSSI_SITE"] = self.server.session["site"]
         if isinstance(columns, int):
             variables["COLUMNS"] = str(columns)
-        child = subprocess.Popen(
+        child = processes.start(
             [sys.executable, "-I", "-m", "lossi", *argv],
+            environment=variables,
             cwd=folder,
-            env=variables,
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,
         )
         assert child.stdout and child.stderr
         pumps = [self.thread(self.pump, b"o", child.stdout), self.thread(self.pump, b"e", child.stderr)]

@@ -12,11 +12,10 @@ import hashlib
 import os
 import re
 import sqlite3
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lossi import settings
+from lossi import processes, settings
 from lossi.errors import LossiError, NotSupported, Unavailable
 from lossi.files import atomic
 
@@ -102,10 +101,8 @@ def _made(argv_prefix: Sequence[str], variables: Mapping[str, str]) -> bytes:
     environment.setdefault("PATH", os.defpath)
     shown = " ".join(argv_prefix)
     try:
-        done = subprocess.run(
-            argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIME_LIMIT_S, check=False, cwd="/"
-        )
-    except subprocess.TimeoutExpired:
+        done = processes.run(argv, environment=environment, limit_s=TIME_LIMIT_S)
+    except processes.TimeLimitReached:
         raise Unavailable(
             f"{shown} did not make an MLflow store within {TIME_LIMIT_S:.0f} s", hint="is its filesystem slow? try again"
         ) from None
@@ -113,20 +110,19 @@ def _made(argv_prefix: Sequence[str], variables: Mapping[str, str]) -> bytes:
         raise Unavailable(
             f"cannot start {shown}", why=error.strerror or str(error), hint="check the environment with `lossi env check`"
         ) from error
-    if done.returncode or not done.stdout.startswith(b"SQLite format 3\0"):
-        raise _failed(shown, done.returncode, done.stderr.decode("utf-8", "replace"))
+    if done.status or not done.stdout.startswith(b"SQLite format 3\0"):
+        raise _failed(shown, done.last_line)
     return done.stdout
 
 
-def _failed(shown: str, returncode: int, stderr: str) -> LossiError:
-    last = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), f"exit code {returncode}")
+def _failed(shown: str, last: str) -> LossiError:
     if "No module named" in last or "ImportError" in last:
         return NotSupported(
             f"{shown} cannot make an MLflow store",
-            why=last[:500],
+            why=last,
             hint="the environment needs the full mlflow package (mlflow-skinny cannot open SQLite); see `lossi env check`",
         )
-    return Unavailable(f"{shown} could not make an MLflow store", why=last[:500], hint="check it with `lossi env check`")
+    return Unavailable(f"{shown} could not make an MLflow store", why=last, hint="check it with `lossi env check`")
 
 
 def _check(path: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from lossi import processes
 from lossi.clusters import Cluster
 from lossi.errors import Forbidden, InvalidInput, Unavailable
 from lossi.jobs.schedulers.slurm import process
 from lossi.jobs.schedulers.slurm.cli import CliClient
+from lossi.processes import User
 
 CI = Cluster(name="ci")
 RECORDED = Path(__file__).parent / "recorded" / "22.05"
@@ -134,7 +136,7 @@ def test_a_host_that_lacks_the_command_is_told(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_database_is_asked_once_more_for_tasks_that_never_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "user_name", lambda: "tester1")
+    monkeypatch.setattr(processes, "user", lambda: User("tester1"))
     command(tmp_path, "sacct", f'echo "$*" | grep -o "jobs=.*" >> {tmp_path}/asked; cat {RECORDED}/sacct.txt')
     client = CliClient(Cluster(name="ci", bin=tmp_path))
     rows = client.accounting({113: [0, 7]})

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from lossi import processes
 from lossi.environments.images.image_tree import Folder, Leaf, Node, content_digest
 from lossi.errors import InvalidInput, NotSupported
 
@@ -262,7 +263,8 @@ def _unpacked(path: Path, media_type: str) -> Iterator[IO[bytes]]:
         program = shutil.which("zstd")
         if program is None:
             raise NotSupported("a layer of the image is packed with zstd", hint="install the program zstd, or pack it with gzip")
-        with subprocess.Popen([program, "-dcq", str(path)], stdout=subprocess.PIPE) as child:
+        argv = [program, "-dcq", str(path)]
+        with processes.running(argv, environment=processes.basic_environment(), cwd=None, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
             yield child.stdout
     else:

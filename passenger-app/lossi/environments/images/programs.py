@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from lossi import processes
 from lossi.errors import Conflict, Forbidden, InvalidInput, LossiError, NotFound, NotSupported, Unavailable
 
 Say = Callable[[str], None]
@@ -146,35 +146,14 @@ def _started(
     argv: Sequence[str], what: str, environment: Mapping[str, str] | None, cwd: Path | None, stderr: int
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a program that ends with the block, with all that it started, also when the block is left by an exception."""
-    try:
-        child = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env={**os.environ, **(environment or {})},
-            cwd=cwd,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise Unavailable(what, why=f"{argv[0]}: {error.strerror}", hint="check the installation of this program") from None
-    try:
-        yield child
-        child.wait()
-    except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
+    variables = {**os.environ, **(environment or {})}
+    child = processes.running(argv, environment=variables, cwd=cwd, stdout=subprocess.PIPE, stderr=stderr)
+    with contextlib.ExitStack() as stack:
         try:
-            child.wait(10)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-        raise
-    finally:
-        for stream in (child.stdout, child.stderr):
-            if stream:
-                stream.close()
+            started = stack.enter_context(child)
+        except OSError as error:
+            raise Unavailable(what, why=f"{argv[0]}: {error.strerror}", hint="check the installation of this program") from None
+        yield started
 
 
 def explained(what: str, program: str, code: int, said: Sequence[str]) -> LossiError:

@@ -1,48 +1,38 @@
-"""Who is preparing a job: enough to tell later whether that process is still at work. Reads /proc.
-
-A pid alone is reused, so its start time and the boot it belongs to are kept beside it (proc(5), ``/proc/<pid>/stat``).
-"""
+"""Who is preparing a job: enough to tell later whether that process is still at work."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lossi.processes import ProcessIdentity
+
 FILE = "preparer.json"
 """In a job directory until the scheduler has accepted the job."""
 
 LONGEST_S = 600.0
-"""Preparing takes seconds: after this time nobody is at it any more, even a process on another host, which cannot be looked at."""
+"""Preparing takes seconds: after this time it has ended, even on another host, whose processes cannot be seen."""
 
 
 @dataclass(frozen=True)
-class Preparer:
-    """A process of some host."""
+class Preparer(ProcessIdentity):
+    """A process that prepares a job."""
 
-    host: str
-    boot: str
-    pid: int
-    started: str
-    """Clock ticks after boot."""
-    since: float
-    """When it began to prepare, in seconds since the epoch."""
+    since: float = 0.0
+    """When it began, in seconds since the epoch."""
 
     def is_gone(self) -> bool:
         """Return whether that process cannot be at work any more."""
-        if time.time() - self.since > LONGEST_S:
-            return True
-        return self.host == socket.gethostname() and (self.boot != _boot() or self.started != _start_of(self.pid))
+        return time.time() - self.since > LONGEST_S or super().is_gone()
 
 
 def myself() -> Preparer:
     """Return the record of this process."""
-    return Preparer(socket.gethostname(), _boot(), os.getpid(), _start_of(os.getpid()), time.time())
+    return Preparer(**dataclasses.asdict(ProcessIdentity.current()), since=time.time())
 
 
 def dump(preparer: Preparer) -> bytes:
@@ -51,32 +41,24 @@ def dump(preparer: Preparer) -> bytes:
 
 
 def parse(data: Any) -> Preparer | None:
-    """Return the record that JSON types hold, or None."""
+    """Return the record in JSON data, or None."""
     try:
-        return Preparer(str(data["host"]), str(data["boot"]), int(data["pid"]), str(data["started"]), float(data["since"]))
-    except (TypeError, KeyError, ValueError):
+        return Preparer(
+            str(data["host"]),
+            str(data["boot"]),
+            int(data["pid"]),
+            str(data["started"]),
+            str(data.get("namespace", "")),
+            float(data["since"]),
+        )
+    except (AttributeError, TypeError, KeyError, ValueError):
         return None
 
 
 def at_work(directory: Path) -> bool:
     """Return whether somebody is still preparing or submitting the job in this directory."""
     try:
-        found = parse(json.loads((directory / FILE).read_bytes()))
+        preparer = parse(json.loads((directory / FILE).read_bytes()))
     except (OSError, ValueError):
         return False
-    return found is not None and not found.is_gone()
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return ""
-
-
-def _start_of(pid: int) -> str:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-    except OSError:
-        return "gone"
-    return stat.rpartition(")")[2].split()[19]
+    return preparer is not None and not preparer.is_gone()

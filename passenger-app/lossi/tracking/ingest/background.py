@@ -6,16 +6,15 @@ which is safe because ingest can be stopped at any point.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import subprocess
+
     from lossi.projects import Project
     from lossi.tracking.ingest.progress import IngestReport
 
@@ -34,7 +33,6 @@ PASSED = (
     "XDG_CONFIG_HOME",
 )
 """Environment variables of the child: where its files are; no secrets, no proxies, nothing that changes Python."""
-_PR_SET_PDEATHSIG = 1
 
 _child: subprocess.Popen[bytes] | None = None
 
@@ -58,18 +56,15 @@ def catch_up(project: Project) -> IngestReport:
 
 def start_child(project: Project) -> subprocess.Popen[bytes] | None:
     """Start the child for a project; return None if this process still has one or none can be started."""
+    from lossi import processes
+
     global _child
     if _child is not None and _child.poll() is None:
         return None
     try:
-        _child = subprocess.Popen(
+        _child = processes.start(
             [sys.executable, "-I", str(Path(__file__).resolve()), str(project.root), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={name: os.environ[name] for name in PASSED if name in os.environ},
-            start_new_session=True,
+            environment={name: os.environ[name] for name in PASSED if name in os.environ},
         )
     except OSError:  # too many processes: the next page tries again
         _child = None
@@ -79,13 +74,10 @@ def start_child(project: Project) -> subprocess.Popen[bytes] | None:
 def main() -> int:
     """Limit this process and ingest the project that the arguments name."""
     project, parent = Path(sys.argv[1]), int(sys.argv[2])
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above
-        return 1
-    os.nice(19)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+    from lossi import processes
+
+    processes.confine(parent, parent_signal=signal.SIGTERM, memory_bytes=MEMORY_BYTES, cpu_s=CPU_SECONDS)
     from lossi.projects import Project
     from lossi.tracking.ingest.entry import ingest_runs
 

@@ -8,13 +8,12 @@ nodes; the holder proves that it is alive by the file's modification time, taken
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
-import functools
 import json
 import os
 import secrets
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 
 from lossi.errors import LossiError
 from lossi.files import atomic, permissions
+from lossi.processes import ProcessIdentity
 
 LEASE = "ingest.lease"
 LOCK = "ingest.lock"
@@ -42,17 +42,10 @@ class LeaseLost(LossiError):
 
 
 @dataclass(frozen=True)
-class Holder:
-    """The process that holds the lease; on the same machine this tells whether it is alive."""
+class Holder(ProcessIdentity):
+    """The process that holds the lease."""
 
-    host: str
-    pid: int
-    started: str
-    """Start time of the process in clock ticks since boot, because process ids are reused."""
-    boot: str
-    namespace: str
-    """The pid namespace: process ids of another container mean nothing here."""
-    token: str
+    token: str = ""
 
 
 class Lease:
@@ -115,7 +108,7 @@ def acquire_lease(home: Path) -> Lease | None:
     try:
         token = secrets.token_hex(16)
         path = home / LEASE
-        data = json.dumps(_me(token).__dict__).encode()
+        data = json.dumps(dataclasses.asdict(_me(token))).encode()
         for _ in range(3):
             if atomic.create_exclusive(path, data, mode=0o660):
                 remove_old(home, f".{LEASE}.*")
@@ -189,26 +182,9 @@ def _stale(path: Path) -> str | None:
     holder = _read(path)
     if now - modified > STALE_S:
         return holder.token if holder else ""
-    if holder is not None and _is_dead(holder):
+    if holder is not None and holder.is_gone():
         return holder.token
     return None
-
-
-def _is_dead(holder: Holder) -> bool:
-    """Return whether the holder is known to be dead; on another machine only its heartbeat tells."""
-    if holder.host != socket.gethostname():
-        return False
-    if holder.boot != _boot():
-        return True
-    if holder.namespace != _namespace():
-        return False
-    try:
-        os.kill(holder.pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # another user's process, whose start time may be hidden from us
-        return False
-    return _process_started(holder.pid) != holder.started
 
 
 def _remove(path: Path, token: str) -> None:
@@ -242,30 +218,4 @@ def _read(path: Path) -> Holder | None:
 
 
 def _me(token: str) -> Holder:
-    pid = os.getpid()
-    return Holder(socket.gethostname(), pid, _process_started(pid), _boot(), _namespace(), token)
-
-
-def _process_started(pid: int) -> str:
-    """Return field 22 of ``/proc/<pid>/stat`` (proc(5)), empty if there is no such process or it is a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-@functools.cache
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-
-
-@functools.cache
-def _namespace() -> str:
-    try:
-        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - the name of a namespace, not a path
-    except OSError:
-        return ""
+    return Holder(**dataclasses.asdict(ProcessIdentity.current()), token=token)

@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lossi
-from lossi import settings
+from lossi import processes, settings
 from lossi.contract import records
 from lossi.contract.records import Ending, PreparedJob, Resources, SubmissionRecord, TaskExit
 from lossi.errors import Forbidden, InvalidInput, LossiError, NotSupported
 from lossi.jobs.schedulers import cancellation
 from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, SessionOptions, TaskView
-from lossi.jobs.schedulers.local import launch, machine, processes, queue, verdict
+from lossi.jobs.schedulers.local import launch, machine, queue, verdict
 from lossi.jobs.schedulers.local.journal import ENDED_WORD, NAME, RUNNING_WORD, SILENT_S, WAITING_WORD, History, Started, now
 from lossi.jobs.schedulers.local.queue import Entry, Places
 
@@ -169,7 +169,7 @@ class LocalScheduler:
         if history is not None and _all_ended(history, range(handle.tasks) if tasks is None else tasks):
             return
         with queue.cancelling(home):
-            cancellation.note(handle, tasks, when=now(), user=launch.user_name())
+            cancellation.note(handle, tasks, when=now(), user=processes.user().name)
         if handle.job_id in queue.waiting(home):
             self._ensure_supervisor(home)
             queue.wake(home, handle.job_id)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lossi.jobs.schedulers.local import processes
+from lossi.jobs.schedulers.local import task_processes
 from lossi.jobs.schedulers.local.journal import now
 
 LOG_LIMIT = 2**20
@@ -60,6 +60,6 @@ def prepare_process() -> None:
     os.umask(0o027)
     os.chdir("/")
     try:
-        processes.become_subreaper()
+        task_processes.become_subreaper()
     except OSError as error:
         say(f"orphans of tasks are found by their environment only: {error}")

@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from lossi.jobs.schedulers.local import processes
+from lossi.jobs.schedulers.local import task_processes
 from lossi.jobs.schedulers.local.queue import Entry
 
 INTERVAL_S = 3.0
@@ -81,7 +81,7 @@ class Ingest:
                 file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],  # its report; errors go to the log
                 setsid=True,
                 setsigmask=(),
-                setsigdef=processes.DEFAULT_SIGNALS,
+                setsigdef=task_processes.DEFAULT_SIGNALS,
             )
             os.setpriority(os.PRIO_PROCESS, self.pid, NICE)
         except OSError as error:

@@ -6,18 +6,17 @@ Touches the local scheduler's state folder and starts one detached process.
 from __future__ import annotations
 
 import os
-import pwd
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from lossi import processes
 from lossi.errors import Unavailable
 from lossi.files import atomic
 from lossi.jobs.schedulers.local import machine, queue
-from lossi.jobs.schedulers.local.processes import BOOT_ID_FILE
 from lossi.jobs.schedulers.local.queue import Places
+from lossi.processes import BOOT_ID_FILE
 
 MAIN = Path(__file__).with_name("__main__.py")
 LINGER_S = 1.5
@@ -60,47 +59,22 @@ def _start(places: Places, lock: int, boot_id_file: Path, linger_s: float) -> No
     except OSError as error:
         raise atomic.explained(error, places.log) from error
     try:
-        started = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            env={**clean_environment(), **machine.passed_on(os.environ)},
-            pass_fds=(lock,),
-            start_new_session=True,
-            check=False,
-        )
+        environment = {**clean_environment(), **machine.passed_on(os.environ)}
+        status = processes.start(argv, environment=environment, stdout=log, stderr=log, pass_fds=[lock]).wait()
     except OSError as error:
         raise Unavailable("cannot start the local scheduler", why=str(error), hint="end some processes and try again") from error
     finally:
         os.close(log)
-    if started.returncode != 0:
+    if status != 0:
         raise Unavailable("cannot start the local scheduler", why=f"see {places.log}")
 
 
 def clean_environment() -> dict[str, str]:
     """Return the few variables that a task may rely upon, whatever the submitting process carries with it."""
-    name, home, shell = _account()
+    basic = processes.basic_environment()
     return {
-        "HOME": os.environ.get("HOME") or home,
-        "PATH": os.environ.get("PATH") or "/usr/local/bin:/usr/bin:/bin",
-        "USER": name,
-        "LOGNAME": name,
-        "SHELL": os.environ.get("SHELL") or shell or "/bin/sh",
-        "LANG": os.environ.get("LANG") or "C.UTF-8",
+        **basic,
+        "SHELL": os.environ.get("SHELL") or processes.user().shell or "/bin/sh",
+        "LANG": os.environ.get("LANG") or basic["LANG"],
         "TMPDIR": tempfile.gettempdir(),
     }
-
-
-def user_name() -> str:
-    """Return the name of the user that this process acts as; its number where it has none."""
-    return _account()[0]
-
-
-def _account() -> tuple[str, str, str]:
-    try:
-        me = pwd.getpwuid(os.geteuid())
-    except KeyError:  # a container without this user in its passwd
-        return str(os.geteuid()), "/", ""
-    return me.pw_name, me.pw_dir, me.pw_shell

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lossi import processes
+
 NVIDIA_SMI_TIMEOUT_S = 30
 
 PASSED_ON = (
@@ -136,18 +138,9 @@ def gpu_ids() -> tuple[str, ...]:
 @functools.lru_cache(maxsize=1)
 def _listed_gpus(program: str) -> tuple[str, ...]:
     """Return the indices in the lines ``GPU 0: NVIDIA A100 (UUID: …)`` of ``nvidia-smi -L``."""
-    import subprocess
-
     try:
-        answer = subprocess.run(
-            [program, "-L"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=NVIDIA_SMI_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        answer = processes.run([program, "-L"], environment=os.environ, limit_s=NVIDIA_SMI_TIMEOUT_S)
+    except (OSError, processes.LimitReached):
         return ()
     return tuple(re.findall(r"^GPU (\d+):", answer.stdout.decode("utf-8", "replace"), re.MULTILINE))
 

@@ -11,7 +11,7 @@ Everything lies in ``<state>/local/<host>/``, which is the user's own (0700); ea
     wake                  FIFO: one line per event
     supervisor.log        what the supervisor has to say
 
-Imported by the adapter and by the supervisor: standard library and `runner.records` only.
+Imported by the adapter and by the supervisor: standard library and `contract.records` only.
 """
 
 from __future__ import annotations

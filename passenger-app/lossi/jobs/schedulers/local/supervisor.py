@@ -2,7 +2,7 @@
 
 Started by `launch` with the lock in hand; ends a moment after its queue is empty. Single-threaded: it sleeps until a child
 ends, the FIFO speaks, an adopted process ends or a time is due. Everything it knows is also on disk, so that it may be killed at
-any moment: the next one takes stock of the journals and goes on. Standard library, `runner.records` and `files.atomic` only,
+any moment: the next one takes stock of the journals and goes on. Standard library, `contract.records` and `files.atomic` only,
 because it must be up within a tenth of a second.
 """
 
@@ -19,8 +19,9 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from lossi import processes
 from lossi.contract.records import OUT_OF_MEMORY, TIMED_OUT
-from lossi.jobs.schedulers.local import processes, queue
+from lossi.jobs.schedulers.local import queue, task_processes
 from lossi.jobs.schedulers.local.daemon import prepare_process, rotate_log, say
 from lossi.jobs.schedulers.local.ingest import Ingest
 from lossi.jobs.schedulers.local.job import Job
@@ -54,7 +55,7 @@ class Supervisor:
         self.boot_id = boot_id
         self.linger_s = linger_s
         self.jobs: dict[str, Job] = {}
-        self.table = processes.Table()
+        self.table = task_processes.Table()
         self.ingest = Ingest(say)
         self.memory_mb = total_memory_mb()
         self.tenancy = Tenancy(allocation(os.environ))
@@ -331,7 +332,7 @@ class Supervisor:
                     self._clear(job, task)
                 elif task.kill_at is not None and clock() >= task.kill_at:
                     self.table.refresh()
-                    processes.kill(self.table.members(task.member))
+                    task_processes.kill(self.table.members(task.member))
                     task.kill_at = clock() + RETRY_S
                 elif task.deadline is not None and clock() >= task.deadline:
                     job.stop(task, TIMED_OUT, f"reached its time limit of {task.entry.time_limit_s} s", say)
@@ -345,9 +346,9 @@ class Supervisor:
         for job, task in limited:
             limit = task.entry.memory_mb or 0
             members = self.table.members(task.member)
-            if processes.resident_mb(members) <= limit:
+            if task_processes.resident_mb(members) <= limit:
                 continue
-            used = processes.held_mb(members)
+            used = task_processes.held_mb(members)
             if used > limit:
                 job.stop(task, OUT_OF_MEMORY, f"used {used:.0f} MiB of {limit} MiB", say)
             if used > limit * RUNAWAY and task.kill_at is not None:
@@ -361,7 +362,7 @@ class Supervisor:
         left = self._left_behind(task)
         if left:
             task.sweep_until = task.sweep_until or clock() + SWEEP_LIMIT_S
-            processes.kill(left)
+            task_processes.kill(left)
             if clock() < task.sweep_until:
                 return
             say(f"task {job.entry.job_id}.{task.number}: processes {[p.pid for p in left]} cannot be ended")
@@ -378,7 +379,7 @@ class Supervisor:
 
     def _unknown_children(self) -> set[int]:
         """Return own children that are neither a task's script nor the ingest; {-1} where the kernel does not tell."""
-        own = processes.children()
+        own = task_processes.children()
         if own is None:
             return {-1}
         return own - {task.begun.pid for task in self._tasks() if task.child and not task.gone} - {self.ingest.pid}
@@ -388,7 +389,7 @@ class Supervisor:
         strays = self._unknown_children() - {-1}
         if strays:
             self.table.refresh()
-            processes.kill(self.table.descendants(strays))
+            task_processes.kill(self.table.descendants(strays))
 
 
 def main(arguments: list[str]) -> None:

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lossi import processes
 from lossi.contract import records
 from lossi.contract.records import Ending, TaskExit
 from lossi.errors import LossiError
 from lossi.files import atomic
-from lossi.jobs.schedulers.local import processes, verdict
+from lossi.jobs.schedulers.local import verdict
 from lossi.jobs.schedulers.local.journal import Started, now
 from lossi.jobs.schedulers.local.queue import Entry
+from lossi.jobs.schedulers.local.task_processes import DEFAULT_SIGNALS, Member
 
 GATE = 'cd -- "$1" && read -r go && exec /bin/sh "$1/script.sh" >>"$2" 2>&1 </dev/null'
 """Waits until its start is on record. Should the supervisor die before that, the pipe ends and the task never runs.
@@ -40,7 +42,7 @@ class Task:
         self.begun = begun
         self.child = child
         self.folder = task_folder(entry, number)
-        self.member = processes.Member(entry.job_id, number, begun.pid, begun.start)
+        self.member = Member(entry.job_id, number, begun.pid, begun.start)
         self.status: int | None = None
         """Wait status, once the process was reaped."""
         self.gone = False
@@ -86,7 +88,7 @@ class Task:
         if self.pidfd is None:
             self.gone = True
             # Its number may belong to someone else by now.
-            self.member = processes.Member(self.entry.job_id, self.number)
+            self.member = Member(self.entry.job_id, self.number)
         elif self.ending is not None:
             self._terminate()
 
@@ -168,7 +170,7 @@ def start_waiting(entry: Entry, number: int, gpus: Sequence[str], boot_id: str) 
             file_actions=[(os.POSIX_SPAWN_DUP2, read_end, 0)],
             setsid=True,
             setsigmask=(),
-            setsigdef=processes.DEFAULT_SIGNALS,
+            setsigdef=DEFAULT_SIGNALS,
         )
     except OSError:
         os.close(write_end)

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 
-from lossi.jobs.schedulers.local import processes
+from lossi import processes
 from lossi.jobs.schedulers.local.job import Job
 from lossi.jobs.schedulers.local.journal import BEAT_S
 from lossi.jobs.schedulers.local.machine import Allocation

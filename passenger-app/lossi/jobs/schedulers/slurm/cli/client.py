@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lossi import processes
 from lossi.clusters import Cluster
 from lossi.jobs.schedulers.slurm import process, refusals, states
 from lossi.jobs.schedulers.slurm.cli.commands import Command, sacct, sacctmgr, sbatch, scancel, scontrol, sinfo, squeue
@@ -50,7 +51,7 @@ class CliClient:
         Tasks of which it has no row of their own may be part of an array that never started: then the whole array is asked
         for, which is one question more.
         """
-        user = process.user_name()
+        user = processes.user().name
         wanted = {job: None if tasks is None else frozenset(tasks) for job, tasks in jobs.items()}
         rows = [row for words in sacct.words_of(jobs) for row in self._database(sacct.Sacct(user, tuple(words), since), [])]
         known = {(row.job_id, row.task) for row in rows}
@@ -65,7 +66,7 @@ class CliClient:
 
         Submissions that were refused are left out, though both remember them for a while.
         """
-        found = dict(self._database(sacct.SacctNames(process.user_name(), since), []))
+        found = dict(self._database(sacct.SacctNames(processes.user().name, since), []))
         rows = (row for row in self.queue(ended=True) if not states.is_rejected(row.state, row.node_list))
         found.update({row.job_id: row.name for row in rows})
         return sorted((job, name) for job, name in found.items() if name.startswith(prefix))
@@ -92,7 +93,7 @@ class CliClient:
 
     def associations(self) -> list[Association]:
         """Return which accounts the user may charge; empty where the site keeps no accounts."""
-        return self._database(sacctmgr.ShowAssociations(process.user_name()), [])
+        return self._database(sacctmgr.ShowAssociations(processes.user().name), [])
 
     def qualities(self) -> list[Qos]:
         """Return all qualities of service; empty where the site keeps none."""

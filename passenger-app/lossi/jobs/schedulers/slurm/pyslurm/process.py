@@ -6,28 +6,22 @@ licence is not ours: so it lives in a process of its own, which gets its program
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pwd
-import selectors
 import shutil
 import signal
-import subprocess
-import time
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lossi import units
+from lossi import processes, units
 from lossi.clusters import Cluster, PySlurmSettings
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
 from lossi.jobs.schedulers.slurm import refusals
 
 MOST_BYTES = 128 * 2**20
 """Of an answer: some hundred thousand tasks."""
-_MOST_ERRORS = 64 * 2**10
 _PROGRAM = Path(__file__).with_name("child.py")
 # What PySlurm and libslurm print must not get between the lines of the answer: they write to standard error.
 _LOADER = """\
@@ -39,6 +33,7 @@ space = {"__name__": "child"}
 exec(compile(given["program"], "child.py", "exec"), space)
 json.dump(space["answer"](given["question"]), channel)
 channel.close()
+os._exit(0)  # libslurm may hang at the end of a process
 """
 
 
@@ -87,114 +82,37 @@ def ask(cluster: Cluster, question: Mapping[str, Any], *, deadline_s: float | No
         )
     given = {"any_version": door.any_version, "cluster": cluster.slurm_name, **question}
     text = json.dumps({"program": _PROGRAM.read_text(encoding="utf-8"), "question": given})
-    out, err, code = _run(cluster, argv(door), text.encode(), cluster.deadline_s if deadline_s is None else deadline_s)
+    done = _run(cluster, argv(door), text.encode(), cluster.deadline_s if deadline_s is None else deadline_s)
     try:
-        said = json.loads(out)
+        said = json.loads(done.stdout)
         if "answer" in said:
             return said["answer"]
         problem, why = str(said["problem"]), str(said["text"])
     except (ValueError, KeyError, TypeError):
-        raise _no_answer(cluster, out, err, code) from None
+        raise _no_answer(cluster, done) from None
     raise _explained(cluster, problem, why)
 
 
-def _run(cluster: Cluster, command: list[str], text: bytes, limit: float) -> tuple[bytes, str, int]:
-    """Return what the child wrote, the end of its complaints, and its exit code; nothing of it is left."""
+def _run(cluster: Cluster, command: list[str], text: bytes, limit: float) -> processes.Finished:
     try:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(cluster),
-            cwd="/",
-            start_new_session=True,
-        )
+        return processes.run(command, environment=_environment(cluster), limit_s=limit, text=text, most_bytes=MOST_BYTES)
     except OSError as error:
         raise Unavailable(
             f"cannot start the interpreter with PySlurm of cluster {cluster.name}",
             why=f"{command[0]}: {error.strerror or error}",
             hint="correct pyslurm.python in the site file, or set scheduler: slurm_cli",
         ) from error
-    try:
-        out, err = _talk(cluster, child, text, limit)
-    finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        for stream in (child.stdin, child.stdout, child.stderr):
-            with contextlib.suppress(OSError):
-                if stream:
-                    stream.close()
-        code = child.wait()
-    return out, err, code
-
-
-def _talk(cluster: Cluster, child: subprocess.Popen[bytes], text: bytes, limit: float) -> tuple[bytes, str]:
-    """Give the child its text and take what it writes until it closes both outputs."""
-    assert child.stdin and child.stdout and child.stderr
-    end = time.monotonic() + limit
-    out, size = [], 0
-    err: deque[bytes] = deque(maxlen=_MOST_ERRORS // 4096)
-    rest = memoryview(text)
-    with selectors.DefaultSelector() as selector:
-        for stream in (child.stdin, child.stdout, child.stderr):
-            os.set_blocking(stream.fileno(), False)
-        selector.register(child.stdin, selectors.EVENT_WRITE)
-        selector.register(child.stdout, selectors.EVENT_READ)
-        selector.register(child.stderr, selectors.EVENT_READ)
-        while child.stdout in selector.get_map():
-            ready = selector.select(max(0.0, end - time.monotonic()))
-            if not ready and time.monotonic() >= end:
-                raise Unavailable(
-                    f"PySlurm of cluster {cluster.name} did not answer within {limit:g} s",
-                    why=_last_line(b"".join(err)),
-                    hint="try again in a while; if this goes on, set scheduler: slurm_cli",
-                )
-            for key, _ in ready:
-                if key.fileobj is child.stdin:
-                    rest = _fed(child.stdin.fileno(), rest)
-                    if not rest:
-                        selector.unregister(child.stdin)
-                        with contextlib.suppress(OSError):
-                            child.stdin.close()
-                    continue
-                block = os.read(key.fd, 65536 if key.fileobj is child.stdout else 4096)
-                if not block:
-                    selector.unregister(key.fileobj)
-                elif key.fileobj is child.stderr:
-                    err.append(block)
-                else:
-                    out.append(block)
-                    size += len(block)
-                    if size > MOST_BYTES:
-                        raise Unavailable(
-                            f"PySlurm of cluster {cluster.name} answered with more than {units.humanize_size(MOST_BYTES)}",
-                            hint="set scheduler: slurm_cli",
-                        )
-    return b"".join(out), _last_line(b"".join(err) + _left(child.stderr.fileno()))
-
-
-def _fed(descriptor: int, rest: memoryview) -> memoryview:
-    """Write as much as fits and return what is left; nothing is left when the reader has gone."""
-    try:
-        return rest[os.write(descriptor, rest[:65536]) :]
-    except BlockingIOError:
-        return rest
-    except BrokenPipeError:
-        return rest[:0]
-
-
-def _left(descriptor: int) -> bytes:
-    """Return what lies ready in a pipe without waiting."""
-    try:
-        return os.read(descriptor, _MOST_ERRORS)
-    except OSError:
-        return b""
-
-
-def _last_line(text: bytes) -> str:
-    lines = [line.strip() for line in text.decode(errors="replace").splitlines()]
-    return next((line[:300] for line in reversed(lines) if line), "")
+    except processes.TimeLimitReached as error:
+        raise Unavailable(
+            f"PySlurm of cluster {cluster.name} did not answer within {limit:g} s",
+            why=processes.last_line(error.stderr)[:300],
+            hint="try again in a while; if this goes on, set scheduler: slurm_cli",
+        ) from error
+    except processes.OutputLimitReached as error:
+        raise Unavailable(
+            f"PySlurm of cluster {cluster.name} answered with more than {units.humanize_size(MOST_BYTES)}",
+            hint="set scheduler: slurm_cli",
+        ) from error
 
 
 def _environment(cluster: Cluster) -> dict[str, str]:
@@ -206,8 +124,9 @@ def _environment(cluster: Cluster) -> dict[str, str]:
     return values
 
 
-def _no_answer(cluster: Cluster, out: bytes, err: str, code: int) -> Unavailable:
-    if out.strip():
+def _no_answer(cluster: Cluster, done: processes.Finished) -> Unavailable:
+    code = done.status
+    if done.stdout.strip():
         how = "wrote no valid answer"
     elif code < 0:
         how = f"was ended by {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"was ended by signal {-code}"
@@ -215,7 +134,7 @@ def _no_answer(cluster: Cluster, out: bytes, err: str, code: int) -> Unavailable
         how = f"ended with exit code {code} and no answer"
     return Unavailable(
         f"PySlurm of cluster {cluster.name} {how}",
-        why=err,
+        why=processes.last_line(done.stderr)[:300],
         hint="see that its interpreter and slurm.conf are right and that it fits this libslurm, or set scheduler: slurm_cli",
     )
 

@@ -1,8 +1,4 @@
-"""What /proc knows of a task's processes: which they are, whether they still live, how much memory they hold.
-
-Linux only, standard library only. Reads /proc and sends signals; keeps no files. A process is named by its number *and* its
-start time (field 22 of /proc/<pid>/stat, in clock ticks since boot), because numbers are given out again.
-"""
+"""The processes of a task: which they are, how much memory they hold, ending them. Reads /proc and sends signals."""
 
 from __future__ import annotations
 
@@ -14,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
-GONE_STATES = frozenset("ZXx")
+from lossi.processes import Process, inspect, open_pidfd
+
 KERNEL_THREADS = 2
 """The process whose children are threads of the kernel."""
 PR_SET_CHILD_SUBREAPER = 36
@@ -23,18 +19,6 @@ DEFAULT_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTO
 """The signals whose handling a new process must not inherit."""
 RESCANS = 5
 """Times that /proc is read while processes come and go under the reading."""
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """One line of /proc/<pid>/stat, as far as it matters here."""
-
-    pid: int
-    parent: int
-    session: int
-    start: int
-    """Clock ticks since boot."""
-    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,46 +30,6 @@ class Member:
     leader: int | None = None
     """The process of ``script.sh``, which leads its own session; None: known by the environment only."""
     leader_start: int = 0
-
-
-def boot_id(file: Path = BOOT_ID_FILE) -> str:
-    """Return what names this start of the machine."""
-    return file.read_text("ascii").strip()
-
-
-def inspect(pid: int) -> Process | None:
-    """Return what /proc says of a process, None when there is none of that number."""
-    try:
-        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        text = os.read(descriptor, 4096)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-    # The name, in parentheses, may hold anything: what follows the last one is proc(5)'s fields 3 and up.
-    fields = text[text.rfind(b")") + 2 :].split()
-    return Process(pid, int(fields[1]), int(fields[3]), int(fields[19]), fields[0].decode("ascii"))
-
-
-def alive(pid: int, start: int) -> bool:
-    """Return whether the process that started at ``start`` (clock ticks since boot) still runs; a zombie does not."""
-    process = inspect(pid)
-    return process is not None and process.start == start and process.state not in GONE_STATES
-
-
-def open_pidfd(pid: int, start: int) -> int | None:
-    """Return a descriptor that stands for this very process and becomes readable at its end, None when it is gone."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except OSError:
-        return None
-    if alive(pid, start):  # looked at after opening: the number cannot have changed hands since
-        return descriptor
-    os.close(descriptor)
-    return None
 
 
 def kill(processes: Iterable[Process], number: signal.Signals = signal.SIGKILL) -> None:
@@ -148,7 +92,7 @@ class Table:
         self.processes = {}
         self._children = {}
         for process in found:
-            if process is None or process.state in GONE_STATES or KERNEL_THREADS in (process.pid, process.parent):
+            if process is None or process.has_ended or KERNEL_THREADS in (process.pid, process.parent):
                 continue
             self.processes[process.pid] = process
             self._children.setdefault(process.parent, []).append(process)
