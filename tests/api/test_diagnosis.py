@@ -55,4 +55,4 @@ def test_only_time_and_memory_can_be_more(client: FlaskClient, project: projects
     _dead_job(project)
     assert client.post(f"/api/v1/jobs/{JOB}/resubmit", json={"more": ["gpus"]}).status_code == 422
     answer = client.post(f"/api/v1/jobs/{JOB}/resubmit", json={"more": ["time"]})
-    assert answer.status_code == 409 and "died for want of time" in answer.get_json()["detail"]
+    assert answer.status_code == 409 and "ran out of time" in answer.get_json()["detail"]

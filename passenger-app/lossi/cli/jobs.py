@@ -206,12 +206,12 @@ def resubmit(
         changes["environment"] = env
     which: list[int] | Literal["failed"] | None = "failed" if failed else task or None
     job = jobs.resubmit(found, old.id, tasks=which, changes=changes, more=wanted, same_code=same_code)
-    asks = why.asks(old, jobs.get(found, job.id)) if wanted else ""
+    raised = why.raised_limits(old, jobs.get(found, job.id)) if wanted else ""
     if detach:
-        output.emit(job, as_json, lambda: output.say(f"{job.id}  {job.tasks} task(s) submitted again{asks}"))
+        output.emit(job, as_json, lambda: output.say(f"{job.id}  {job.tasks} task(s) submitted again{raised}"))
         return
     if not as_json:
-        output.note(f"job {job.id}: {job.name}, {job.tasks} task(s){asks}")
+        output.note(f"job {job.id}: {job.name}, {job.tasks} task(s){raised}")
     ended = until_ended(found, job.id)
     output.emit(ended, as_json, lambda: follow.show_result(found, ended))
     if ended.state != "succeeded":

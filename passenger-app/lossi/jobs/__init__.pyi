@@ -1,7 +1,7 @@
 # The public names of this room; `__init__.py` loads each when it is first used.
 from . import schedulers as schedulers
 from .explain.advice import JobAdvice as JobAdvice
-from .explain.diagnoses import JobDiagnosis as JobDiagnosis, TaskExplanation as TaskExplanation
+from .explain.diagnose import JobDiagnosis as JobDiagnosis, TaskExplanation as TaskExplanation
 from .explain.explanations import (
     advise as advise,
     explain as explain,
@@ -16,9 +16,7 @@ from .models import (
     Preview as Preview,
     Task as Task,
 )
-from .resources import (
-    Resources as Resources,
-)
+from .resources import Resources as Resources
 from .state.queries import (
     get as get,
     list_jobs as list_jobs,

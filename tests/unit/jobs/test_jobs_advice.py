@@ -29,7 +29,7 @@ def of(tasks: list[Task], resource: str, job: PreparedJob = JOB) -> Advice:
 def test_memory_that_is_never_used_is_not_asked_for() -> None:
     used = [100.0] * 39 + [5.1 * 1024]
     found = of([done(max_rss_mb=value) for value in used], "memory")
-    assert found.sentence == "It asked for 64 GiB of memory, the greatest use of 40 tasks was 5.1 GiB: ask for 8G."
+    assert found.sentence == "It requested 64 GiB of memory, the peak use of 40 tasks was 5.1 GiB: request 8G."
     assert (found.verdict, found.suggested, found.changes) == ("too_much", 8192, {"resources": {"memory": "8G"}})
     assert (found.median, found.ninth_decile, found.measured) == (100.0, 100.0, 40)
 
@@ -37,7 +37,7 @@ def test_memory_that_is_never_used_is_not_asked_for() -> None:
 def test_what_fits_is_left_alone() -> None:
     found = advise(JOB, [done(max_rss_mb=50000.0, elapsed_s=70000.0, cpu_s=70000.0 * 12, gpu_utilisation=80.0)])
     assert {item.verdict for item in found.items} == {"fits"} and found.changes == {}
-    assert found.sentence == "What it asks for fits what it uses."
+    assert found.sentence == "The request fits the use."
 
 
 def test_little_room_is_said() -> None:
@@ -47,7 +47,7 @@ def test_little_room_is_said() -> None:
 
 def test_tasks_that_ran_out_of_it_are_not_advised_less() -> None:
     found = of([done(max_rss_mb=100.0), done("out_of_memory", max_rss_mb=65000.0)], "memory")
-    assert found.changes == {"resources": {"memory": "128G"}} and "1 task ran out of it" in found.sentence
+    assert found.changes == {"resources": {"memory": "128G"}} and "1 task ran out of memory" in found.sentence
     late = of([done(elapsed_s=100.0), done("timed_out", elapsed_s=86400.0)], "time")
     assert late.changes == {"resources": {"time": "2-00:00:00"}}
 
@@ -67,7 +67,7 @@ def test_idle_cores_are_not_asked_for() -> None:
 
 def test_an_idle_gpu_is_said() -> None:
     found = of([done(gpu_utilisation=4.0, gpu_memory_mb=900.0)], "gpus")
-    assert found.verdict == "too_much" and found.changes == {} and "look whether" in found.sentence
+    assert found.verdict == "too_much" and found.changes == {} and "check whether" in found.sentence
     never = of([done(gpu_utilisation=0.0, gpu_memory_mb=0.0)], "gpus")
     assert never.changes == {"resources": {"gpus": 0, "gpu_type": None}}
     assert of([done(gpu_utilisation=70.0)], "gpus").verdict == "fits"

@@ -88,7 +88,7 @@ def test_chosen_tasks_are_submitted_again(project: Project, swept: Any) -> None:
     ]
     with pytest.raises(NotFound, match="has no task 9"):
         jobs.resubmit(project, swept.id, tasks=[9])
-    with pytest.raises(InvalidInput, match="no task is named"):
+    with pytest.raises(InvalidInput, match="`tasks` is empty"):
         jobs.resubmit(project, swept.id, tasks=[])
 
 

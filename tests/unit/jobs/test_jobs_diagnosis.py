@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, strategies as st
 
-from lossi import units
 from lossi.contract import records
 from lossi.contract.records import PreparedJob, Progress, Resources, TaskError
-from lossi.jobs.explain import amounts, causes
+from lossi.jobs.explain import amounts
+from lossi.jobs.explain.causes import Kind
 from lossi.jobs.explain.diagnose import diagnose
 from lossi.jobs.models import Task
+from lossi.jobs.state.refresh import NEVER_SUBMITTED
 from lossi.jobs.submit.spec import validated
+from lossi.units import format_memory, format_time, parse_memory, parse_time
 
 JOB = PreparedJob("j", "n", "notebook", "/p", "ann", "", resources=Resources(cpus=4, memory_mb=2048, time_limit_s=3600))
+KINDS = set(get_args(Kind))
 STEPD_TIME = "slurmstepd: error: *** JOB 12 ON cpu01 CANCELLED AT 2024-05-01T10:00:00 DUE TO TIME LIMIT ***\n"
 STEPD_OOM = "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=12.batch. Some of your processes may have been killed.\n"
 STEPD_OLD_OOM = "slurmstepd: error: Exceeded job memory limit\n"
@@ -85,7 +88,7 @@ def error(name: str, message: str = "", **more: Any) -> TaskError:
         (task(error=error("Error", "x", traceback="Error in f() : x\nExecution halted")), "", "r_error"),
         (task(error=error("KeyboardInterrupt", ""), signal=15), "", "signal"),
         (task(error=error("exit code 3", "bye"), exit_code=3), "bye\n", "exit_code"),
-        (task(reason="was prepared but never submitted"), "", "not_submitted"),
+        (task(reason=NEVER_SUBMITTED), "", "not_submitted"),
         (task(), "", "unknown"),
         (task("unknown", reason="its directory cannot be read"), "", "unknown"),
         (task("succeeded"), STEPD_OOM, "none"),
@@ -104,7 +107,7 @@ def test_the_cause_is_found(dead: Task, log: str, kind: str) -> None:
 def test_every_cause_has_an_answer() -> None:
     from lossi.jobs.explain import diagnose, explanations
 
-    assert set(diagnose._ANSWERS) == set(explanations.WORDS) == set(causes.KINDS)
+    assert set(diagnose._ANSWERS) == set(explanations.LABELS) == KINDS
 
 
 def test_the_scheduler_log_counts_too() -> None:
@@ -179,7 +182,7 @@ def test_evidence_is_harmless_and_short() -> None:
     found = diagnose(task(error=error("ValueError\x1b[2J", "no\x1b[31m\nmore", cell=2)), JOB, log)
     assert len(found.evidence.lines) == 20 and max(map(len, found.evidence.lines)) <= 300
     assert "\x1b" not in found.model_dump_json() and "\\u001b" not in found.model_dump_json()
-    assert found.sentence == "The program ended with an error, in cell 2: ValueError: no."
+    assert found.sentence == "The program failed, in cell 2: ValueError: no."
     assert (found.evidence.exception, found.evidence.message) == ("ValueError", "no\nmore")
 
 
@@ -235,7 +238,7 @@ def test_whatever_is_known_there_is_a_sentence_and_a_change_that_can_be_asked_fo
 ) -> None:
     job = dataclasses.replace(JOB, resources=resources)
     found = diagnose(Task(job_id="j", task=0, **values), job, log, scheduler_log)
-    assert found.sentence.strip(" .") and found.kind in causes.KINDS
+    assert found.sentence.strip(" .") and found.kind in KINDS
     assert (found.kind == "none") == (values["state"] in ("queued", "running", "succeeded"))
     found.model_dump_json()
     if found.changes:
@@ -247,5 +250,5 @@ def test_amounts_are_rounded_up_to_what_can_be_asked_for(amount: float) -> None:
     memory, time = amounts.round_memory(amount), amounts.round_time(amount)
     assert memory >= min(amount, 2**40) and memory <= max(1.5 * amount, amounts.LEAST_MEMORY_MB)
     assert time >= min(amount, 366 * 86400)
-    assert units.parse_memory(units.format_memory(memory)) == memory
-    assert units.parse_time(units.format_time(time)) == time
+    assert parse_memory(format_memory(memory)) == memory
+    assert parse_time(format_time(time)) == time

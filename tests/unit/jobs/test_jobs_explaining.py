@@ -79,7 +79,7 @@ def test_a_job_with_one_task_says_why_itself(project: Project, spec: Spec, ends:
     assert jobs.explain(project, job.id).sentence == "Waits for a slot."
     ends(job.id, 0, "failed", exit_code=1, error=TaskError("ModuleNotFoundError", "No module named 'torch'", 1))
     found = jobs.explain(project, job.id)
-    assert found.sentence == "A package is missing in the environment, in cell 1: ModuleNotFoundError: No module named 'torch'."
+    assert found.sentence == "A package is missing from the environment, in cell 1: ModuleNotFoundError: No module named 'torch'."
     assert found.waiting is None
 
 
@@ -173,7 +173,7 @@ def test_named_tasks_and_all_failed_ones_can_have_more(project: Project, swept: 
 def test_more_of_what_nobody_lacked_is_refused(project: Project, spec: Spec, ends: Ends, swept: Any) -> None:
     job = jobs.submit(project, spec())
     ends(job.id, 0, "failed", error=TaskError("ValueError", "no"))
-    with pytest.raises(Conflict, match="died for want of memory"):
+    with pytest.raises(Conflict, match="ran out of memory"):
         jobs.resubmit(project, job.id, more=["memory"])
     with pytest.raises(InvalidInput, match="nothing to double"):
         jobs.resubmit(project, job.id, tasks=[0], more=["memory"])
@@ -206,9 +206,9 @@ def test_the_command_says_why_and_what_next(project: Project, swept: Any, capsys
 
 def test_the_command_says_what_is_asked_now(project: Project, swept: Any, capsys: pytest.CaptureFixture[str]) -> None:
     again = said(capsys, project, "resubmit", swept.id, "--more", "memory", "--more", "time", "--detach")
-    assert "asking for 6 GiB of memory instead of 1 GiB and 2 h 30 min of time instead of 1 h" in again
+    assert "with 6 GiB of memory instead of 1 GiB and 2 h 30 min of time instead of 1 h" in again
 
 
 def test_the_command_compares_asked_and_used(project: Project, swept: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "ran out of it: ask for 6G" in said(capsys, project, "jobs", "advice", "last")
-    assert "No task of yours has started" in said(capsys, project, "jobs", "waits")
+    assert "ran out of memory: request 6G" in said(capsys, project, "jobs", "advice", "last")
+    assert "None of your tasks has started" in said(capsys, project, "jobs", "waits")

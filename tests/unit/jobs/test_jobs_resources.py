@@ -1,4 +1,4 @@
-"""Resources of a task, as people write them."""
+"""What a task may request."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def test_a_job_that_is_only_being_submitted_is_waited_for(project: Project, spec
     direct.forget(job.id)
     found = jobs.get(project, job.id)
     assert (found.state, found.reason) == ("queued", "it is being submitted")
-    with pytest.raises(Conflict, match="only being submitted"):
+    with pytest.raises(Conflict, match="still being submitted"):
         jobs.cancel(project, job.id)
 
 

@@ -1,7 +1,7 @@
-"""What killed a task: the state and the scheduler's word, what the program said, the marks that a death leaves in logs. Pure.
+"""What killed a task: its state, the scheduler's state and messages, the program's error, marks in the log. Pure.
 
-Whoever knows best is believed, in this order: a state that names the cause; the program's own last error; marks in the log; the
-signal that ended it. Only the end of a log counts, because what stands further up was survived.
+The best witness counts: a state that names the cause; then the program's own last error; then marks in the log; then the signal.
+Only the end of a log counts, because the program survived what is further up.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Literal
 
 from lossi.contract import records
 from lossi.contract.records import PreparedJob
-from lossi.jobs.explain.amounts import finite
+from lossi.jobs.explain.amounts import requested_memory, used_memory
 from lossi.jobs.models import Task
 
 Kind = Literal[
@@ -36,10 +36,9 @@ Kind = Literal[
     "not_submitted",
     "unknown",
 ]
-KINDS: tuple[str, ...] = get_args(Kind)
 
 NEAR_LIMIT = 0.85
-"""A kill at this share of the memory asked for is taken for one by the memory limit: samples miss the peak."""
+"""A kill at this share of the requested memory counts as one by the memory limit: samples miss the peak."""
 LAST_LINES = 60
 
 _STATES: dict[str, Kind] = {
@@ -48,7 +47,7 @@ _STATES: dict[str, Kind] = {
     records.NODE_FAILED: "node_failure",
     records.PREEMPTED: "preemption",
 }
-_WORDS: dict[str, Kind] = {
+_SCHEDULER_STATES: dict[str, Kind] = {
     "TIMEOUT": "time_limit",
     "DEADLINE": "time_limit",
     "OUT_OF_MEMORY": "memory",
@@ -57,7 +56,7 @@ _WORDS: dict[str, Kind] = {
     "PREEMPTED": "preemption",
 }
 _STEPD = re.compile(r"^(?:slurmstepd|srun|slurmd)[^\n]*", re.MULTILINE)
-"""What Slurm itself writes into a log."""
+"""Lines that Slurm itself writes into a log."""
 _STEPD_MARKS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("time_limit", re.compile(r"DUE TO TIME LIMIT")),
     ("preemption", re.compile(r"DUE TO PREEMPTION")),
@@ -79,8 +78,8 @@ _MEMORY = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _DISK = re.compile(
-    r"No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|quota exceeded|disk is full|ENOSPC"
-    r"|the filesystem of .* is full|your quota on the filesystem of .* is used up",
+    r"No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|quota (?:is )?exceeded|disk is full|ENOSPC"
+    r"|the filesystem (?:of .* )?is full|your quota .* is used up",
     re.IGNORECASE,
 )
 _MARKS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
@@ -99,8 +98,9 @@ _ENVIRONMENT = re.compile(
 _TRACEBACK = re.compile(r"^Traceback \(most recent call last\):", re.MULTILINE)
 _R_HALTED = re.compile(r"^Execution halted", re.MULTILINE)
 _NO_ERRORS = ("KeyboardInterrupt", "Stopped", "DeadKernelError")
-"""What a notebook raises because it was ended, not why."""
+"""Raised in a notebook because it was ended: they say nothing about why."""
 _NEVER_SUBMITTED = "was prepared but never submitted"
+"""As `lossi.jobs.state.refresh` says it; that module is too heavy to import here."""
 
 
 def kind_of(task: Task, job: PreparedJob, log: str, scheduler_log: str = "") -> Kind:
@@ -109,16 +109,16 @@ def kind_of(task: Task, job: PreparedJob, log: str, scheduler_log: str = "") -> 
     Parameters
     ----------
     task, job
-        As they are known.
+        What is known about them.
     log
-        The end of what the task has written, without terminal escapes.
+        End of the task's log, without terminal escapes.
     scheduler_log
-        The end of what the scheduler has written of this task alone.
+        End of the scheduler's log, if it is about this task alone.
     """
     if task.state in (records.QUEUED, records.RUNNING, records.SUCCEEDED):
         return "none"
-    word = task.scheduler_state.upper().partition(" ")[0]
-    known = _STATES.get(task.state) or (None if task.error else _WORDS.get(word))
+    scheduler_kind = _SCHEDULER_STATES.get(task.scheduler_state.upper().partition(" ")[0])
+    known = _STATES.get(task.state) or (None if task.error else scheduler_kind)
     if known:
         return known
     end = "\n".join(log.splitlines()[-LAST_LINES:])
@@ -126,22 +126,22 @@ def kind_of(task: Task, job: PreparedJob, log: str, scheduler_log: str = "") -> 
     if task.state == records.CANCELLED:
         if "dependency" in task.reason.lower():
             return "dependency"
-        return marks or _WORDS.get(word) or "cancelled"
+        return marks or scheduler_kind or "cancelled"
     if task.reason.endswith(_NEVER_SUBMITTED):
         return "not_submitted"
-    if says_itself(task):
+    if has_own_error(task):
         return _of_error(task) or ("memory" if marks == "memory" else _of_exception(task, job))
     return marks or _first(_MARKS, f"{end}\n{task.reason}") or _of_signal(task, job) or _of_end(task, end)
 
 
-def says_itself(task: Task) -> bool:
-    """Return whether the program has named its error: not merely the last line of a log, nor that it was interrupted."""
+def has_own_error(task: Task) -> bool:
+    """Return whether the program named its error: not just the last line of its log, nor an interruption."""
     error = task.error
     return error is not None and error.name not in _NO_ERRORS and not error.name.startswith(("exit code ", "signal "))
 
 
 def signal_of(task: Task) -> int | None:
-    """Return the signal that ended a task, also where a shell made 128 + n of it."""
+    """Return the signal that ended a task, also if a shell turned it into exit code 128 + n."""
     if task.signal:
         return task.signal
     code = task.exit_code
@@ -156,35 +156,19 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def memory_asked(task: Task, job: PreparedJob) -> float | None:
-    """Return the memory in MiB that a task had on each node; None where nobody says."""
-    asked = finite(job.resources.memory_mb)
-    if asked:
-        return asked
-    allocated = finite(task.memory_mb)
-    return allocated / max(task.nodes or job.resources.nodes, 1) if allocated else None
-
-
-def memory_used(task: Task, job: PreparedJob) -> float | None:
-    """Return the greatest memory in MiB that a task used, per node where it had several."""
-    used = finite(task.max_rss_mb)
-    return None if used is None else used / max(task.nodes or job.resources.nodes, 1)
-
-
 def _of_scheduler(task: Task, *texts: str) -> Kind | None:
-    said = "\n".join(line for text in texts for line in _STEPD.findall(text))
-    found = _first(_STEPD_MARKS, said)
-    # All attempts write into one log: what made the scheduler start it again is not what ended it.
-    return None if found in ("preemption", "node_failure") and task.attempt > 1 else found
+    lines = "\n".join(line for text in texts for line in _STEPD.findall(text))
+    kind = _first(_STEPD_MARKS, lines)
+    # All attempts write into one log: what made the scheduler restart the task did not end it.
+    return None if kind in ("preemption", "node_failure") and task.attempt > 1 else kind
 
 
 def _of_error(task: Task) -> Kind | None:
-    """Return which want the program's own error speaks of; None: a fault of its own."""
+    """Return the cause that the program's own error names; None: a fault of the program."""
     assert task.error is not None
     text = f"{task.error.name}: {task.error.message}"
-    found = _first(_MARKS, text)
-    if found:
-        return found
+    if kind := _first(_MARKS, text):
+        return kind
     if task.error.name in ("ModuleNotFoundError", "ImportError") or _R_IMPORT.search(text):
         return "import_error"
     return "environment" if task.error.name in ("Refused", "NoSuchKernel") else None
@@ -200,12 +184,12 @@ def _of_signal(task: Task, job: PreparedJob) -> Kind | None:
     number = signal_of(task)
     if number is None:
         return None
-    used, asked = memory_used(task, job), memory_asked(task, job)
-    return "memory" if number == signal.SIGKILL and used and asked and used >= NEAR_LIMIT * asked else "signal"
+    used, requested = used_memory(task, job), requested_memory(task, job)
+    return "memory" if number == signal.SIGKILL and used and requested and used >= NEAR_LIMIT * requested else "signal"
 
 
 def _of_end(task: Task, end: str) -> Kind:
-    """Return the kind of a death that nothing outside the program has caused, from the end of its log."""
+    """Return the cause if nothing outside the program ended it, from the end of its log."""
     if task.exit_code in (126, 127) or _ENVIRONMENT.search(task.reason):
         return "environment"
     marks: tuple[tuple[Kind, re.Pattern[str]], ...] = (

@@ -1,115 +1,140 @@
-"""Why a task died, and what to do next: as a sentence and as data. Pure; `explaining` reads the logs."""
+"""Why a task ended without success, and what to do next: as a sentence and as data. Pure; `explanations` reads the logs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
-from lossi import units
 from lossi.contract import records
 from lossi.contract.records import PreparedJob
 from lossi.files.text import neutralised
 from lossi.jobs.explain import amounts
-from lossi.jobs.explain.causes import Kind, kind_of, memory_asked, memory_used, signal_name, signal_of
-from lossi.jobs.explain.diagnoses import Diagnosis, Evidence
+from lossi.jobs.explain.causes import Kind, kind_of, signal_name, signal_of
+from lossi.jobs.explain.pending_reasons import Waiting
 from lossi.jobs.models import Task
+from lossi.units import format_memory, format_time, humanize_duration, humanize_memory
 
 SHOWN_LINES = 20
 LONGEST_LINE = 300
 LONGEST_MESSAGE = 500
-MEMORY_FACTORS = (2.0, 1.5)
-"""Of what was asked for, of what was used: the greater is advised."""
-TIME_FACTOR = 2.0
-ESTIMATE_FACTOR = 1.25
-CELLS_TO_ESTIMATE = 3
-"""So many finished cells, before how long they took says something of the others."""
-
 
 _CANCELLED_BY = re.compile(r"cancelled by ([^\s,;:()]{1,64})(?: before it started)?")
 
 
-class _Answer(BaseModel):
+class Evidence(BaseModel):
+    """What the diagnosis is based on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cell: int | None = Field(default=None, description="Number of the last code cell that ran, from 1.")
+    cells: int | None = Field(default=None, description="Number of code cells.")
+    first_line: str = Field(default="", description="First line of that cell.")
+    exception: str = Field(default="", description="Name of the exception.")
+    message: str = Field(default="", description="Its message, shortened.")
+    exit_code: int | None = None
+    signal: int | None = None
+    host: str | None = None
+    lines: list[str] = Field(default=[], description="Last lines of the log, without terminal escapes.")
+
+
+class Diagnosis(BaseModel):
+    """Why a task ended without success, and what to do next."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    task: int
+    state: str
+    kind: Kind = Field(description="`none`: it has not failed.")
+    sentence: str = Field(description="What happened.")
+    suggestion: str = Field(default="", description="What to do next.")
+    changes: dict[str, Any] = Field(default={}, description="The suggestion as `changes` for a resubmission, if possible.")
+    again: bool = Field(default=False, description="Whether resubmitting without a change makes sense.")
+    evidence: Evidence = Evidence()
+
+
+class DeathGroup(BaseModel):
+    """Tasks of a job that ended for the same reason."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Kind
+    count: int
+    tasks: list[int] = Field(description="Numbers of the first of them.")
+    example: Diagnosis = Field(description="Diagnosis of the first one.")
+
+
+class JobDiagnosis(BaseModel):
+    """Why tasks of a job failed, and why others wait."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_id: str
+    state: str
+    tasks: int
+    sentence: str
+    groups: list[DeathGroup] = Field(default=[], description="What ended tasks, most frequent first.")
+    waiting: Waiting | None = Field(default=None, description="Why tasks wait, if some do.")
+
+
+class TaskExplanation(Diagnosis):
+    """Why one task failed, or why it waits."""
+
+    waiting: Waiting | None = None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """The members of a `Diagnosis` that depend on its kind."""
+
     sentence: str
     suggestion: str = ""
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = field(default_factory=dict)
     again: bool = False
 
 
 def diagnose(task: Task, job: PreparedJob, log_tail: str, scheduler_tail: str = "") -> Diagnosis:
-    """Return why a task died.
+    """Return why a task ended.
 
     Parameters
     ----------
     task
-        As it is known; with its last progress where it has one, although it runs no longer.
+        The task, with its last progress if there is one, also after its end.
     job
-        What was asked for.
+        The request.
     log_tail
-        The end of the task's log.
+        End of the task's log.
     scheduler_tail
-        The end of what the scheduler has written of this task alone.
+        End of the scheduler's log, if it is about this task alone.
     """
     log = neutralised(log_tail)
     kind = kind_of(task, job, log, neutralised(scheduler_tail))
-    answer = _ANSWERS.get(kind, _unknown)(task, job)
+    answer = _ANSWERS[kind](task, job)
     return Diagnosis(
         job_id=task.job_id,
         task=task.task,
         state=task.state,
         kind=kind,
-        sentence=f"{answer.sentence.rstrip(' .')}.",
-        suggestion=answer.suggestion,
-        changes=answer.changes,
-        again=answer.again,
+        **asdict(replace(answer, sentence=f"{answer.sentence.rstrip(' .')}.")),
         evidence=_evidence(task, log),
     )
-
-
-def more_memory(task: Task, job: PreparedJob) -> int | None:
-    """Return MiB to ask for at the next try: twice as much, or half more than was used; None where neither is known."""
-    asked, used = memory_asked(task, job), memory_used(task, job)
-    known = [factor * amount for factor, amount in zip(MEMORY_FACTORS, (asked, used), strict=True) if amount]
-    return amounts.round_memory(max(known)) if known else None
-
-
-def more_time(task: Task, job: PreparedJob) -> int | None:
-    """Return seconds to ask for at the next try: by the cells that were done, else twice as much; None where nothing is known."""
-    limit = time_limit(task, job) or amounts.finite(task.elapsed_s)
-    if not limit:
-        return None
-    expected = _expected_s(task)
-    if expected is not None and expected > limit:
-        return amounts.round_time(ESTIMATE_FACTOR * expected)
-    return amounts.round_time(TIME_FACTOR * limit)
-
-
-def time_limit(task: Task, job: PreparedJob) -> float | None:
-    """Return the time limit of a task in seconds: as the scheduler set it, else as it was asked for."""
-    return amounts.finite(task.time_limit_s) or amounts.finite(job.resources.time_limit_s) or None
-
-
-def _expected_s(task: Task) -> float | None:
-    """Return how long the whole task would take, by its finished cells."""
-    progress = task.progress
-    if progress is None or progress.cell <= CELLS_TO_ESTIMATE:
-        return None
-    left, gone = amounts.finite(progress.estimate_s), amounts.finite(progress.elapsed_s)
-    return None if left is None or gone is None else gone + left
 
 
 def _evidence(task: Task, log: str) -> Evidence:
     error, progress = task.error, task.progress
     cell = error.cell if error is not None and error.cell is not None else progress.cell if progress else None
-    own_words = error is not None and not error.name.startswith(("exit code ", "signal "))
+    # Without an error of the program, the runner gives its exit code or signal as one.
+    own_error = error if error is not None and not error.name.startswith(("exit code ", "signal ")) else None
     return Evidence(
         cell=cell or None,
         cells=(progress.cells or None) if progress else None,
         first_line=_line(progress.first_line) if progress and cell == progress.cell else "",
-        exception=_line(error.name) if error and own_words else "",
-        message=neutralised(error.message)[:LONGEST_MESSAGE] if error and own_words else "",
+        exception=_line(own_error.name) if own_error else "",
+        message=neutralised(own_error.message)[:LONGEST_MESSAGE] if own_error else "",
         exit_code=task.exit_code,
         signal=signal_of(task),
         host=task.host,
@@ -122,7 +147,7 @@ def _line(text: str) -> str:
 
 
 def _where(task: Task) -> str:
-    """Return where the program was: ``, in cell 3 of 7 (`fit(x)`)``, or nothing."""
+    """Return where the program was: ``, in cell 3 of 7 (fit(x))``, or nothing."""
     progress, error = task.progress, task.error
     if error is not None and error.cell:
         return f", in cell {error.cell}"
@@ -132,7 +157,7 @@ def _where(task: Task) -> str:
     return f", in cell {progress.cell} of {progress.cells}" + (f" ({first})" if first else "")
 
 
-def _said(task: Task) -> str:
+def _error(task: Task) -> str:
     """Return the program's own error in one line, or an empty text."""
     if task.error is None:
         return ""
@@ -140,201 +165,169 @@ def _said(task: Task) -> str:
     return f"{_line(task.error.name)}: {message}" if message else _line(task.error.name)
 
 
+def _fixed(sentence: str, suggestion: str, *, again: bool = False) -> Callable[[Task, PreparedJob], _Answer]:
+    """Return an answer that is the same for all tasks."""
+    return lambda task, job: _Answer(sentence, suggestion, again=again)
+
+
+def _in_program(
+    sentence: str, suggestion: str, *, again: bool = False, without_error: str = ""
+) -> Callable[[Task, PreparedJob], _Answer]:
+    """Return an answer that adds where the program was and the error that it named."""
+
+    def answer(task: Task, job: PreparedJob) -> _Answer:
+        error = _error(task)
+        return _Answer(f"{sentence}{_where(task)}{f': {error}' if error else without_error}", suggestion, again=again)
+
+    return answer
+
+
 def _none(task: Task, job: PreparedJob) -> _Answer:
-    return _Answer(sentence="The task succeeded" if task.state == records.SUCCEEDED else f"The task is {task.state}")
+    return _Answer("The task succeeded" if task.state == records.SUCCEEDED else f"The task is {task.state}")
 
 
 def _time_limit(task: Task, job: PreparedJob) -> _Answer:
-    limit, wanted = time_limit(task, job), more_time(task, job)
-    had = f" of {units.humanize_duration(limit)}" if limit else ""
+    limit, suggested = amounts.time_limit(task, job), amounts.more_time(task, job)
     if task.scheduler_state.upper().startswith("DEADLINE"):
-        return _Answer(sentence="The task could not end before the deadline that the job was given")
-    sentence = f"The task reached its time limit{had}{_where(task)}"
-    if wanted is None:
-        return _Answer(sentence=sentence, suggestion="Ask for more time with --time.")
-    expected = _expected_s(task)
+        return _Answer("The task could not finish before the deadline of its job")
+    sentence = f"The task reached its time limit{f' of {humanize_duration(limit)}' if limit else ''}{_where(task)}"
+    if suggested is None:
+        return _Answer(sentence, "Request more time with --time.")
+    expected = amounts.expected_time(task)
     why = ""
     if expected is not None and limit and expected > limit:
-        why = f"; by the cells it finished it needs about {units.humanize_duration(expected)}"
+        why = f" (judging by its finished cells, it needs about {humanize_duration(expected)})"
     return _Answer(
-        sentence=sentence,
-        suggestion=f"Submit it again with {units.humanize_duration(wanted)}{why}, or let it continue from what it has saved.",
-        changes={"resources": {"time": units.format_time(wanted)}},
+        sentence,
+        f"Resubmit it with {humanize_duration(suggested)}{why}, or let it resume from what it saved.",
+        {"resources": {"time": format_time(suggested)}},
     )
 
 
 def _memory(task: Task, job: PreparedJob) -> _Answer:
-    asked, used, wanted = memory_asked(task, job), memory_used(task, job), more_memory(task, job)
-    facts = [f"it had {units.humanize_memory(asked)}"] if asked else []
+    requested, used = amounts.requested_memory(task, job), amounts.used_memory(task, job)
+    facts = [f"it had {humanize_memory(requested)}"] if requested else []
     if used:
-        facts.append(f"its greatest measured use was {units.humanize_memory(used)}")
-    numbers = f": {', '.join(facts)}" if facts else ""
-    sentence = f"The task ran out of memory{_where(task)}{numbers}"
-    if wanted is None:
-        return _Answer(sentence=sentence, suggestion="Ask for more memory with --memory, or work on less data at once.")
-    return _Answer(sentence=sentence, suggestion=_with_memory(wanted), changes=_memory_change(wanted))
+        facts.append(f"its measured peak was {humanize_memory(used)}")
+    sentence = f"The task ran out of memory{_where(task)}{': ' if facts else ''}{', '.join(facts)}"
+    return _with_more_memory(sentence, task, job) or _Answer(
+        sentence, "Request more memory with --memory, or process less data at once."
+    )
 
 
-def _with_memory(wanted: int) -> str:
-    return f"Submit it again with {units.humanize_memory(wanted)}, or work on less data at once."
-
-
-def _memory_change(wanted: int) -> dict[str, Any]:
-    return {"resources": {"memory": units.format_memory(wanted)}}
-
-
-def _gpu_memory(task: Task, job: PreparedJob) -> _Answer:
-    said = _said(task)
+def _with_more_memory(sentence: str, task: Task, job: PreparedJob) -> _Answer | None:
+    suggested = amounts.more_memory(task, job)
+    if suggested is None:
+        return None
     return _Answer(
-        sentence=f"The memory of the GPU was full{_where(task)}" + (f": {said}" if said else ""),
-        suggestion="Use a smaller batch, mixed precision or gradient accumulation, or a GPU with more memory.",
+        sentence,
+        f"Resubmit it with {humanize_memory(suggested)}, or process less data at once.",
+        {"resources": {"memory": format_memory(suggested)}},
     )
 
 
 def _gpu_unavailable(task: Task, job: PreparedJob) -> _Answer:
-    said = _said(task)
-    sentence = f"The program wanted a GPU and found none that it can use{_where(task)}" + (f": {said}" if said else "")
-    if not job.resources.gpus:
-        return _Answer(sentence=sentence, suggestion="The job asked for no GPU: ask for one.", changes={"resources": {"gpus": 1}})
-    return _Answer(
-        sentence=sentence,
-        suggestion="The job had a GPU: use an environment that is made for this kind of GPU (`lossi env list`).",
-    )
-
-
-def _disk_full(task: Task, job: PreparedJob) -> _Answer:
-    said = _said(task)
-    return _Answer(
-        sentence=f"There was no space left to write to{_where(task)}" + (f": {said}" if said else ""),
-        suggestion="Free space, or files where their number is limited, in the project and in temporary folders; then submit it again.",
-        again=True,
-    )
+    sentence = "The program found no GPU that it can use"
+    if job.resources.gpus:
+        suggestion = "The job had a GPU: use an environment built for this type of GPU (`lossi env list`)."
+        return _in_program(sentence, suggestion)(task, job)
+    answer = _in_program(sentence, "The job requested no GPU: request one.")(task, job)
+    return replace(answer, changes={"resources": {"gpus": 1}})
 
 
 def _node_failure(task: Task, job: PreparedJob) -> _Answer:
     node = f"node {task.host}" if task.host else "a node"
     return _Answer(
-        sentence=f"The task was lost because {node} failed or was restarted; it is no fault of the program",
-        suggestion="Submit it again as it is.",
-        again=True,
-    )
-
-
-def _preemption(task: Task, job: PreparedJob) -> _Answer:
-    return _Answer(
-        sentence="The scheduler stopped the task to make room for a job that goes first",
-        suggestion="Submit it again as it is; a partition or quality of service that is not preempted avoids this.",
+        f"The task was lost because {node} failed or was restarted; the program is not at fault",
+        "Resubmit it unchanged.",
         again=True,
     )
 
 
 def _cancelled(task: Task, job: PreparedJob) -> _Answer:
-    found = _CANCELLED_BY.search(neutralised(task.reason))
-    if found is None:
+    match = _CANCELLED_BY.search(neutralised(task.reason))
+    if match is None:
         reason = f" ({_line(task.reason)})" if task.reason else ""
-        return _Answer(
-            sentence=f"The task was cancelled{reason}", suggestion="Submit it again if it is still wanted.", again=True
-        )
-    own = found[1] in (job.user, "you")
-    return _Answer(
-        sentence=f"The task was {_line(found[0])}",
-        suggestion="Submit it again if it is still wanted." if own else f"Ask {found[1]} why before submitting it again.",
-        again=own,
-    )
-
-
-def _dependency(task: Task, job: PreparedJob) -> _Answer:
-    return _Answer(
-        sentence="The task never ran, because the job that it waited for did not end as it had to",
-        suggestion="Put that job right, then submit this one again.",
-    )
+        return _Answer(f"The task was cancelled{reason}", "Resubmit it if you still need it.", again=True)
+    own = match[1] in (job.user, "you")
+    suggestion = "Resubmit it if you still need it." if own else f"Ask {match[1]} why before you resubmit it."
+    return _Answer(f"The task was {_line(match[0])}", suggestion, again=own)
 
 
 def _environment(task: Task, job: PreparedJob) -> _Answer:
-    reason = _line(task.reason) or _said(task)
+    reason = _line(task.reason) or _error(task)
     return _Answer(
-        sentence="The environment or the program could not be started" + (f": {reason}" if reason else ""),
-        suggestion=f"`lossi env check {job.environment.name or 'NAME'}` looks whether all is in place; the end of the log says more.",
-    )
-
-
-def _import_error(task: Task, job: PreparedJob) -> _Answer:
-    said = _said(task)
-    return _Answer(
-        sentence=f"A package is missing in the environment{_where(task)}" + (f": {said}" if said else ""),
-        suggestion="Choose an environment that has it (`lossi env list`), or add one of your own (`lossi env add`).",
-    )
-
-
-def _program_error(task: Task, job: PreparedJob) -> _Answer:
-    said = _said(task)
-    return _Answer(
-        sentence=f"The program ended with an error{_where(task)}" + (f": {said}" if said else "; the log has it"),
-        suggestion="Correct it and submit the failed tasks again.",
+        f"The environment or the program could not be started{f': {reason}' if reason else ''}",
+        f"`lossi env check {job.environment.name or 'NAME'}` checks the environment; the end of the log may say more.",
     )
 
 
 def _signal(task: Task, job: PreparedJob) -> _Answer:
     number = signal_of(task) or 0
     sentence = f"The task was killed by {signal_name(number)}{_where(task)}"
-    wanted = more_memory(task, job)
-    if number == 9 and wanted is not None:
-        return _Answer(
-            sentence=f"{sentence}, most often because memory ran out; nothing proves it here",
-            suggestion=_with_memory(wanted),
-            changes=_memory_change(wanted),
-        )
+    if number == 9:
+        answer = _with_more_memory(f"{sentence}, probably because memory ran out, but nothing proves it", task, job)
+        if answer is not None:
+            return answer
     if number in (4, 6, 7, 8, 11):
         return _Answer(
-            sentence=f"{sentence}: it crashed in compiled code",
-            suggestion="Try it with a small input and another version of the package that crashed; the end of the log may name it.",
+            f"{sentence}: it crashed in compiled code",
+            "Try a small input, or another version of the package that crashed; the end of the log may name it.",
         )
-    return _Answer(
-        sentence=f"{sentence}; who sent it is not known",
-        suggestion="Submit it again; the end of the log may say more.",
-        again=True,
-    )
+    return _Answer(f"{sentence}; the sender is unknown", "Resubmit it; the end of the log may say more.", again=True)
 
 
 def _exit_code(task: Task, job: PreparedJob) -> _Answer:
-    said = _line(task.error.message) if task.error else ""
+    last = _line(task.error.message) if task.error else ""
     return _Answer(
-        sentence=f"The program ended with exit code {task.exit_code}" + (f"; it said last: {said}" if said else ""),
-        suggestion="The end of the log may say why.",
-    )
-
-
-def _not_submitted(task: Task, job: PreparedJob) -> _Answer:
-    return _Answer(
-        sentence="The job was prepared but never reached the scheduler", suggestion="Submit it again as it is.", again=True
+        f"The program ended with exit code {task.exit_code}{f'; its last line was: {last}' if last else ''}",
+        "The end of the log may say why.",
     )
 
 
 def _unknown(task: Task, job: PreparedJob) -> _Answer:
     reason = _line(task.reason)
     return _Answer(
-        sentence="Why the task ended is not known" + (f": {reason}" if reason else ""),
-        suggestion="Look at the end of its log; if nothing is there, submit it again.",
+        f"The reason why the task ended is unknown{f': {reason}' if reason else ''}",
+        "Check the end of its log; if there is nothing, resubmit it.",
     )
 
 
+_program_error = _in_program("The program failed", "Fix the error and resubmit the failed tasks.", without_error="; see its log")
 _ANSWERS: dict[Kind, Callable[[Task, PreparedJob], _Answer]] = {
     "none": _none,
     "time_limit": _time_limit,
     "memory": _memory,
-    "gpu_memory": _gpu_memory,
+    "gpu_memory": _in_program(
+        "The GPU ran out of memory",
+        "Use a smaller batch, mixed precision or gradient accumulation, or a GPU with more memory.",
+    ),
     "gpu_unavailable": _gpu_unavailable,
-    "disk_full": _disk_full,
+    "disk_full": _in_program(
+        "The disk is full or a quota is used up",
+        "Free space (or files, if their number is limited) in the project and in temporary folders, then resubmit it.",
+        again=True,
+    ),
     "node_failure": _node_failure,
-    "preemption": _preemption,
+    "preemption": _fixed(
+        "The scheduler stopped the task to make room for a job of higher priority",
+        "Resubmit it unchanged, or in a partition or quality of service that is not preempted.",
+        again=True,
+    ),
     "cancelled": _cancelled,
-    "dependency": _dependency,
+    "dependency": _fixed(
+        "The task never ran because the job that it waited for did not end as required",
+        "Fix that job, then resubmit this one.",
+    ),
     "environment": _environment,
-    "import_error": _import_error,
+    "import_error": _in_program(
+        "A package is missing from the environment",
+        "Choose an environment that has it (`lossi env list`), or add your own (`lossi env add`).",
+    ),
     "python_error": _program_error,
     "r_error": _program_error,
     "signal": _signal,
     "exit_code": _exit_code,
-    "not_submitted": _not_submitted,
+    "not_submitted": _fixed("The job was prepared but never reached the scheduler", "Resubmit it unchanged.", again=True),
     "unknown": _unknown,
 }

@@ -1,6 +1,6 @@
-"""Why a job stands as it does: its dead tasks by what killed them, why it waits, what it used beside what it asked for.
+"""Why the tasks of a job failed, by cause; why it waits; what it used of what it requested.
 
-Reads the index, ``progress.json`` and the ends of logs; the judging itself is in `diagnosis`, `waiting` and `advice`.
+Reads the index, ``progress.json`` and the ends of logs; the judging itself is in `diagnose`, `pending_reasons` and `advice`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from lossi.errors import LossiError, NotFound
 from lossi.files import tail
 from lossi.jobs.explain import advice, pending_reasons
 from lossi.jobs.explain.causes import Kind
-from lossi.jobs.explain.diagnose import diagnose
-from lossi.jobs.explain.diagnoses import DeathGroup, Diagnosis, JobDiagnosis, TaskExplanation
+from lossi.jobs.explain.diagnose import DeathGroup, Diagnosis, JobDiagnosis, TaskExplanation, diagnose
 from lossi.jobs.explain.pending_reasons import Waiting
 from lossi.jobs.models import Job, Task
 from lossi.jobs.schedulers.slurm.request import LOG as SCHEDULER_LOG
@@ -26,11 +25,11 @@ from lossi.projects import Project
 
 TAIL_BYTES = 64 * 1024
 MOST_LOGS = 64
-"""Tasks of a job of which log and progress are read for what their rows leave open; thousands would take long on a busy filesystem."""
+"""Tasks of a job whose log and progress are read if their row leaves the cause open; thousands take long on a busy filesystem."""
 FIRST_TASKS = 20
 
-WORDS: dict[Kind, str] = {
-    "none": "not dead",
+LABELS: dict[Kind, str] = {
+    "none": "not failed",
     "time_limit": "time limit",
     "memory": "memory",
     "gpu_memory": "GPU memory",
@@ -52,7 +51,7 @@ WORDS: dict[Kind, str] = {
 
 
 def explain(project: Project, id_or_part: str) -> JobDiagnosis:
-    """Return why a job stands as it does.
+    """Return why tasks of a job failed, and why others wait.
 
     Raises
     ------
@@ -60,15 +59,14 @@ def explain(project: Project, id_or_part: str) -> JobDiagnosis:
         As for `lossi.jobs.get`.
     """
     job = queries.get(project, id_or_part)
-    groups = _grouped(project, deaths(project, job.id))
-    waits = _waiting(project, job)
-    return JobDiagnosis(
-        job_id=job.id, state=job.state, tasks=job.tasks, sentence=_sentence(job, groups, waits), groups=groups, waiting=waits
-    )
+    groups = _group(project, diagnose_failed(project, job.id))
+    waiting = _waiting(project, job)
+    sentence = _sentence(job, groups, waiting)
+    return JobDiagnosis(job_id=job.id, state=job.state, tasks=job.tasks, sentence=sentence, groups=groups, waiting=waiting)
 
 
 def explain_task(project: Project, id_or_part: str, number: int) -> TaskExplanation:
-    """Return why a task stands as it does.
+    """Return why a task failed, or why it waits.
 
     Raises
     ------
@@ -76,17 +74,17 @@ def explain_task(project: Project, id_or_part: str, number: int) -> TaskExplanat
         As for `lossi.jobs.task`.
     """
     task = queries.task(project, id_or_part, number)
-    found = _with_logs(project, task, _prepared(project, task.job_id))
-    waits = None
-    if task.state == QUEUED:
-        job = queries.get(project, task.job_id)
-        waits = pending_reasons.explain_pending(task.reason or _reason(project, job), expected_start=job.expected_start)
-        found = found.model_copy(update={"sentence": waits.sentence, "suggestion": waits.suggestion})
-    return TaskExplanation(**dict(found), waiting=waits)
+    explanation = TaskExplanation(**dict(_diagnose_with_logs(project, task, _prepared(project, task.job_id))))
+    if task.state != QUEUED:
+        return explanation
+    job = queries.get(project, task.job_id)
+    waiting = pending_reasons.explain_pending(task.reason or _reason(project, job), expected_start=job.expected_start)
+    update = {"sentence": waiting.sentence, "suggestion": waiting.suggestion, "waiting": waiting}
+    return explanation.model_copy(update=update)
 
 
 def advise(project: Project, id_or_part: str) -> advice.JobAdvice:
-    """Return what a job used beside what it asked for, and what to ask for next time.
+    """Return what a job requested and used, and what to request next time.
 
     Raises
     ------
@@ -95,59 +93,61 @@ def advise(project: Project, id_or_part: str) -> advice.JobAdvice:
     """
     job = queries.get(project, id_or_part)
     with refresh.current(project, job.id) as (connection, _):
-        found = _tasks(project, connection, job.id, FINAL_STATES)
-    return advice.advise(_prepared(project, job.id), found)
+        ended = _tasks(project, connection, job.id, FINAL_STATES)
+    return advice.advise(_prepared(project, job.id), ended)
 
 
-def deaths(project: Project, job_id: str) -> list[Diagnosis]:
-    """Return the diagnosis of every task of a job that ended without success, in the order of their numbers.
+def diagnose_failed(project: Project, job_id: str) -> list[Diagnosis]:
+    """Return the diagnosis of every task of a job that ended without success, ordered by number.
 
-    Log and progress are read only of the first tasks whose row leaves open what killed them, or how long they would have taken.
+    Log and progress are read only for the first tasks whose row leaves open what ended them, or how long they would have taken.
     """
     prepared = _prepared(project, job_id)
     with refresh.current(project, job_id) as (connection, _):
-        dead = _tasks(project, connection, job_id, FINAL_STATES - {SUCCEEDED})
+        failed = _tasks(project, connection, job_id, FINAL_STATES - {SUCCEEDED})
     read = 0
-    found = []
-    for task in dead:
-        one = diagnose(task, prepared, "")
-        if one.kind in ("unknown", "exit_code", "signal", "cancelled", "time_limit") and read < MOST_LOGS:
-            one, read = _with_logs(project, task, prepared), read + 1
-        found.append(one)
-    return found
+    diagnoses = []
+    for task in failed:
+        diagnosis = diagnose(task, prepared, "")
+        if diagnosis.kind in ("unknown", "exit_code", "signal", "cancelled", "time_limit") and read < MOST_LOGS:
+            diagnosis, read = _diagnose_with_logs(project, task, prepared), read + 1
+        diagnoses.append(diagnosis)
+    return diagnoses
 
 
-def _grouped(project: Project, found: Sequence[Diagnosis]) -> list[DeathGroup]:
-    """Return diagnoses by kind, each kind with one example in full."""
+def _group(project: Project, diagnoses: Sequence[Diagnosis]) -> list[DeathGroup]:
+    """Return diagnoses by kind, each with one complete example."""
     by_kind: dict[Kind, list[Diagnosis]] = {}
-    for one in found:
-        by_kind.setdefault(one.kind, []).append(one)
+    for diagnosis in diagnoses:
+        by_kind.setdefault(diagnosis.kind, []).append(diagnosis)
     groups = []
     for kind, members in sorted(by_kind.items(), key=lambda item: -len(item[1])):
         example = members[0]
         with suppress(LossiError):
             task = queries.task(project, example.job_id, example.task)
-            again = _with_logs(project, task, _prepared(project, example.job_id))
-            example = again if again.kind == kind else example
-        numbers = [one.task for one in members[:FIRST_TASKS]]
+            complete = _diagnose_with_logs(project, task, _prepared(project, example.job_id))
+            example = complete if complete.kind == kind else example
+        numbers = [member.task for member in members[:FIRST_TASKS]]
         groups.append(DeathGroup(kind=kind, count=len(members), tasks=numbers, example=example))
     return groups
 
 
-def _sentence(job: Job, groups: Sequence[DeathGroup], waits: Waiting | None) -> str:
-    said = []
+def _sentence(job: Job, groups: Sequence[DeathGroup], waiting: Waiting | None) -> str:
+    sentences = []
     if job.tasks == 1 and groups:
-        said.append(groups[0].example.sentence)
+        sentences.append(groups[0].example.sentence)
     elif groups:
         first, *others = groups
-        words = [f"{first.count:,} of {job.tasks:,} tasks: {WORDS[first.kind]}"]
-        words += [f"{group.count:,}: {WORDS[group.kind]}" for group in others]
-        said.append("; ".join(words) + ".")
-    if waits is not None:
-        said.append(waits.sentence if job.tasks == 1 else f"{waits.tasks:,} of {job.tasks:,} tasks wait: {waits.sentence}")
-    if not said:
-        said.append(f"The job is {job.state.replace('_', ' ')}" + (f": {job.reason.rstrip('.')}." if job.reason else "."))
-    return " ".join(said)
+        counts = [f"{first.count:,} of {job.tasks:,} tasks: {LABELS[first.kind]}"]
+        counts += [f"{group.count:,}: {LABELS[group.kind]}" for group in others]
+        sentences.append("; ".join(counts) + ".")
+    if waiting is not None:
+        prefix = "" if job.tasks == 1 else f"{waiting.tasks:,} of {job.tasks:,} tasks wait: "
+        sentences.append(prefix + waiting.sentence)
+    if not sentences:
+        state = {SUCCEEDED: "succeeded", RUNNING: "is running", QUEUED: "is queued"}.get(job.state, f"is in state {job.state}")
+        sentences.append(f"The job {state}{': ' if job.reason else ''}{job.reason.rstrip('.')}.")
+    return " ".join(sentences)
 
 
 def _waiting(project: Project, job: Job) -> Waiting | None:
@@ -158,7 +158,7 @@ def _waiting(project: Project, job: Job) -> Waiting | None:
 
 
 def _reason(project: Project, job: Job) -> str:
-    """Return why most waiting tasks of a job wait; the scheduler gives no reason for those whose turn has not come."""
+    """Return why most queued tasks of a job wait; the scheduler gives no reason for those whose turn has not come."""
     with refresh.current(project, job.id) as (connection, _):
         row = connection.execute(
             "SELECT reason FROM tasks WHERE job_id = ? AND state = ? AND reason != '' GROUP BY reason ORDER BY COUNT(*) DESC LIMIT 1",
@@ -174,7 +174,7 @@ def _reason(project: Project, job: Job) -> str:
 
 
 def _tasks(project: Project, connection: sqlite3.Connection, job_id: str, states: frozenset[str]) -> list[Task]:
-    """Return the tasks of a job that are in these states; those without a row are in the state that follows from the job's."""
+    """Return the tasks of a job that are in these states; a task without a row has the state implied by its job."""
     job = connection.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if job is None:
         return []
@@ -187,17 +187,17 @@ def _tasks(project: Project, connection: sqlite3.Connection, job_id: str, states
     ]
 
 
-def _with_logs(project: Project, task: Task, prepared: PreparedJob) -> Diagnosis:
-    """Return the diagnosis of a task by all that its folder holds."""
+def _diagnose_with_logs(project: Project, task: Task, prepared: PreparedJob) -> Diagnosis:
+    """Return the diagnosis of a task from everything in its folder."""
     directory = project.jobs / task.job_id
     log = _end(directory / records.TASK_FOLDER / str(task.task) / records.LOG)
-    # All tasks of an array write into one file: whose line is whose cannot be told.
-    of_scheduler = _end(directory / SCHEDULER_LOG) if prepared.tasks == 1 else ""
-    return diagnose(_with_progress(project, task), prepared, log or of_scheduler, of_scheduler)
+    # All tasks of an array write into one file: there is no telling whose line is whose.
+    scheduler_log = _end(directory / SCHEDULER_LOG) if prepared.tasks == 1 else ""
+    return diagnose(_with_progress(project, task), prepared, log or scheduler_log, scheduler_log)
 
 
 def _with_progress(project: Project, task: Task) -> Task:
-    """Return a task with where it was last."""
+    """Return a task with its last progress."""
     if task.progress is not None:
         return task
     last = next(iter(answers.progress_of(project.jobs / task.job_id, [task.task])), None)
@@ -212,7 +212,7 @@ def _end(path: Path) -> str:
 
 
 def _prepared(project: Project, job_id: str) -> PreparedJob:
-    """Return what was asked for; where the directory is gone, a job that asked for nothing in particular."""
+    """Return the request; if the directory is gone, one without any requirements."""
     try:
         return queries.directory_of(project, job_id)[1]
     except NotFound:

@@ -1,4 +1,4 @@
-"""How long the user's own tasks waited, by partition: from the indexes of the projects, without a question to a scheduler."""
+"""How long the user's own tasks waited in each partition. Reads the indexes of projects; asks no scheduler."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ BUCKETS: tuple[tuple[str, float], ...] = (
     ("12–24 h", 86400),
     ("> 1 day", float("inf")),
 )
-"""Name and end, in seconds."""
+"""Name and upper bound in seconds."""
 
 
 class Bucket(BaseModel):
-    """How many tasks waited so long."""
+    """Number of tasks with such a wait."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,7 +40,7 @@ class Bucket(BaseModel):
 
 
 class PartitionWaits(BaseModel):
-    """How long tasks waited in one partition; seconds."""
+    """How long tasks waited in one partition, in seconds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -55,27 +55,27 @@ class PartitionWaits(BaseModel):
 
 
 class QueueWaits(BaseModel):
-    """The waits of all partitions that were used, the most used first."""
+    """The waits in all partitions, most used first."""
 
     model_config = ConfigDict(frozen=True)
 
     items: list[PartitionWaits]
-    since: str = Field(description="Tasks that started since then.")
+    since: str = Field(description="Start of the period: tasks that started later count.")
     left_out: list[str] = Field(default=[], description="Projects whose index could not be read, and why.")
 
 
 def queue_waits(projects: Iterable[Project], *, days: int = DAYS) -> QueueWaits:
     """Return how long the user's tasks waited in each partition.
 
-    The wait is from when a task could have started, or from submission where the scheduler does not say that. Tasks that were
-    started again are left out.
+    The wait begins when a task could have started, or at submission if the scheduler does not say when that was. Restarted
+    tasks are left out.
 
     Parameters
     ----------
     projects
-        Whose indexes are read; one that cannot be read is named in the answer.
+        Projects to read; the answer names those that could not be read.
     days
-        How far back.
+        Length of the period.
     """
     since = datetime.datetime.fromtimestamp(time.time() - days * 86400, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     waits: dict[tuple[str | None, str], list[float]] = defaultdict(list)
@@ -95,7 +95,7 @@ def _rows(project: Project, since: str) -> list[tuple[str | None, str, float]]:
     with store.reading(project) as connection:
         if not _has_partitions(connection):
             return []
-        found = connection.execute(
+        rows = connection.execute(
             """
             SELECT jobs.cluster, tasks.partition, tasks.wait_s FROM tasks JOIN jobs ON jobs.id = tasks.job_id
             WHERE tasks.partition IS NOT NULL AND tasks.partition != '' AND tasks.wait_s < 1e12
@@ -103,11 +103,11 @@ def _rows(project: Project, since: str) -> list[tuple[str | None, str, float]]:
             """,
             (since, user),
         )
-        return [tuple(row) for row in found]
+        return [tuple(row) for row in rows]
 
 
 def _has_partitions(connection: sqlite3.Connection) -> bool:
-    """Return whether the index knows partitions: one that an older Lossi wrote does not."""
+    """Return whether the index has partitions: those of older versions do not."""
     return any(row[1] == "partition" for row in connection.execute("PRAGMA table_info(tasks)"))
 
 

@@ -1,4 +1,4 @@
-"""Cancelling jobs and submitting them again."""
+"""Cancel jobs, and submit them again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lossi.contract.records import FINAL_STATES, SUCCEEDED, PreparedJob
 from lossi.errors import Conflict, Forbidden, InvalidInput, NotFound, did_you_mean
-from lossi.jobs.explain import raise_limits
+from lossi.jobs.explain.raise_limits import Limit, raise_limits
 from lossi.jobs.models import Job
 from lossi.jobs.state import queries, refresh
 from lossi.jobs.submit import prepare
@@ -22,16 +22,16 @@ Which = Sequence[int] | Literal["failed"] | None
 
 
 def cancel(project: Project, id_or_part: str, tasks: Sequence[int] | None = None) -> Job:
-    """Ask the scheduler to stop a job, or some of its tasks; what they have done so far is kept. Ended ones stay as they are.
+    """Ask the scheduler to stop a job or some of its tasks. Their results so far are kept; tasks that have ended do not change.
 
     Raises
     ------
     NotFound
         When there is no such job or task.
     Forbidden
-        When it is another user's.
+        When it belongs to another user.
     Conflict
-        When it is only being submitted.
+        When it is still being submitted.
     Unavailable
         When the scheduler does not answer.
     """
@@ -45,7 +45,7 @@ def cancel(project: Project, id_or_part: str, tasks: Sequence[int] | None = None
         raise Forbidden(f"job {job.id} belongs to {job.user}", hint=f"ask {job.user} to cancel it")
     submission = refresh.read_submission(directory)
     if submission is None:
-        raise Conflict(f"job {job.id} is only being submitted", hint="try again in a few seconds")
+        raise Conflict(f"job {job.id} is still being submitted", hint="try again in a few seconds")
     refresh.scheduler_of(prepared, submission).cancel(
         refresh.handle(prepared, directory, submission), None if tasks is None else sorted(set(tasks))
     )
@@ -58,11 +58,11 @@ def resubmit(
     *,
     tasks: Which = None,
     changes: dict[str, Any] | None = None,
-    more: Sequence[raise_limits.Want] = (),
+    more: Sequence[Limit] = (),
     same_code: bool = False,
     idempotency_key: str | None = None,
 ) -> Job:
-    """Submit a job again: all of it, the tasks that did not succeed, or chosen ones; a new job that says which one it repeats.
+    """Submit a job again, all of it or some tasks, as a new job that refers to the old one.
 
     Parameters
     ----------
@@ -71,12 +71,12 @@ def resubmit(
     tasks
         Numbers of tasks, ``"failed"`` for all that ended without success, None for all.
     changes
-        Members of the `JobSpec` to replace; ``parameters`` and ``resources`` are changed one by one.
+        Members of the `JobSpec` to replace; ``parameters`` and ``resources`` are merged member by member.
     more
-        ``time`` or ``memory`` to ask more of: as much as the tasks want that died for want of it, else twice as much. With
-        ``tasks`` None only those tasks are submitted again.
+        ``time`` or ``memory``: request as much as was suggested for the tasks that ran out of it, else twice as much. If
+        ``tasks`` is None, only those tasks are submitted again.
     same_code
-        With the code as it was at the first submission instead of as it is now.
+        Use the code of the first submission instead of the code as it is now.
     idempotency_key
         As for `submit`.
 
@@ -85,37 +85,38 @@ def resubmit(
     NotFound
         When there is no such job or task.
     Conflict
-        When no task has failed, or none for want of what there is to be ``more`` of.
+        When no task has failed, or none ran out of what ``more`` names.
     InvalidInput
-        When a change is not one of a job's members, or does not fit.
+        When a change is not a member of a job, or is not valid.
     """
     directory, old = queries.directory_of(project, id_or_part)
     changes = dict(changes or {})
     if more:
-        given = _object("resources", changes.get("resources", {}))
-        tasks, resources = raise_limits.raised(project, old, more, tasks, given)
-        changes["resources"] = {**given, **resources}
-    spec = _changed(project, directory, old, tasks, changes)
+        resources = _object("resources", changes.get("resources", {}))
+        tasks, raised = raise_limits(project, old, more, tasks, resources)
+        changes["resources"] = {**resources, **raised}
+    spec = _apply(changes, project, directory, old, tasks)
     code = EarlierCode(directory, old) if same_code else None
     return submit(project, spec, idempotency_key=idempotency_key, code=code, resubmitted_from=old.id)
 
 
-def _changed(project: Project, directory: Path, old: PreparedJob, tasks: Which, changes: dict[str, Any]) -> JobSpec:
+def _apply(changes: dict[str, Any], project: Project, directory: Path, old: PreparedJob, tasks: Which) -> JobSpec:
     """Return the request for the new job."""
     unknown = next((name for name in changes if name not in JobSpec.model_fields), None)
     if unknown is not None:
         known = ", ".join(sorted(JobSpec.model_fields))
-        raise InvalidInput(f"a job has no {unknown!r}", hint=did_you_mean(unknown, JobSpec.model_fields) or f"it has {known}")
-    given = {name: _object(name, changes.pop(name, {})) for name in ("parameters", "resources")}
+        raise InvalidInput(
+            f"a job has no {unknown!r}", hint=did_you_mean(unknown, JobSpec.model_fields) or f"its members are {known}"
+        )
+    parameters, resources = (_object(name, changes.pop(name, {})) for name in ("parameters", "resources"))
     data: dict[str, Any] = {**old.request, "sweep": old.sweep, **changes}
-    data["resources"] = {**data["resources"], **given["resources"]}
-    fixed = {**data["parameters"], **given["parameters"]}
-    same = tasks is None and not set(given["parameters"]) & set(old.swept)
+    data["resources"] = {**data["resources"], **resources}
+    fixed = {**data["parameters"], **parameters}
     if "sweep" in changes or old.sweep is None:
-        _chosen(project, old, tasks)  # the only task, or a new sweep: there must be something to repeat
-    elif not same:
-        data["sweep"] = _as_list(directory, old, _chosen(project, old, tasks), given["parameters"])
-        fixed = {name: value for name, value in fixed.items() if name not in old.swept or name in given["parameters"]}
+        _task_numbers(project, old, tasks)  # the only task, or a new sweep: there must be something to repeat
+    elif tasks is not None or set(parameters) & set(old.swept):
+        data["sweep"] = _list_sweep(directory, old, _task_numbers(project, old, tasks), parameters)
+        fixed = {name: value for name, value in fixed.items() if name not in old.swept or name in parameters}
     return validated({**data, "parameters": fixed})
 
 
@@ -125,35 +126,34 @@ def _object(name: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _as_list(directory: Path, old: PreparedJob, chosen: Sequence[int], fixed: Collection[str]) -> dict[str, Any] | None:
-    """Return the sweep over the chosen tasks of a job, without the parameters that are ``fixed`` now; None if nothing is left."""
-    wanted = set(chosen)
+def _list_sweep(directory: Path, old: PreparedJob, tasks: Collection[int], fixed: Collection[str]) -> dict[str, Any] | None:
+    """Return the sweep over some tasks of a job, without the parameters that are ``fixed`` now; None if nothing is left."""
     try:
-        rows = [row for number, row in enumerate(prepare.read_rows(directory)) if number in wanted]
+        rows = [row for number, row in enumerate(prepare.read_rows(directory)) if number in tasks]
     except (OSError, ValueError) as error:
         raise NotFound(f"the parameters of job {old.id} cannot be read", why=str(error), hint="submit it as a new job") from None
     swept = [name for name in old.swept if name not in fixed]
     return {"list": [{name: row[name] for name in swept if name in row} for row in rows]} if swept else None
 
 
-def _chosen(project: Project, old: PreparedJob, tasks: Which) -> list[int]:
+def _task_numbers(project: Project, old: PreparedJob, tasks: Which) -> set[int]:
     if tasks is None:
-        return list(range(old.tasks))
+        return set(range(old.tasks))
     if tasks != "failed":
         for number in tasks:
             queries.check_number(old.id, old.tasks, number)
         if not tasks:
-            raise InvalidInput("no task is named", hint="name tasks, or leave `tasks` out for all of them")
-        return sorted(set(tasks))
-    failed: list[int] = []
+            raise InvalidInput("`tasks` is empty", hint="name tasks, or leave `tasks` out for all of them")
+        return set(tasks)
+    failed: set[int] = set()
     for state in sorted(FINAL_STATES - {SUCCEEDED}):
         cursor: str | None = None
         while True:
             page = queries.tasks(project, old.id, state=state, limit=1000, cursor=cursor)
-            failed += [task.task for task in page.items]
+            failed |= {task.task for task in page.items}
             cursor = page.next_cursor
             if cursor is None:
                 break
     if not failed:
-        raise Conflict(f"no task of job {old.id} has failed", hint="leave out --failed to submit all of them again")
-    return sorted(failed)
+        raise Conflict(f"no task of job {old.id} has failed", hint="leave out --failed to resubmit all of them")
+    return failed
