@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -51,7 +53,7 @@ def test_installed_twice_nothing_changes_and_uninstalled_nothing_is_left(host: P
     before = inventory(host)
     assert "lossi" in lossi("install", "--prefix", host, "--dry-run")
     assert inventory(host) == before
-    assert "--yes" in lossi("install", "--prefix", host, expect=2), "nobody is there to be asked"
+    assert "--yes" in lossi("install", "--prefix", host, expect=2), "no terminal to ask on"
     assert inventory(host) == before
     lossi("install", "--prefix", host, "--yes")
     for name in ("lossi", *(f"lossi-{app.name}" for app in (TREE / "ood-apps").iterdir() if (app / "manifest.yml").is_file())):
@@ -70,16 +72,16 @@ def test_installed_twice_nothing_changes_and_uninstalled_nothing_is_left(host: P
     assert "lossi-mlflow-embedded" not in lossi("install", "--prefix", host, "--dry-run"), "what was chosen holds"
     assert "is in use" in lossi("install", "--prefix", host, "--rollback", "--yes")
     assert not os.path.lexists(host / APPS / "lossi-mlflow-embedded")
-    assert "Nothing is left." in lossi("uninstall", "--prefix", host, "--yes")
+    assert "Removed." in lossi("uninstall", "--prefix", host, "--yes")
     assert inventory(host) == before
     assert "nothing is installed" in lossi("uninstall", "--prefix", host, "--yes", expect=3)
 
 
-def test_what_is_not_ours_stops_it_before_anything_is_written(host: Path) -> None:
+def test_a_file_of_others_stops_it_before_anything_is_written(host: Path) -> None:
     (host / APPS / "lossi").mkdir()
     (host / APPS / "lossi" / "mine").write_text("mine")
     before = inventory(host)
-    assert "never touched" in lossi("install", "--prefix", host, "--yes", expect=4)
+    assert "never touches files of others" in lossi("install", "--prefix", host, "--yes", expect=4)
     assert inventory(host) == before
 
 
@@ -108,7 +110,7 @@ def small_disk(host: Path) -> Iterator[Path]:
 
 
 @pytest.mark.root
-def test_a_full_disk_is_said_and_leaves_nothing(host: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(host: Path, small_disk: Path) -> None:
     before = inventory(host)
     assert "the filesystem is full" in lossi("install", "--prefix", host, "--yes", expect=5)
     assert inventory(host) == before
@@ -183,22 +185,20 @@ def test_an_upgrade_is_taken_up_by_a_portal_that_is_running(own_slurm: OwnCluste
 
 
 def needed() -> set[str]:
-    """The distributions that the command and the portal need: far fewer than what notebooks do."""
-    wanted, todo = set(), ["lossi"]
+    """Return the distributions that the command and the portal need: far fewer than notebooks do."""
+    setup = configparser.ConfigParser(interpolation=None)
+    setup.read(TREE / "setup.cfg")
+    names: set[str] = set()
+    todo = setup["options"]["install_requires"].split("\n")
     while todo:
-        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
-        if name in wanted:
+        name = re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", todo.pop(), maxsplit=1)[0]).lower()
+        if not name or name in names:
             continue
-        wanted.add(name)
-        try:
-            todo += [
-                re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
-                for line in importlib.metadata.requires(name) or []
-                if "extra ==" not in line or name == "flask-openapi3"
-            ]
-        except importlib.metadata.PackageNotFoundError:
-            continue  # for other platforms or Pythons
-    return wanted - {"lossi"}
+        names.add(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # for other platforms or Pythons
+            lines = importlib.metadata.requires(name) or []
+            todo += [line for line in lines if "extra ==" not in line or name == "flask-openapi3"]
+    return names
 
 
 @pytest.mark.slow

@@ -1,9 +1,8 @@
-"""Putting the bundle in place on a portal's host: what there would be to write (`planning`), and the writing of it (`doing`).
+"""Installs the bundle on a portal's host: `planning` works out a version's files and the difference, `versions` writes them.
 
-Everything of a version lies in one folder of its own, ``HOME/versions/NAME``; what Open OnDemand looks at are links that lead
-there through ``HOME/current``. So an upgrade or a rollback is the renaming of one link, a running portal or session keeps the files
-it was started from, and a folder or file that is not such a link belongs to somebody else and is never touched.
-Touches nothing but that home, those links and the folders that had to be made for them.
+A version is one folder, ``HOME/versions/NAME``. Open OnDemand finds links that lead there through ``HOME/current``. So an upgrade
+or a rollback renames one link, a running portal or session keeps the files it was started from, and a folder or file that is
+not such a link belongs to somebody else and is never touched. Touches only that home, those links and the folders made for them.
 """
 
 from lazy_loader import attach_stub

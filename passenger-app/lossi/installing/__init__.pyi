@@ -5,12 +5,6 @@ from .bundle import (
     components as components,
     shipped as shipped,
 )
-from .doing import (
-    apply as apply,
-    refuse_foreign as refuse_foreign,
-    rollback as rollback,
-    uninstall as uninstall,
-)
 from .places import Places as Places
 from .planning import (
     Change as Change,
@@ -25,4 +19,10 @@ from .state import (
     edits as edits,
     foreign as foreign,
     previous as previous,
+)
+from .versions import (
+    apply as apply,
+    refuse_foreign as refuse_foreign,
+    rollback as rollback,
+    uninstall as uninstall,
 )

@@ -1,6 +1,6 @@
-"""What there is to install: the portal's app, the other apps, the dashboard's plugin and the templates, as the package carries them.
+"""What can be installed: the portal's app, the other apps, the dashboard's plugin and the templates, as the package has them.
 
-Open OnDemand knows each by where it lies; this is the table of that. Reads the package's own folder only.
+Open OnDemand knows each by its place; this is the table of places. Reads the package's own folder only.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from lossi.installing.places import Places
 
 PLUGINS = "dashboard-plugin"
 OPTIONAL = ("lossi-mlflow-embedded",)
-"""Left out until the site asks for them: it costs the portal's host memory for each user who opens it."""
+"""Left out by default: it takes memory on the portal's host for each user who opens it."""
 IGNORED = ("__pycache__", ".git", ".lossi", "node_modules")
 
 
 @dataclass(frozen=True)
 class Component:
-    """One folder or file that Open OnDemand looks for.
+    """A folder or file that Open OnDemand looks for.
 
     Attributes
     ----------
     name
         For people and ``--without``: ``lossi``, ``lossi-jupyter``, ``plugin lossi``, ``job-template torchrun``.
     source
-        Where it comes from.
+        Its folder or file in the bundle.
     inside
-        Where it lies in a version's folder.
+        Path in a version's folder.
     link
-        Where Open OnDemand looks.
+        Where Open OnDemand looks for it.
     """
 
     name: str
@@ -41,27 +41,27 @@ class Component:
 
 
 def shipped() -> Path:
-    """Return the folder in which the package carries what is installed."""
+    """Return the package's folder with the bundle."""
     return Path(__file__).resolve().parent.parent / "bundle"
 
 
 def components(source: Path, places: Places) -> tuple[Component, ...]:
-    """Return all that ``source`` holds.
+    """Return the components in ``source``.
 
     Raises
     ------
     Unavailable
-        When the portal's app is not there: the package is not complete.
+        If the portal's app is missing: the package is not complete.
     """
     if not (source / "portal" / "manifest.yml").is_file():
         raise Unavailable(
             f"there is no bundle in {source}",
-            hint="install Lossi from a release or a wheel, or name a complete folder with --from",
+            hint="install Lossi from a release or a wheel",
         )
-    return tuple(_found(source, places))
+    return tuple(_components(source, places))
 
 
-def _found(source: Path, places: Places) -> Iterator[Component]:
+def _components(source: Path, places: Places) -> Iterator[Component]:
     yield Component("lossi", source / "portal", "apps/lossi", places.apps / "lossi")
     for folder in _folders(source / "ood-apps"):
         if folder.name == PLUGINS:
@@ -84,7 +84,7 @@ def _plugin(folder: Path, places: Places) -> Iterator[Component]:
     inside = f"plugins/{folder.name}"
     yield Component(f"plugin {folder.name}", folder, inside, places.config / "plugins" / folder.name)
     for partial in sorted((folder / "views" / "widgets").glob("_*.html.erb")):
-        # Open OnDemand 3.1 has no plugins: it looks for a widget's partial here. Later versions find the plugin's first.
+        # Open OnDemand 3.1 has no plugins and looks for a widget's partial here. Later versions find the plugin's first.
         link = places.config / "apps" / "dashboard" / "views" / "widgets" / partial.name
         name = partial.name.removesuffix(".html.erb").removeprefix("_")
         yield Component(f"widget {name}", partial, f"{inside}/views/widgets/{partial.name}", link)

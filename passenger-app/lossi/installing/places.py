@@ -1,4 +1,4 @@
-"""Where the parts of an installation lie; knows paths only and looks at no file but to follow links of folders above."""
+"""The folders of an installation. Knows paths only; reads nothing but links."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOME = "/opt/lossi"
 
 @dataclass(frozen=True)
 class Places:
-    """The three folders that an installation has to do with.
+    """The three folders of an installation.
 
     Attributes
     ----------
@@ -22,9 +22,9 @@ class Places:
     config
         Open OnDemand's configuration.
     home
-        Lossi's own: versions, environments, and the links ``current`` and ``previous``.
+        Lossi's own folder: versions, environments, and the links ``current`` and ``previous``.
     root
-        What stands for ``/``.
+        The folder that stands for ``/``.
     """
 
     apps: Path
@@ -34,14 +34,14 @@ class Places:
 
     @classmethod
     def below(cls, prefix: Path, *, apps: Path | None = None, config: Path | None = None, home: Path | None = None) -> Places:
-        """Return the usual places, or those that are named, below ``prefix`` as below ``/``.
+        """Return the given places, or the usual ones, below ``prefix`` as below ``/``.
 
-        A home that is not named is the one to which the apps there already lead, else the usual one.
+        Without ``home`` it is the one to which the installed apps lead, else the usual one.
         """
-        root = Path(os.path.abspath(prefix))  # noqa: PTH100 -- links stay as they were named
-        named = [root / str(path).lstrip("/") for path in (apps or APPS, config or CONFIG, home or HOME)]
-        found = None if home else _home_of(named[0])
-        return cls(apps=named[0], config=named[1], home=found or named[2], root=root)
+        root = Path(os.path.abspath(prefix))  # noqa: PTH100 -- does not follow links
+        apps, config, usual_home = (root / str(path).lstrip("/") for path in (apps or APPS, config or CONFIG, home or HOME))
+        installed_home = None if home else _home_of(apps)
+        return cls(apps=apps, config=config, home=installed_home or usual_home, root=root)
 
     @property
     def versions(self) -> Path:
@@ -55,7 +55,7 @@ class Places:
 
     @property
     def edits(self) -> Path:
-        """Folder in which files are kept that were edited where they lay."""
+        """Folder for installed files that somebody edited."""
         return self.home / "edits"
 
     @property
@@ -69,28 +69,28 @@ class Places:
         return self.home / "previous"
 
     def as_used(self, path: Path) -> Path:
-        """Return ``path`` as it will be called where the root folder is ``/``."""
+        """Return ``path`` as it is named on a host where the root folder is ``/``."""
         return Path("/") / path.relative_to(self.root) if path.is_relative_to(self.root) else path
 
     def link_text(self, link: Path, inside: str) -> str:
-        """Return what the link ``link`` to ``inside`` of the version in use holds: relative, so that all may lie below a prefix."""
+        """Return the target of ``link`` to ``inside`` of the version in use; relative, so that a prefix may be moved."""
         return os.path.relpath(f"{os.path.realpath(self.home)}/current/{inside}", os.path.realpath(link.parent))
 
     def is_ours(self, link: Path) -> bool:
-        """Return whether ``link`` is a link that leads into the version in use, whether or not its end is there."""
+        """Return whether ``link`` is a link into the version in use, dangling or not."""
         try:
             text = os.readlink(link)  # noqa: PTH115 -- the text, not a path
         except OSError:
             return False
-        leads_to = os.path.normpath(Path(os.path.realpath(link.parent), text))
-        return leads_to.startswith(f"{os.path.realpath(self.home)}/current/")
+        target = os.path.normpath(Path(os.path.realpath(link.parent), text))
+        return target.startswith(f"{os.path.realpath(self.home)}/current/")
 
 
 def _home_of(apps: Path) -> Path | None:
-    """Return the home of the installation to which a link among Open OnDemand's apps leads, whether or not its end is there."""
+    """Return the home to which a link among Open OnDemand's apps leads, dangling or not."""
     for link in sorted(apps.glob("lossi*")):
         if link.is_symlink():
-            leads_to = Path(os.path.normpath(Path(os.path.realpath(apps), os.readlink(link))))  # noqa: PTH115
-            if leads_to.parts[-3:] == ("current", "apps", link.name) and leads_to.parents[2].joinpath("current").is_symlink():
-                return leads_to.parents[2]
+            target = Path(os.path.normpath(Path(os.path.realpath(apps), os.readlink(link))))  # noqa: PTH115
+            if target.parts[-3:] == ("current", "apps", link.name) and target.parents[2].joinpath("current").is_symlink():
+                return target.parents[2]
     return None

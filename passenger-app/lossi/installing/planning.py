@@ -1,4 +1,4 @@
-"""What there would be to write, and how that differs from what is installed. Writes nothing."""
+"""The files of a new version, and how they differ from the installed one. Writes nothing."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from lossi.installing.state import Installed, edits, is_generated
 
 MAX_FILES = 5000
 MAX_LINES = 60
-"""Lines of one file's difference that are shown."""
+"""Shown lines of a file's difference."""
 
 
 @dataclass(frozen=True)
 class File:
-    """One file to write."""
+    """A file to write."""
 
     content: bytes
     executable: bool = False
@@ -41,9 +41,9 @@ class Plan:
     Attributes
     ----------
     name
-        Of its folder: version and the beginning of a digest of all that is in it.
+        Of its folder: the version and the start of a digest of its files.
     links
-        Where Open OnDemand will look → path inside the folder.
+        Where Open OnDemand looks → path inside the folder.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Change:
-    """One difference between what is installed and what would be.
+    """A difference between the installed version and the planned one.
 
     Attributes
     ----------
     kind
-        ``restored``: a file that was edited by hand becomes what the bundle says; the edited one is kept aside.
+        ``restored``: a file that somebody edited is written again; the edited one is kept.
     """
 
     kind: Literal["new", "changed", "removed", "restored"]
@@ -71,15 +71,16 @@ class Change:
     after: bytes | None = None
 
     def lines(self) -> list[str]:
-        """Return the difference of a text file, at most `MAX_LINES` lines of it."""
+        """Return the difference of a text file, at most `MAX_LINES` lines."""
         if self.kind not in ("changed", "restored"):
             return []
         try:
             before, after = ((side or b"").decode("utf-8").splitlines() for side in (self.before, self.after))
         except UnicodeDecodeError:
-            return ["(not a text)"]
-        found = list(difflib.unified_diff(before, after, "installed", "new", lineterm="", n=1))
-        return found if len(found) <= MAX_LINES else [*found[:MAX_LINES], f"({len(found) - MAX_LINES} more lines)"]
+            return ["(not text)"]
+        difference = list(difflib.unified_diff(before, after, "installed", "new", lineterm="", n=1))
+        hidden = len(difference) - MAX_LINES
+        return difference if hidden <= 0 else [*difference[:MAX_LINES], f"({hidden} more lines)"]
 
 
 def plan(
@@ -91,34 +92,34 @@ def plan(
     node_python: str = "",
     without: Iterable[str] = (),
 ) -> Plan:
-    """Return the version that ``components`` make, run by the interpreter ``python`` and on compute nodes by ``node_python``.
+    """Return the version made of ``components``, run by the interpreter ``python`` and on compute nodes by ``node_python``.
 
     Raises
     ------
     InvalidInput
-        When ``without`` names a component that there is not, or the source holds no reasonable number of files.
+        If ``without`` names an unknown component, or the source has too many files.
     """
     chosen = list(components)
     left_out = tuple(sorted(set(without)))
     known = [component.name for component in chosen]
     if unknown := [name for name in left_out if name not in known]:
-        raise InvalidInput(f"there is no component {', '.join(unknown)}", hint=f"there are {', '.join(known)}")
+        raise InvalidInput(f"there is no component {', '.join(unknown)}", hint=f"choose from {', '.join(known)}")
     chosen = [component for component in chosen if component.name not in left_out]
     files: dict[str, File] = {"bin/lossi": _command(places, python)}
     for component in chosen:
         for relative, path in _sources(component.source):
             files[os.path.normpath(f"{component.inside}/{relative}")] = _file(path)
         if component.inside.startswith("apps/"):
-            named = _from(python, places, f"{component.inside}/environment")
-            files[f"{component.inside}/environment"] = File(os.fsencode(named) + b"\n")
+            interpreter = _relative(python, places, f"{component.inside}/environment")
+            files[f"{component.inside}/environment"] = File(os.fsencode(interpreter) + b"\n")
             if (component.source / "template").is_dir():
-                # Open OnDemand copies the template into the session's folder: there only an absolute path has a meaning.
-                there = node_python or str(places.as_used(python))
-                files[f"{component.inside}/template/environment"] = File(os.fsencode(there) + b"\n")
+                # Absolute, because Open OnDemand copies the template into the session's folder.
+                interpreter = node_python or str(places.as_used(python))
+                files[f"{component.inside}/template/environment"] = File(os.fsencode(interpreter) + b"\n")
         if f"{component.inside}/passenger_wsgi.py" in files:
             files[f"{component.inside}/tmp/restart.txt"] = File(b"")  # noqa: S108 -- the app's own folder
         if len(files) > MAX_FILES:
-            raise InvalidInput(f"{component.source} holds too many files", hint="is it the bundle?")
+            raise InvalidInput(f"{component.source} has too many files", hint="is it the bundle?")
     links = {str(component.link): component.inside for component in chosen}
     parts = [f"{path}\0{file.executable:d}{file.digest}" for path, file in files.items()]
     digest = hashlib.sha256("\n".join([*sorted(parts), *sorted(links)]).encode("utf-8", "surrogateescape")).hexdigest()[:12]
@@ -126,14 +127,14 @@ def plan(
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield relative path and file of all that lies in a component; a link in the source becomes what it leads to."""
+    """Yield relative path and file of a component's files; a link in the source becomes a copy of its target."""
     if folder.is_file():
         yield ".", folder
         return
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if name not in IGNORED)
         if len(Path(place).parts) - len(folder.parts) > 12:
-            raise InvalidInput(f"{place} lies too deep", hint="does a link lead back to a folder above it?")
+            raise InvalidInput(f"{place} is nested too deeply", hint="does a link lead back to a folder above it?")
         for name in sorted(names):
             if not name.endswith((".pyc", ".swp", "~")):
                 path = Path(place, name)
@@ -142,22 +143,22 @@ def _sources(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def _file(path: Path) -> File:
     content = path.read_bytes()
-    # A wheel that went through other tools may have lost the permission; what names its interpreter is made to be started.
+    # Some tools lose the permission when they unpack a wheel; a file that names its interpreter is a program.
     return File(content, executable=os.access(path, os.X_OK) or content.startswith(b"#!"))
 
 
-def _from(python: Path, places: Places, file: str) -> str:
-    """Return how ``file`` of a version names the interpreter: from its own folder where both lie in our home, else absolute."""
+def _relative(python: Path, places: Places, file: str) -> str:
+    """Return the interpreter's path relative to the folder of ``file`` if both are in our home, else absolute."""
     if not python.is_relative_to(places.home):
         return str(python)
     return os.path.relpath(python, (places.versions / "NAME" / file).parent)
 
 
 def _command(places: Places, python: Path) -> File:
-    named = _from(python, places, "bin/lossi")
-    start = shlex.quote(named) if os.path.isabs(named) else f'"$here"/{shlex.quote(named)}'  # noqa: PTH117
+    interpreter = _relative(python, places, "bin/lossi")
+    start = shlex.quote(interpreter) if os.path.isabs(interpreter) else f'"$here"/{shlex.quote(interpreter)}'  # noqa: PTH117
     text = f"""#!/bin/sh
-# The command of the installed version: link to it from a folder of everybody's PATH.
+# The command of the installed version: link to it from a folder on everybody's PATH.
 here=$(dirname "$(readlink -f "$0")") || exit 1
 exec {start} -I -m lossi "$@"
 """
@@ -165,7 +166,7 @@ exec {start} -I -m lossi "$@"
 
 
 def diff(new: Plan, installed: Installed | None) -> list[Change]:
-    """Return what would change on disk, by path; nothing where all is as it should be."""
+    """Return what would change on disk, by path."""
     if installed is None:
         return [Change("new", path, None, file.content) for path, file in sorted(new.files.items())]
     by_hand = {edit.path: edit.kind for edit in edits(installed)}

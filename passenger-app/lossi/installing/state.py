@@ -1,4 +1,4 @@
-"""What is installed: the record that each version carries, and what was changed by hand since. Reads only."""
+"""What is installed: the record in each version's folder, and the files that somebody edited since. Reads only."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ RECORD = "manifest.json"
 FORMAT = 1
 MAX_BYTES = 16 << 20
 GENERATED = ("form.json", "restart.txt")
-"""Files that Lossi itself writes again between installations: no edits."""
+"""Files that Lossi itself rewrites between installations; not edits."""
 
 
 @dataclass(frozen=True)
 class Installed:
-    """A version that is installed.
+    """An installed version.
 
     Attributes
     ----------
     folder
-        Where it lies.
+        Its folder.
     links
         Where Open OnDemand looks → path inside the folder.
     files
         Path inside the folder → SHA-256 of what was written.
     python
-        The interpreter of the environment that the apps run with, as it was named.
+        The interpreter of the apps.
     node_python
-        The interpreter that sessions start on compute nodes, where it is not the same; otherwise empty.
+        The interpreter of sessions on compute nodes; empty if it is the same.
     without
-        Components that the site does not want.
+        Components that the site leaves out.
     made
-        Folders of others that had to be made for the links.
+        Folders outside the home that were made for the links.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Installed:
     made: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """Return the record as it is written."""
+        """Return the content of the record."""
         return {
             "format": FORMAT,
             "name": self.name,
@@ -71,25 +71,25 @@ class Installed:
 
 @dataclass(frozen=True)
 class Edit:
-    """A file of a version that is not as it was installed."""
+    """A file of a version that differs from what was installed."""
 
     path: str
     kind: Literal["edited", "removed", "added"]
 
 
 def current(places: Places) -> Installed | None:
-    """Return the version in use, or None where nothing is installed.
+    """Return the version in use, or None if nothing is installed.
 
     Raises
     ------
     InvalidInput
-        When its record cannot be read.
+        If its record cannot be read.
     """
     return _read(places.current)
 
 
 def previous(places: Places) -> Installed | None:
-    """Return the version before, if there is one; errors as `current`."""
+    """Return the previous version, or None; errors as `current`."""
     return _read(places.previous)
 
 
@@ -105,63 +105,63 @@ def read(folder: Path) -> Installed:
     Raises
     ------
     InvalidInput
-        When it has no record that can be read.
+        If its record cannot be read.
     """
     path = folder / RECORD
     try:
         with path.open("rb") as stream:
-            found = json.loads(stream.read(MAX_BYTES))
-        if found["format"] != FORMAT:
-            raise ValueError(f"of form {found['format']!r}, which this version does not know")
+            record = json.loads(stream.read(MAX_BYTES))
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {record['format']!r} is unknown to this version")
         return Installed(
-            name=str(found["name"]),
-            version=str(found["version"]),
+            name=str(record["name"]),
+            version=str(record["version"]),
             folder=folder,
-            python=str(found["python"]),
-            node_python=str(found["node_python"]),
-            links={str(link): str(inside) for link, inside in found["links"].items()},
-            files={str(name): str(digest) for name, digest in found["files"].items()},
-            without=tuple(map(str, found["without"])),
-            made=tuple(map(str, found["made"])),
+            python=str(record["python"]),
+            node_python=str(record["node_python"]),
+            links={str(link): str(inside) for link, inside in record["links"].items()},
+            files={str(name): str(digest) for name, digest in record["files"].items()},
+            without=tuple(map(str, record["without"])),
+            made=tuple(map(str, record["made"])),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInput(
             f"cannot read the record of an installed version, {path}",
             why=str(error),
-            hint="bring the file back, or remove the links and that folder by hand and install again",
+            hint="restore the file, or remove the links and that folder by hand and install again",
         ) from None
 
 
 def edits(installed: Installed) -> list[Edit]:
-    """Return what was changed by hand in a version since it was installed."""
-    there = {path for path in inventory(installed.folder) if path != RECORD}
-    found = [Edit(path, "removed") for path in installed.files if path not in there]
-    for path in there:
+    """Return the changes that somebody made to a version's files since it was installed."""
+    present = {path for path in inventory(installed.folder) if path != RECORD}
+    changed = [Edit(path, "removed") for path in installed.files if path not in present]
+    for path in present:
         if is_generated(path):
             continue
         if path not in installed.files:
-            found.append(Edit(path, "added"))
+            changed.append(Edit(path, "added"))
         elif digest_of(installed.folder / path) != installed.files[path]:
-            found.append(Edit(path, "edited"))
-    return sorted(found, key=lambda edit: edit.path)
+            changed.append(Edit(path, "edited"))
+    return sorted(changed, key=lambda edit: edit.path)
 
 
 def is_generated(path: str) -> bool:
-    """Return whether a file is one that Lossi writes again between installations."""
+    """Return whether Lossi itself rewrites a file between installations."""
     return os.path.basename(path) in GENERATED or "/__pycache__/" in f"/{path}"  # noqa: PTH119
 
 
 def inventory(folder: Path) -> list[str]:
-    """Return the paths of all files below ``folder``, relative to it; links to folders count as files and are not followed."""
-    found = []
+    """Return the relative paths of all files below ``folder``; links to folders count as files and are not followed."""
+    paths: list[str] = []
     for place, folders, files in os.walk(folder):
         links = [name for name in folders if Path(place, name).is_symlink()]
-        found += [os.path.relpath(Path(place, name), folder) for name in (*files, *links)]
-    return sorted(found)
+        paths += [os.path.relpath(Path(place, name), folder) for name in (*files, *links)]
+    return sorted(paths)
 
 
 def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a regular file; of anything else an empty text."""
+    """Return the SHA-256 of a regular file; for anything else an empty text."""
     with contextlib.suppress(OSError):
         if stat.S_ISREG(path.lstat().st_mode):
             with path.open("rb") as stream:
@@ -170,5 +170,5 @@ def digest_of(path: Path) -> str:
 
 
 def foreign(places: Places, links: Iterable[str]) -> list[Path]:
-    """Return those of ``links`` at which something lies that is not ours."""
+    """Return the paths of ``links`` that exist and are not ours."""
     return [path for path in map(Path, links) if os.path.lexists(path) and not places.is_ours(path)]

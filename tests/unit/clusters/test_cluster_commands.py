@@ -11,8 +11,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from lossi import clusters
-from lossi.cli import doctor_clusters, main
-from lossi.cli.finding import Finding
+from lossi.cli import main
+from lossi.cli.doctor import Finding, clusters as doctor_clusters
 from lossi.errors import Unavailable
 from lossi.jobs import schedulers
 from lossi.jobs.schedulers.slurm.records import Association, Configuration, NodeGroup, PartitionRow
@@ -130,7 +130,7 @@ class Door:
 @pytest.fixture
 def examine(site: Write, no_slurm_here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Finding]]:
     def run(text: str = "", **answers: Any) -> list[Finding]:
-        for name in (*doctor_clusters.NEEDED, *doctor_clusters.OF_ACCOUNTING):
+        for name in (*doctor_clusters.NEEDED, *doctor_clusters.ACCOUNTING):
             if name not in answers.get("without", ()):
                 (no_slurm_here / name).write_text("#!/bin/sh\n")
                 (no_slurm_here / name).chmod(0o755)
@@ -163,14 +163,14 @@ def test_a_sound_cluster_is_found_sound(examine: Callable[..., list[Finding]]) -
     [
         ({"configuration": Configuration(version="19.05.2")}, "", "warning", "19.05.2"),
         ({"configuration": Configuration(version="28.05.1")}, "", "warning", "28.05.1"),
-        ({"configuration": Configuration(version="22.05.8")}, "accounting", "ok", "exit files"),
-        ({"without": ("sacct",)}, "accounting", "warning", "no command sacct"),
-        ({"without": ("sbatch",)}, "", "error", "no command sbatch"),
+        ({"configuration": Configuration(version="22.05.8")}, "accounting", "ok", "exit records"),
+        ({"without": ("sacct",)}, "accounting", "warning", "sacct not found"),
+        ({"without": ("sbatch",)}, "", "error", "sbatch not found"),
         ({"partitions": [PartitionRow("small")]}, "partitions", "error", "the scheduler has no gpu"),
         ({"partitions": [PartitionRow("small", state="DOWN"), PartitionRow("gpu")]}, "partitions", "warning", "not up: small"),
         ({"nodes": [NodeGroup("gpu", 1, 1, 1, gpus={"v100": 1})]}, "GPU types", "error", "no a100 in gpu"),
-        ({"associations": []}, "account", "warning", "you may charge no account"),
-        ({"associations": [Association("c", "x")]}, "account", "warning", "has the form"),
+        ({"associations": []}, "account", "warning", "you may not charge any account"),
+        ({"associations": [Association("c", "x")]}, "account", "warning", "matches the site's pattern"),
         ({"error": Unavailable("no answer from slurmctld", hint="wait")}, "", "error", "no answer"),
     ],
 )

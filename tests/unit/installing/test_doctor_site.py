@@ -1,4 +1,4 @@
-"""What the doctor says of a portal's host: every fault of a site that we know is found, with its remedy."""
+"""The doctor on a portal's host: it finds every known fault of a site and names its remedy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from lossi.cli import doctor_site
-from lossi.cli.finding import Finding
+from lossi.cli.doctor import Finding, containers, installation, open_ondemand
 from lossi.installing import Installed, Places
 
 GOOD_PORTAL = "node_uri: /node\nrnode_uri: /rnode\nhost_regex: 'cpu\\d+'\n"
@@ -28,12 +27,16 @@ def host(places: Places, home: Path) -> Path:
     return root
 
 
+def every(host: Path) -> list[Finding]:
+    return [*open_ondemand.findings(host), *installation.findings(host), *installation.site_file()]
+
+
 def found(host: Path, what: str) -> list[Finding]:
-    return [finding for finding in doctor_site.findings(host) if finding.what.startswith(what)]
+    return [finding for finding in every(host) if finding.what.startswith(what)]
 
 
 def test_a_good_host_has_no_findings(host: Path) -> None:
-    assert {finding.level for finding in doctor_site.findings(host)} == {"ok"}
+    assert {finding.level for finding in every(host)} == {"ok"}
 
 
 def test_a_machine_without_open_ondemand_is_fine(places: Places, home: Path) -> None:
@@ -112,7 +115,7 @@ def test_the_proxy(host: Path, places: Places, text: str, what: str, level: str)
 def test_no_content_of_open_ondemands_files_breaks_the_doctor(host: Path, places: Places, content: bytes) -> None:
     for path in (places.config / "ondemand.d/site.yml", places.config / "ood_portal.yml", host / "opt/ood/VERSION"):
         path.write_bytes(content)
-    findings = list(doctor_site.findings(host))
+    findings = every(host)
     assert all(finding.remedy for finding in findings if finding.level != "ok")
 
 
@@ -154,11 +157,11 @@ def test_an_environment_that_users_cannot_run_is_found(tmp_path: Path) -> None:
     python = tmp_path / "closed" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to("/usr/bin/env")
-    open_to_all = doctor_site.unreachable(Path("/usr/bin/env"))
+    open_to_all = installation.unreachable(Path("/usr/bin/env"))
     assert open_to_all is None
     (tmp_path / "closed").chmod(0o700)
-    assert doctor_site.unreachable(python) is not None
-    assert doctor_site.unreachable(Path("/nowhere/python")) == Path("/nowhere")
+    assert installation.unreachable(python) is not None
+    assert installation.unreachable(Path("/nowhere/python")) == Path("/nowhere")
 
 
 @pytest.mark.parametrize(("mode", "level"), [(0o644, "ok"), (0o666, "error"), (0o600, "error")])
@@ -193,7 +196,7 @@ def test_apptainer_without_user_namespaces(
         path = tmp_path / "proc" / "sys" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (finding,) = doctor_site.apptainer(tmp_path / "proc")
+    (finding,) = containers.apptainer(tmp_path / "proc")
     assert finding.level == level
     assert bool(finding.remedy) is (level != "ok")
 
@@ -210,7 +213,7 @@ def test_images_that_are_missing_or_not_what_they_should_be(tmp_path: Path, home
         f"environments:\n  mine:\n    title: Mine\n    variants:\n      x86_64:\n{lines}      aarch64:\n        none: {{sif: {sif}}}\n"
     )
     monkeypatch.setenv("LOSSI_CATALOGS", str(catalog))
-    by_name = {finding.what: finding for finding in doctor_site.images() if " mine" in finding.what}
+    by_name = {finding.what: finding for finding in containers.images() if " mine" in finding.what}
     assert by_name["image mine: x86_64-none"].level == "warning"
     assert "no digest" in by_name["image mine: x86_64-none"].detail
     assert by_name["image mine: x86_64-cuda"].level == "error"

@@ -1,4 +1,4 @@
-"""A bundle put in place, upgraded, taken back and away: on folders of the test's own."""
+"""A bundle is installed, upgraded, rolled back and removed, in folders of the test."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from lossi import installing
-from lossi.errors import Conflict, InvalidInput, NotFound, Unavailable
-from lossi.installing import Installed, Places, Plan, doing
+from lossi.errors import Conflict, Forbidden, InvalidInput, NotFound, Unavailable
+from lossi.installing import Installed, Places, Plan, versions
 
 Install = Callable[..., Installed]
 Planned = Callable[..., Plan]
@@ -21,14 +21,14 @@ Write = Callable[[str, str], Path]
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Everything below a folder: path → what it is."""
-    found = {}
+    """Return everything below a folder: path → mode and kind, or the target of a link."""
+    entries = {}
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(place, name)
             kind = stat.S_IMODE(path.lstat().st_mode)
-            found[str(path.relative_to(folder))] = str(path.readlink()) if path.is_symlink() else f"{kind:o} {path.is_dir()}"
-    return found
+            entries[str(path.relative_to(folder))] = str(path.readlink()) if path.is_symlink() else f"{kind:o} {path.is_dir()}"
+    return entries
 
 
 def test_everything_is_found_where_open_ondemand_looks(install: Install, places: Places) -> None:
@@ -66,10 +66,10 @@ def test_an_upgrade_keeps_the_version_before_and_rollback_brings_it_back(
     install: Install, planned: Planned, places: Places, write: Write
 ) -> None:
     old = install("1.0")
-    running = Path(os.path.realpath(places.apps / "lossi"))  # where a portal that is running has its files
+    running = Path(os.path.realpath(places.apps / "lossi"))  # where a running portal has its files
     write("portal/manifest.yml", "name: Lossi 2\n")
     write("ood-apps/new/manifest.yml", "name: New\n")
-    (change,) = [one for one in installing.diff(planned("2.0"), old) if one.path == "apps/lossi/manifest.yml"]
+    (change,) = [change for change in installing.diff(planned("2.0"), old) if change.path == "apps/lossi/manifest.yml"]
     assert (change.kind, change.lines()[-2:]) == ("changed", ["-name: Lossi", "+name: Lossi 2"])
     install("2.0")
     assert (places.apps / "lossi" / "manifest.yml").read_text() == "name: Lossi 2\n"
@@ -163,7 +163,7 @@ def test_what_is_not_ours_is_never_touched(tmp_path: Path, install: Install, pla
 
 def test_a_home_that_holds_something_else_is_refused(install: Install, places: Places) -> None:
     (places.home / "lib").mkdir(parents=True)
-    with pytest.raises(Conflict, match="holds something else"):
+    with pytest.raises(Conflict, match="contains something else"):
         install()
     assert [path.name for path in places.home.iterdir()] == ["lib"]
 
@@ -186,7 +186,7 @@ def test_edited_files_are_shown_mended_and_kept_aside(install: Install, planned:
     assert installing.edits(second) == []
     assert (places.edits / first.folder.name / "apps/lossi/manifest.yml").read_text() == "name: Ours\n"
     assert (places.edits / first.folder.name / "apps/lossi/note.txt").read_text() == "mine\n"
-    assert installing.uninstall(places) == places.edits, "what a person wrote is not thrown away"
+    assert installing.uninstall(places) == places.edits, "edits of a person are kept"
     assert [path.name for path in places.home.iterdir()] == ["edits"]
 
 
@@ -196,14 +196,14 @@ def test_a_full_disk_leaves_what_was_there(
     install("1.0")
     before = tree(tmp_path / "host")
     write("portal/manifest.yml", "name: 2\n")
-    written = doing._write
+    written = versions._write
 
     def full(path: Path, content: bytes, mode: int) -> None:
         written(path, content, mode)
         if path.name == "manifest.yml":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(doing, "_write", full)
+    monkeypatch.setattr(versions, "_write", full)
     with pytest.raises(Unavailable, match="full"):
         install("2.0")
     assert tree(tmp_path / "host") == before
@@ -244,7 +244,7 @@ def test_two_installations_at_once_are_one_and_a_refusal(install: Install, place
 
 def test_a_folder_that_everybody_may_write_to_is_no_home(tmp_path: Path, install: Install) -> None:
     (tmp_path / "host").chmod(0o777)
-    with pytest.raises(installing.doing.permissions.Forbidden):
+    with pytest.raises(Forbidden):
         install()
 
 

@@ -1,4 +1,4 @@
-"""Writing a version, switching to it and back, taking all away: whole or not at all, and nothing that is not ours."""
+"""Writes a version, switches to it and back, removes all: completely or not at all, and only what is ours."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from lossi.installing.state import Installed
 
 OURS = frozenset(("versions", "environments", "edits", "current", "previous"))
 KEEP_DAYS = 30
-"""How long a version that is out of use is kept: a job that waits in a queue may be about to start in its environment."""
+"""How long an unused version is kept: a queued job may yet start in its environment."""
 
 
 def apply(plan: Plan, places: Places, keep_days: float = KEEP_DAYS) -> Installed:
-    """Write a version beside the others and switch to it; return what is installed then.
+    """Write a version, switch to it and return it.
 
-    The version before is kept for `rollback`; older ones are removed, with the environments that only they used, once they have been
-    out of use for ``keep_days``. Files that were edited by hand are copied to `Places.edits`.
+    The previous version is kept for `rollback`. Older ones that have been out of use for ``keep_days`` are removed, with the
+    environments that only they used. Edited files are copied to `Places.edits`.
 
     Raises
     ------
     Conflict
-        When something that is not ours lies where a link would be, or another installation is going on. Nothing is written.
+        If something that is not ours is in the place of a link, or another installation is running. Nothing is written.
     Unavailable, Forbidden
-        When a disk is full or a folder may not be written to; what was installed stays in use.
+        If the disk is full or a folder is not writable; the old version stays in use.
     """
     refuse_foreign(places, plan.links)
     made: list[str] = []
     try:
-        with _held(places, made):
+        with _locked(places, made):
             old = state.current(places)
-            new = _written(plan, places)
+            new = _write_version(plan, places)
             try:
                 _parents(plan.links, made)
-                new = _recorded(new, made=sorted({*made, *(old.made if old else ())}))
+                new = _write_record(new, made=sorted({*made, *(old.made if old else ())}))
                 if old:
                     _keep_edits(old, places)
                 _switch(places, old, new)
@@ -60,12 +60,12 @@ def apply(plan: Plan, places: Places, keep_days: float = KEEP_DAYS) -> Installed
 
 
 def rollback(places: Places) -> Installed:
-    """Switch to the version before, and return it; the one that was in use becomes the version before.
+    """Switch to the previous version and return it; the one in use becomes the previous one.
 
     Raises
     ------
     NotFound
-        When there is none.
+        If there is none.
     Conflict, Unavailable, Forbidden
         As `apply`.
     """
@@ -74,33 +74,33 @@ def rollback(places: Places) -> Installed:
         raise NotFound(f"there is no earlier version in {places.home}", hint="install the version that you want")
     refuse_foreign(places, before.links)
     made: list[str] = []
-    with _held(places, made):
+    with _locked(places, made):
         old = state.current(places)
         _parents(before.links, made)
-        before = _recorded(before, made=sorted({*made, *before.made, *(old.made if old else ())}))
+        before = _write_record(before, made=sorted({*made, *before.made, *(old.made if old else ())}))
         _switch(places, old, before)
     return before
 
 
 def uninstall(places: Places) -> Path | None:
-    """Take away links, versions, environments and the folders that were made for them.
+    """Remove links, versions, environments and the folders that were made for them.
 
     Returns
     -------
     Path or None
-        Folder of files that were edited by hand, which stay.
+        Folder of edited files, which stay.
 
     Raises
     ------
     NotFound
-        When nothing is installed there.
+        If nothing is installed.
     Conflict, Unavailable, Forbidden
         As `apply`.
     """
     installed = state.current(places)
     if installed is None:
-        raise NotFound(f"nothing is installed in {places.home}", hint="name its place with --prefix or --home")
-    with _held(places, []):
+        raise NotFound(f"nothing is installed in {places.home}", hint="pass its place with --prefix or --home")
+    with _locked(places, []):
         try:
             for link in map(Path, installed.links):
                 if places.is_ours(link):
@@ -119,30 +119,30 @@ def uninstall(places: Places) -> Path | None:
 
 
 def refuse_foreign(places: Places, links: Iterable[str]) -> None:
-    """Refuse to install over what somebody else has put there.
+    """Refuse to overwrite what is not ours.
 
     Raises
     ------
     Conflict
-        Names all of it, and a home that is not ours.
+        Names the files and folders, or the home that is not ours.
     """
-    if found := state.foreign(places, links):
-        names = ", ".join(map(str, found))
+    if foreign := state.foreign(places, links):
+        names = ", ".join(map(str, foreign))
         hint = "move it away, or leave that component out with --without"
-        raise Conflict(f"{names} was not put there by Lossi", why="what is not ours is never touched", hint=hint)
+        raise Conflict(f"{names} was not put there by Lossi", why="Lossi never touches files of others", hint=hint)
     with contextlib.suppress(FileNotFoundError):
         others = [entry.name for entry in places.home.iterdir() if entry.name not in OURS]
         if others:
             raise Conflict(
-                f"{places.home} holds something else ({', '.join(sorted(others)[:3])})",
-                why="what is not ours is never touched",
-                hint="name another folder with --home",
+                f"{places.home} contains something else ({', '.join(sorted(others)[:3])})",
+                why="Lossi never touches files of others",
+                hint="pass another folder with --home",
             )
 
 
 @contextlib.contextmanager
-def _held(places: Places, made: list[str]) -> Iterator[None]:
-    """Have the home folder to ourselves; it is made if need be."""
+def _locked(places: Places, made: list[str]) -> Iterator[None]:
+    """Hold the lock of the home folder, which is made if necessary."""
     _make(places.versions, made)
     permissions.refuse_open_ancestors(places.versions)
     descriptor = os.open(places.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -150,14 +150,14 @@ def _held(places: Places, made: list[str]) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Conflict(f"another installation is going on in {places.home}", hint="wait for it to end") from None
+            raise Conflict(f"another installation is running in {places.home}", hint="wait for it to end") from None
         yield
     finally:
         os.close(descriptor)
 
 
 def _make(folder: Path, made: list[str]) -> None:
-    """Make a folder that everybody may look into, with those above it; note which had to be made."""
+    """Make a folder that everybody may enter, with its parents; append those that were missing to ``made``."""
     if folder.is_dir():
         return
     _make(folder.parent, made)
@@ -174,11 +174,11 @@ def _parents(links: Iterable[str], made: list[str]) -> None:
         _make(Path(link).parent, made)
 
 
-def _written(plan: Plan, places: Places) -> Installed:
-    """Write a version's folder under its name; a failure leaves nothing of it."""
+def _write_version(plan: Plan, places: Places) -> Installed:
+    """Write a version's folder; a failure leaves nothing behind."""
     folder = places.versions / plan.name
     number = 1
-    while os.path.lexists(folder):  # the same version, which somebody has edited
+    while os.path.lexists(folder):  # the same version, edited by somebody
         number += 1
         folder = places.versions / f"{plan.name}.{number}"
     part = places.versions / f".{plan.name}.{secrets.token_hex(6)}.part"
@@ -196,7 +196,7 @@ def _written(plan: Plan, places: Places) -> Installed:
             files={path: file.digest for path, file in plan.files.items()},
             without=plan.without,
         )
-        _recorded(installed, made=[])
+        _write_record(installed, made=[])
         part.rename(folder)
         atomic.sync_folder(places.versions)
     except BaseException as error:
@@ -215,7 +215,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         os.fsync(stream.fileno())
 
 
-def _recorded(installed: Installed, *, made: list[str]) -> Installed:
+def _write_record(installed: Installed, *, made: list[str]) -> Installed:
     data = json.dumps({**installed.document(), "made": made}, indent=1, sort_keys=True).encode("ascii")
     path = installed.folder / state.RECORD
     atomic.write(path, data, mode=0o644)
@@ -224,7 +224,7 @@ def _recorded(installed: Installed, *, made: list[str]) -> Installed:
 
 
 def _switch(places: Places, old: Installed | None, new: Installed) -> None:
-    """Make ``new`` the version in use; on a failure the links are as they were."""
+    """Make ``new`` the version in use; a failure leaves the links as they were."""
     before = {link: os.readlink(link) if link.is_symlink() else None for link in (places.current, places.previous)}  # noqa: PTH115
     added: list[Path] = []
     try:
@@ -243,21 +243,21 @@ def _switch(places: Places, old: Installed | None, new: Installed) -> None:
                 link.unlink()
         _restart(new.folder, old.folder if old else None)
         if old is not None:
-            os.utime(old.folder)  # since when it is out of use
+            os.utime(old.folder)  # the time since it is out of use
     except OSError as error:
         with contextlib.suppress(OSError):
             for link in added:
                 link.unlink()
-            for link, held in before.items():
-                if held is None:
+            for link, target in before.items():
+                if target is None:
                     link.unlink(missing_ok=True)
                 else:
-                    _point(link, held)
+                    _point(link, target)
         raise atomic.explained(error, Path(os.fsdecode(error.filename or places.current))) from error
 
 
 def _restart(new: Path, old: Path | None) -> None:
-    """Let running apps start anew: Passenger does when the file at this path has another time, in whole seconds."""
+    """Let running apps restart: Passenger compares the time of this file, in whole seconds."""
     for file in new.glob("apps/*/tmp/restart.txt"):
         now = time.time()
         if old is not None:
@@ -267,13 +267,13 @@ def _restart(new: Path, old: Path | None) -> None:
 
 
 def _point(link: Path, text: str) -> None:
-    """Make ``link`` hold ``text``; at every moment it is the old or the new one."""
-    beside = link.with_name(f".{link.name}.{secrets.token_hex(6)}.part")
-    beside.symlink_to(text)
+    """Make ``link`` lead to ``text``, atomically."""
+    part = link.with_name(f".{link.name}.{secrets.token_hex(6)}.part")
+    part.symlink_to(text)
     try:
-        beside.replace(link)
+        part.replace(link)
     except OSError:
-        beside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
     atomic.sync_folder(link.parent)
 
@@ -282,12 +282,12 @@ def _keep_edits(installed: Installed, places: Places) -> None:
     for edit in state.edits(installed):
         if edit.kind == "removed":
             continue
-        aside = places.edits / installed.folder.name / edit.path
-        _make(aside.parent, [])
+        copy = places.edits / installed.folder.name / edit.path
+        _make(copy.parent, [])
         try:
-            shutil.copy2(installed.folder / edit.path, aside, follow_symlinks=False)
+            shutil.copy2(installed.folder / edit.path, copy, follow_symlinks=False)
         except OSError as error:
-            raise atomic.explained(error, aside) from error
+            raise atomic.explained(error, copy) from error
 
 
 def _versions(places: Places) -> list[Path]:
@@ -295,12 +295,12 @@ def _versions(places: Places) -> list[Path]:
 
 
 def _clean(places: Places, keep_days: float) -> None:
-    """Remove versions that have long been out of use, and environments that none of the others needs."""
+    """Remove versions that are long out of use, and environments that no version needs."""
     oldest = time.time() - keep_days * 86400
     in_use = [installed.folder for installed in (state.current(places), state.previous(places)) if installed]
     for folder in _versions(places):
         if folder not in in_use and folder.stat().st_mtime < oldest:
-            with contextlib.suppress(InvalidInput):  # one without a record stays for a person to look at
+            with contextlib.suppress(InvalidInput):  # one without a record is left for a person to check
                 _keep_edits(state.read(folder), places)
                 shutil.rmtree(folder, ignore_errors=True)
     needed = []
