@@ -19,10 +19,9 @@ help: ## say what there is
 demo: setup ## set up, then run the main job: a notebook swept, tracked, compared and served (SERVE=0: not served)
 	@LOSSI_ALLOW_LOCAL_SCHEDULER=true $(BIN)/lossi demo --directory "$(DEMO_DIR)" $(if $(filter 0,$(SERVE)),--no-serve)
 
-test: setup-dev ## set up, then run every test
+test: setup-dev ## set up, then run every test (all but test-slurm-versions)
 	@sh tests/provision.sh
-	@$(BIN)/python -m pytest tests/unit --numprocesses 2
-	@$(BIN)/python -m pytest --ignore tests/unit --ignore tests/slurm_versions
+	@$(BIN)/python tests/side_by_side.py $(TEST_OPTIONS)
 
 test-slurm-versions: setup-dev ## root on Debian: the same truth from Slurm 24.11 and 26.05 (with PySlurm), in Debian systems of their own
 	@PYTHON="$(CURDIR)/$(BIN)/python" bash tests/slurm/versions.sh

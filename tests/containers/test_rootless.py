@@ -34,7 +34,8 @@ pytestmark = [
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A folder of the user's, outside of what only root may enter."""
-    subprocess.run(["sh", "-c", f"id {USER} || useradd --create-home --shell /bin/bash {USER}"], check=True, capture_output=True)
+    make = f"id {USER} || useradd --create-home --shell /bin/bash {USER}"
+    subprocess.run(["flock", "/run/lock/lossi-tests-users", "sh", "-c", make], check=True, capture_output=True)
     made = Path(tempfile.mkdtemp(prefix="lossi-rootless-", dir="/var/tmp"))
     yield made
     for process in Path("/proc").glob("[0-9]*"):  # podman keeps one that holds the user's namespaces

@@ -16,7 +16,8 @@ def slurm() -> Iterator[OwnCluster]:
     if reason := why_not_own():
         pytest.skip(reason)
     # Sessions that are told to end have Slurm's own default of time to do so.
-    with throw_away(SLURMCI_KILLWAIT="30") as cluster:
+    # Users of its own: the tests look for what a user's sessions leave behind, and those in tests/slurm may run meanwhile.
+    with throw_away(users=("lossi-tester3", "lossi-tester4"), SLURMCI_KILLWAIT="30") as cluster:
         yield cluster
 
 

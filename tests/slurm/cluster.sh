@@ -32,6 +32,11 @@ background() {    # background NAME USER COMMAND…: detached, its process id ke
   echo $! >"$ROOT/pid/$name"
 }
 
+add_user() {    # add_user NAME OPTION…: unless there is one; clusters that start at once do it in turn
+  # shellcheck disable=SC2016 # the inner shell expands them
+  flock /run/lock/lossi-tests-users sh -c 'id "$1" >/dev/null 2>&1 || useradd "$@"' sh "$@" 2>>"$ROOT/log/users.out"
+}
+
 within() {    # within SECONDS COMMAND…: until it succeeds
   local end=$((SECONDS + $1))
   shift
@@ -218,7 +223,7 @@ start_munge() {
   local place=$ROOT/munge
   background munged munge munged --foreground --socket="$place/munge.sock" --key-file="$place/munge.key" \
     --pid-file="$place/munged.pid" --log-file="$place/munged.log" --seed-file="$place/munged.seed" --num-threads=4 --force
-  within 10 munge -S "$place/munge.sock" -n
+  within 60 munge -S "$place/munge.sock" -n
 }
 
 start_mariadb() {
@@ -233,19 +238,19 @@ start_mariadb() {
     --bind-address=127.0.0.1 --port="$MYSQL_PORT" --innodb-buffer-pool-size=256M --innodb-log-file-size=64M \
     --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0 --loose-innodb-snapshot-isolation=OFF \
     --skip-log-bin --skip-name-resolve
-  within 30 mariadb-admin --no-defaults -S "$place/s.sock" ping
+  within 120 mariadb-admin --no-defaults -S "$place/s.sock" ping
   mariadb --no-defaults -S "$place/s.sock" -e "create database if not exists slurm_acct_db;
     create user if not exists slurm@'127.0.0.1' identified by 'slurm'; grant all on slurm_acct_db.* to slurm@'127.0.0.1';"
 }
 
 start_dbd() {
   background slurmdbd slurm slurmdbd -D
-  within 60 sacctmgr -n list cluster
+  within 120 sacctmgr -n list cluster
 }
 
 start_ctld() {
   background slurmctld slurm slurmctld -D -f "$SLURM_CONF"
-  within 30 scontrol ping
+  within 120 scontrol ping
 }
 
 start_slurmd() {
@@ -272,10 +277,10 @@ idle() { [ "$(sinfo -h -N -t idle -o %N | sort -u | wc -l)" -eq "$1" ]; }
 
 up() {
   local begin=$LAP count=0
-  for user in $USERS; do
-    id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
-  done
   configure
+  for user in $USERS; do
+    add_user "$user" --create-home --shell /bin/bash
+  done
   start_munge
   lap "configuration, munge"
   if [ "$DBD" = 1 ]; then
@@ -291,7 +296,7 @@ up() {
     start_slurmd "$node"
     count=$((count + 1))
   done
-  within 30 idle "$count"
+  within 120 idle "$count"
   lap "$count nodes idle"
   LAP=$begin
   lap "up on port $BASEPORT"
@@ -327,7 +332,7 @@ down() {
 rest_up() {    # one for everybody by token on TCP, one of this user's on a unix socket
   local user=$1 place=$ROOT/rest-$1
   if [ ! -f "$ROOT/pid/slurmrestd" ]; then
-    id slurmrestd >/dev/null 2>&1 || useradd --system --no-create-home --shell /usr/sbin/nologin slurmrestd
+    add_user slurmrestd --system --no-create-home --shell /usr/sbin/nologin
     SLURM_JWT=daemon background slurmrestd slurmrestd slurmrestd -a rest_auth/jwt "127.0.0.1:$REST_PORT"
   fi
   if [ ! -f "$ROOT/pid/slurmrestd-$user" ]; then
@@ -335,7 +340,7 @@ rest_up() {    # one for everybody by token on TCP, one of this user's on a unix
     rm -f "$place/sock"
     background "slurmrestd-$user" "$user" slurmrestd -a rest_auth/local "unix:$place/sock"
   fi
-  within 10 bash -c "exec 3<>/dev/tcp/127.0.0.1/$REST_PORT && test -S '$place/sock'"
+  within 60 bash -c "exec 3<>/dev/tcp/127.0.0.1/$REST_PORT && test -S '$place/sock'"
   echo "http://127.0.0.1:$REST_PORT $place/sock"
 }
 

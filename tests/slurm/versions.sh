@@ -43,7 +43,10 @@ free_ports() { # FIRST   the first base whose ports nobody listens on
 
 up() {
   local suite user job jobs=() all=()
-  for user in $users; do id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"; done
+  for user in $users; do
+    # shellcheck disable=SC2016 # the inner shell expands it
+    flock /run/lock/lossi-tests-users sh -c 'id "$1" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$1"' sh "$user"
+  done
   for suite in $suites; do
     [ -e "$chroots/$suite" ] || echo "Making $chroots/$suite, once (one to three minutes)"
     # shellcheck disable=SC2086 # nothing or one word
