@@ -1,13 +1,17 @@
-"""What all tests share: a home of their own, so that no test sees or touches the user's."""
+"""What all tests share: surroundings of their own (see `host`), so that no test sees or touches the user's."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import host
 import pytest
+from hypothesis import HealthCheck, settings
 
 BUILDING: pytest.StashKey[subprocess.Popen[bytes]] = pytest.StashKey()
 
@@ -18,17 +22,38 @@ for ignored in (signal.SIGINT, signal.SIGHUP):
 
 pytest.register_assert_rewrite("scheduler_contract")
 
+# How long an example takes says how busy the machine is, no more.
+settings.register_profile(
+    "lossi", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("lossi")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests run in an environment of their own; the process that only hands them out to others leaves its own to these."""
+    if config.getoption("numprocesses", None) is None:
+        host.isolate()
+
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home folder with Lossi's state, cache and configuration inside."""
-    folder = tmp_path / "home"
+def host_path(request: pytest.FixtureRequest) -> str:
+    """The PATH of the test: basic programs, and those that its ``host`` markers name."""
+    names = [name for marker in request.node.iter_markers("host") for name in marker.args]
+    if missing := [name for name in names if not host.which(name)]:
+        pytest.skip(f"this machine has no {', '.join(missing)}: tests/provision.sh installs what tests need")
+    return host.path(tuple(names))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, host_path: str) -> Iterator[Path]:
+    """An empty home folder with Lossi's state, cache and configuration inside, and the rest of the environment of the test."""
+    folder = tmp_path.with_name(f"{tmp_path.name}.home")  # tmp_path is empty when a test begins
     folder.mkdir()
-    monkeypatch.setenv("HOME", str(folder))
-    for name, place in (("XDG_STATE_HOME", "state"), ("XDG_CACHE_HOME", "cache"), ("XDG_CONFIG_HOME", "config")):
-        monkeypatch.setenv(name, str(folder / place))
-    monkeypatch.setenv("LOSSI_SITE", str(folder / "no-site.yml"))
-    return folder
+    before = dict(os.environ)
+    os.environ.update(host.variables(folder), PATH=host_path)
+    yield folder
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,7 +77,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not built_environment.why_not():
         code = f"import sys; sys.path[:] = {sys.path!r}; import built_environment; built_environment.build()"
         session.config.stash[BUILDING] = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", code],
+            env={**os.environ, "PATH": host.PATH},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import host
 import pytest
 
 from lossi import projects
 from lossi.api import security
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = host.which("chromium") or host.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 OPTIONS = [
     "--headless",
@@ -48,7 +48,7 @@ def portal(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         raise AssertionError("the server printed no link")
     yield found[1]
     server.send_signal(signal.SIGINT)
-    server.communicate(timeout=20)
+    server.communicate(timeout=300)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import host
 import pytest
 import yaml
 from local_registry import registry
@@ -88,7 +89,7 @@ def built_environment() -> BuiltEnvironment:
 
 def why_not() -> str:
     """Return why nothing can be built here; empty when it can."""
-    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    missing = [name for name in PROGRAMS if not host.which(name)]
     if os.geteuid() == 0 and Path("/etc/debian_version").exists() and not missing:
         return ""
     return "no images: needs root on Debian 12 with the packages of tests/provision.sh"
@@ -177,6 +178,7 @@ class builder:  # noqa: N801
         storage.write_text('[storage]\ndriver = "overlay"\n' + "".join(f'{key} = "{value}"\n' for key, value in places.items()))
         self.environment = {
             **os.environ,
+            "PATH": host.PATH,
             "CONTAINERS_CONF": str(HERE / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(storage),
             "TMPDIR": str(self.work),

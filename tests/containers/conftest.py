@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import host
 import pytest
 from built_environment import built_environment, why_not
 from local_registry import registry
 
 __all__ = ["built_environment"]
+
+
+@pytest.fixture
+def host_path() -> str:
+    """What builds and runs images starts many programs of the machine."""
+    return host.PATH
 
 
 @pytest.fixture(scope="session")

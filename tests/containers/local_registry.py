@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+import host
 
 PROGRAM = "docker-registry"
 
@@ -26,18 +27,18 @@ def registry(folder: Path) -> Iterator[str]:
         f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/images}}}}\nhttp: {{addr: '{address}'}}\n"
     )
     with (folder / "log").open("wb") as log:
-        program = str(shutil.which(PROGRAM, path="/usr/bin:/usr/local/bin"))
+        program = str(host.which(PROGRAM))
         child = subprocess.Popen([program, "serve", str(settings)], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:
         _wait(f"http://{address}/v2/", child)
         yield address
     finally:
         child.terminate()
-        child.wait(20)
+        child.wait(300)
 
 
 def _wait(url: str, child: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while True:
         assert child.poll() is None, "the registry ended"
         try:

@@ -46,8 +46,8 @@ def test_a_registered_kernel_runs_in_the_image_and_can_be_interrupted(
                 manager.interrupt_kernel()
 
         code = "import os, sys, sklearn; print(os.getcwd(), sys.prefix, sklearn.__version__)"
-        client.execute_interactive(code, timeout=60, output_hook=hook)
-        client.execute_interactive("import time; print('asleep', flush=True); time.sleep(300)", timeout=60, output_hook=hook)
+        client.execute_interactive(code, timeout=300, output_hook=hook)
+        client.execute_interactive("import time; print('asleep', flush=True); time.sleep(300)", timeout=300, output_hook=hook)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

@@ -60,7 +60,7 @@ class Lossi:
         at = arguments.index("--") if "--" in arguments else len(arguments)
         return json.loads(self(*arguments[:at], "--json", *arguments[at:], expect=expect, **options).stdout)
 
-    def until(self, job: str, wanted: Callable[[dict[str, Any]], bool], seconds: float = 120) -> dict[str, Any]:
+    def until(self, job: str, wanted: Callable[[dict[str, Any]], bool], seconds: float = 300) -> dict[str, Any]:
         """Look at the job until ``wanted`` of it is true."""
         end = time.monotonic() + seconds
         while True:
@@ -83,15 +83,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def lossi(tmp_path: Path, cache: Path) -> Iterator[Lossi]:
-    home = tmp_path / "home"
     root = tmp_path / "a project"
-    home.mkdir()
     root.mkdir()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LOSSI_", "MLFLOW_", "XDG_"))}
-    environment.update(
-        HOME=str(home), XDG_CACHE_HOME=str(cache), LOSSI_ALLOW_LOCAL_SCHEDULER="true", LOSSI_SITE=str(home / "none.yml")
-    )
-    lossi = Lossi(root, environment)
+    lossi = Lossi(root, {**os.environ, "XDG_CACHE_HOME": str(cache), "LOSSI_ALLOW_LOCAL_SCHEDULER": "true"})
     lossi("project", "init", ".")
     yield lossi
     # The supervisor ends with its queue; what a failed test left behind is cancelled first.

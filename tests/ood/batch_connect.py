@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import host
 import httpx
 import yaml
 from real_cluster import OwnCluster
@@ -24,19 +25,19 @@ from real_cluster import OwnCluster
 TREE = Path(__file__).resolve().parents[2]
 RENDERER = Path(__file__).with_name("render_erb.rb")
 PORTAL = "https://portal.example"
-PATIENCE_S = 180
+RUBY = host.which("ruby") or "ruby"
 
 
 def render(requests: Sequence[Mapping[str, Any]], renderer: Path = RENDERER, env: Mapping[str, str] | None = None) -> list[Any]:
     """Render templates in one Ruby process of this user; see ``render_erb.rb``."""
-    done = subprocess.run(["ruby", str(renderer)], input=json.dumps(list(requests)), capture_output=True, text=True, env=env)
+    done = subprocess.run([RUBY, str(renderer)], input=json.dumps(list(requests)), capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     answers: list[Any] = json.loads(done.stdout)
     return answers
 
 
 def has_ruby() -> bool:
-    return shutil.which("ruby") is not None
+    return host.which("ruby") is not None
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class Session:
                 raise AssertionError(f"it ended: {self.status()}\n{self.log()}")
             return path.exists()
 
-        self.cluster.wait(there, PATIENCE_S, "the session can be used")
+        self.cluster.wait(there, "the session can be used")
         found: dict[str, Any] = yaml.safe_load(path.read_text())
         return found
 
@@ -198,7 +199,7 @@ class Session:
         )
 
     def until_ended(self) -> None:
-        self.cluster.wait(self.ended, PATIENCE_S, "the session has ended")
+        self.cluster.wait(self.ended, "the session has ended")
 
     def cancel(self) -> None:
         self.cluster.run_as(self.user, ["scancel", self.job])
@@ -250,6 +251,6 @@ class Proxied:
         return httpx.Client(
             base_url=f"http://{self.host}:{self.port}{self.base}",
             headers={**self.headers, **headers},
-            timeout=60,
+            timeout=300,
             trust_env=False,
         )

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
+import host
+
+PROGRAM = host.which("chromium") or host.which("chromium-browser")
 OPTIONS = [
     "--headless=new",
     "--no-sandbox",
@@ -28,7 +30,6 @@ OPTIONS = [
     "--disable-sync",
     "--remote-debugging-pipe",
 ]
-PATIENCE_S = 30.0
 
 
 class Page:
@@ -101,11 +102,11 @@ class Page:
         self.run(script)
         self._until(lambda: any(event["method"] == "Page.loadEventFired" for event in self._events), "the next page")
 
-    def wait_until(self, expression: str, patience_s: float = PATIENCE_S) -> None:
+    def wait_until(self, expression: str) -> None:
         """Wait until an expression of the page is true."""
-        self._until(lambda: self.run(f"Boolean({expression})"), expression, patience_s)
+        self._until(lambda: self.run(f"Boolean({expression})"), expression)
 
-    def wait_for(self, words: str, patience_s: float = PATIENCE_S) -> None:
+    def wait_for(self, words: str) -> None:
         """Wait until the page shows some words."""
 
         def shown() -> bool:
@@ -114,7 +115,7 @@ class Page:
                 return words in self.text
             return False
 
-        self._until(shown, f"{words!r} is shown", patience_s)
+        self._until(shown, f"{words!r} is shown")
 
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the window."""
@@ -124,10 +125,10 @@ class Page:
         """Save what the window shows as PNG."""
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
 
-    def _until(self, look: Any, what: str, patience_s: float = PATIENCE_S) -> None:
-        end = time.monotonic() + patience_s
+    def _until(self, look: Any, what: str) -> None:
+        end = time.monotonic() + host.PATIENCE_S
         while not look():
-            assert time.monotonic() < end, f"not within {patience_s} s: {what}"
+            assert time.monotonic() < end, f"not within {host.PATIENCE_S} s: {what}"
             self._receive(0.05)
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -135,7 +136,7 @@ class Page:
         number = self._number
         message = {"id": number, "method": method, "params": params, **({"sessionId": self._session} if self._session else {})}
         os.write(self._to, json.dumps(message).encode() + b"\0")
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + host.PATIENCE_S
         while time.monotonic() < end:
             for answer in self._receive(1):
                 if answer.get("id") == number:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import host
 import httpx
 import pytest
 from passenger import free_port, until
@@ -22,7 +22,7 @@ from lossi import projects
 from lossi.api import security
 from lossi.api.sending import HANDED_OVER_BYTES
 
-NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin")
+NGINX = host.which("nginx")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx on this machine (tests/provision.sh)")
 
 NAMES = ["big model 100%.bin", "page.html", "run ünïcode;?#.log", "line\nbreak.png"]
@@ -81,7 +81,7 @@ def _site(place: Path) -> Iterator[Site]:
         before = stack.enter_context(nginx(place / "nginx", upstream))
         token = security.token_file().read_text().strip()
         client = httpx.Client(
-            base_url=f"http://127.0.0.1:{before}", trust_env=False, headers={"Authorization": f"Bearer {token}"}, timeout=60
+            base_url=f"http://127.0.0.1:{before}", trust_env=False, headers={"Authorization": f"Bearer {token}"}, timeout=300
         )
         yield Site(stack.enter_context(client), project, run_id, folder)
 
@@ -99,7 +99,7 @@ def served(project: projects.Project, settings: dict[str, str]) -> Iterator[int]
         yield int(found[1])
     finally:
         server.terminate()
-        server.communicate(timeout=20)
+        server.communicate(timeout=300)
 
 
 def _listens(port: int) -> bool:
@@ -134,7 +134,7 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
         yield port
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(300)
 
 
 def test_large_files_come_from_nginx_complete_and_are_saved_whatever_they_are(site: Site) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jupyter_site
 import pytest
-from batch_connect import has_ruby
+from batch_connect import RUBY, has_ruby
 
 from lossi.ood import apps, forms
 
@@ -25,7 +25,7 @@ def form(request: pytest.FixtureRequest, home: Path) -> dict[str, Any]:
 def test_no_field_has_the_name_of_a_method_that_would_answer_in_its_place(form: dict[str, Any]) -> None:
     # What a form sends is kept in a list that answers to the names of its fields, and handed to templates as a struct.
     code = "require 'json'; require 'ostruct'; puts JSON.generate(Enumerable.instance_methods | OpenStruct.new.methods)"
-    methods = json.loads(subprocess.run(["ruby", "-e", code], capture_output=True, text=True, check=True).stdout)
+    methods = json.loads(subprocess.run([RUBY, "-e", code], capture_output=True, text=True, check=True).stdout)
     assert "partition" in methods and not set(methods) & set(form["attributes"])
 
 

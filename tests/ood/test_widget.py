@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
+import host
 import pytest
 from chromium import Page
 from installation import Installation
@@ -22,7 +22,7 @@ TREE = Path(__file__).resolve().parents[2]
 PLUGIN = TREE / "ood-apps" / "dashboard-plugin" / "lossi"
 PARTIAL = PLUGIN / "views" / "widgets" / "_lossi.html.erb"
 SCRIPT = TREE / "passenger-app" / "public" / "static" / "widget.js"
-RUBY = shutil.which("ruby")
+RUBY = host.which("ruby")
 
 # The partial may use nothing of the view that renders it: the stub has no helpers at all.
 RENDER = """
@@ -52,7 +52,7 @@ def rendered() -> str:
     """Return the partial as Ruby renders it without anything of Rails."""
     assert RUBY
     argv = [RUBY, "-W2", "-e", RENDER, str(PARTIAL)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, env={"LANG": "C"})
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env={"LANG": "C"})
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
 
@@ -117,7 +117,7 @@ class TestInTheDashboard:
         job = site.submit("-n", HOSTILE, "--", "true")
         over = ("COMPLETED", "FAILED")
         # Nobody has looked at it with Lossi since it was submitted: the index says that it waits.
-        site.cluster.wait(lambda: site.cluster.job(site.user, site.slurm_id(job)).get("JobState") in over, 60, "it has ended")
+        site.cluster.wait(lambda: site.cluster.job(site.user, site.slurm_id(job)).get("JobState") in over, "it has ended")
         browser.open(dashboard)
         browser.wait_for("succeeded")
         assert HOSTILE in browser.text and "the end of the page" in browser.text

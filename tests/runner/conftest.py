@@ -105,7 +105,7 @@ def prepare(tmp_path: Path, template: Path, runner_archive: Path) -> Iterator[Ca
             digests=found if digests is None else dict(digests),
             **changes,
         )
-        environment = {"HOME": str(home), "PATH": os.defpath, "LANG": "C.UTF-8", "TMPDIR": str(temporary), "USER": "ada"}
+        environment = {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TMPDIR": str(temporary), "USER": "ada"}
         job = Job(directory, spec, environment)
         job.write_spec()
         made.append(job)

@@ -15,11 +15,6 @@ from lossi.jobs.schedulers.local import LocalScheduler, queue
 @pytest.fixture
 def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Settings of this test alone."""
-    for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    for name in ("PASSENGER_BASE_URI", "ONDEMAND_VERSION", "CUDA_VISIBLE_DEVICES", "LOSSI_JOB_ID", "LOSSI_TASK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("LOSSI_SITE", str(tmp_path / "no-site.yml"))
     monkeypatch.setenv("LOSSI_LOCAL_SLOTS", str(SLOTS))
     monkeypatch.setenv("LOSSI_CANCEL_GRACE_S", str(GRACE_S))
     monkeypatch.setenv("LOSSI_ALLOW_LOCAL_SCHEDULER", "true")

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import host
 import pytest
 from real_cluster import ExistingCluster, OwnCluster, RealCluster, throw_away, why_not_own
 
@@ -24,13 +25,19 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 def _existing() -> bool:
-    return bool(os.environ.get("LOSSI_TEST_SLURM_CONF") or (os.environ.get("LOSSI_TEST_CLUSTER") and shutil.which("sbatch")))
+    return bool(os.environ.get("LOSSI_TEST_SLURM_CONF") or (os.environ.get("LOSSI_TEST_CLUSTER") and host.which("sbatch")))
 
 
 def _own_or_skip() -> None:
     """Skip where there can be no cluster."""
     if reason := why_not_own():
         pytest.skip(reason)
+
+
+@pytest.fixture
+def host_path(host_path: str) -> str:
+    """The PATH of a login node: basic programs, what a test names, and Slurm's commands."""
+    return os.pathsep.join([host_path, host.path(host.SLURM)])
 
 
 @pytest.fixture(scope="session")
@@ -60,5 +67,7 @@ def slurm_without_accounting() -> Iterator[OwnCluster]:
     if _existing():
         pytest.skip(ONLY_OWN)
     _own_or_skip()
-    with throw_away(accounting=False, SLURMCI_NGPU="1", SLURMCI_NCPU="1", SLURMCI_MINJOBAGE="5") as cluster:
+    # What a program says when it is stopped is all that tells of it there: it has Slurm's own default of time to say so.
+    settings = {"SLURMCI_NGPU": "1", "SLURMCI_NCPU": "1", "SLURMCI_MINJOBAGE": "5", "SLURMCI_KILLWAIT": "30"}
+    with throw_away(accounting=False, **settings) as cluster:
         yield cluster

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,10 @@ import pytest
 from lossi import environments
 from lossi.contract.records import ResolvedEnvironment
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("apptainer") is None or not Path("/usr/bin/python3").exists(), reason="no Apptainer on this machine"
-)
+pytestmark = [
+    pytest.mark.host("apptainer"),
+    pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="no /usr/bin/python3 on this machine"),
+]
 
 LOOK = """
 import json, os, site, sys

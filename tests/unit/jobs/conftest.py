@@ -29,7 +29,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def project(home: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project with a notebook, a script and a folder, no git."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     root = tmp_path / "a project"
     (root / "deep").mkdir(parents=True)
     (root / "train.ipynb").write_text(notebook("print(lr)"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,8 +16,7 @@ import pytest
 from lossi import notebooks
 from lossi.runner import r_translator
 
-if shutil.which("Rscript") is None:
-    pytest.skip("Rscript is not on this machine", allow_module_level=True)
+pytestmark = pytest.mark.host("Rscript", "R")
 
 HOSTILE = 'he said "hi"\\ $(rm) `x` \n\t\x01 é 漢 😀 \x85 \u2028 \' %d #{x} \\"); q()'
 PARAMETERS = (

@@ -27,7 +27,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(cache)
     try:
-        return stores.template([sys.executable], "tests", {"PATH": os.defpath})
+        return stores.template([sys.executable], "tests", {"PATH": os.environ["PATH"]})
     finally:
         if before is None:
             del os.environ["XDG_CACHE_HOME"]

@@ -17,7 +17,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty store made by the MLflow of this interpreter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return stores.template([sys.executable], "tests", {"PATH": os.defpath})
+        return stores.template([sys.executable], "tests", {"PATH": os.environ["PATH"]})
 
 
 def make_world(folder: Path, template: Path) -> World:
