@@ -54,7 +54,6 @@ def test_every_operation_keeps_its_contract(schema: BaseSchema, method: str, pat
     @given(case=schema[path][method].as_strategy())
     @settings(
         max_examples=15,
-        deadline=None,
         database=None,
         phases=(Phase.explicit, Phase.generate),
         suppress_health_check=list(HealthCheck),

@@ -221,14 +221,14 @@ def serving(lossi: Lossi) -> Iterator[Callable[..., Any]]:
     def ask(method: str, path: str, body: object = None) -> Any:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         request = urllib.request.Request(address + path, json.dumps(body).encode() if body else None, headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return json.load(answer)
 
     try:
         yield ask
     finally:
         server.terminate()
-        server.communicate(timeout=30)
+        server.communicate(timeout=300)
 
 
 @pytest.mark.root

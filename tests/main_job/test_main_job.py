@@ -28,6 +28,11 @@ LIGHT = notebook(
 )
 
 
+def waits_for(path: Path) -> str:
+    """Return code that waits until a file exists."""
+    return f"import os, time\nwhile not os.path.exists({str(path)!r}):\n    time.sleep(0.05)"
+
+
 def client(lossi: Lossi):  # type: ignore[no-untyped-def]
     from mlflow import MlflowClient
 
@@ -82,14 +87,16 @@ def test_hundred_real_notebook_tasks_lose_nothing(lossi: Lossi) -> None:
 
 def test_job_survives_the_death_of_what_started_it(lossi: Lossi) -> None:
     (lossi.root / "slow.ipynb").write_text(
-        notebook(cell("import time, pathlib\ntime.sleep(3)\npathlib.Path('made').write_text('yes')"))
+        notebook(cell(waits_for(lossi.root / "go")), cell("import pathlib\npathlib.Path('made').write_text('yes')"))
     )
     process = lossi.start("run", "slow.ipynb", start_new_session=True)
-    end = time.monotonic() + 60
-    while not lossi.json("jobs", "list")["items"] and time.monotonic() < end:
+    end = time.monotonic() + 300
+    while not lossi.json("jobs", "list")["items"]:
+        assert time.monotonic() < end, "the job was not submitted"
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    (lossi.root / "go").touch()
     [job] = lossi.json("jobs", "list")["items"]
     assert lossi.until_ended(job["id"])["job"]["state"] == "succeeded"
     assert (lossi.root / ".lossi" / "jobs" / job["id"] / "tasks" / "0" / "out" / "made").read_text() == "yes"
@@ -161,11 +168,11 @@ def test_live_metrics_are_seen_while_the_task_runs(lossi: Lossi) -> None:
         )
     )
     job = lossi.json("run", "live.ipynb", "--detach")["id"]
-    end = time.monotonic() + 90
+    end = time.monotonic() + 300
     columns: dict[str, list[object]] = {}
-    while not columns.get("metrics.loss") and time.monotonic() < end:
+    while not columns.get("metrics.loss"):
+        assert time.monotonic() < end, columns
         columns = lossi.json("runs", "list")["columns"]
-        time.sleep(0.5)
     assert columns["metrics.loss"] == [0.5]
     assert columns["status"] == ["RUNNING"]
     lossi("cancel", job)
@@ -181,7 +188,8 @@ def test_converted_script_runs_as_a_job_with_the_same_metrics(lossi: Lossi) -> N
 
 
 def test_progress_on_a_terminal_names_the_cell(lossi: Lossi) -> None:
-    (lossi.root / "long.ipynb").write_text(notebook(cell("1"), cell('wait = "[red]"\nimport time\ntime.sleep(4)')))
+    go = lossi.root / "go"
+    (lossi.root / "long.ipynb").write_text(notebook(cell("1"), cell(f'wait = "[red]"\n{waits_for(go)}')))
     ours, theirs = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "lossi", "run", "long.ipynb"],
@@ -196,9 +204,11 @@ def test_progress_on_a_terminal_names_the_cell(lossi: Lossi) -> None:
     with contextlib.suppress(OSError):  # EIO: the other side has closed
         while part := os.read(ours, 65536):
             seen += part
+            if b'cell 2 of 2: wait = "[red]"' in seen:
+                go.touch()
     os.close(ours)
-    assert process.wait(timeout=60) == 0
-    assert b'cell 2 of 2: wait = "[red]"' in seen
+    assert process.wait(timeout=300) == 0
+    assert go.exists(), seen
 
 
 def test_commands_answer_help_and_unknown_words(lossi: Lossi) -> None:

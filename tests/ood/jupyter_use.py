@@ -98,4 +98,4 @@ class squatters:  # noqa: N801
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin
         self.process.stdin.close()
-        self.process.wait(10)
+        self.process.wait(300)

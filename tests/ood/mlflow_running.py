@@ -35,7 +35,7 @@ class Running:
     def program(self, token: str = SECRET) -> httpx.Client:
         """Return a client on the cluster."""
         base = f"http://localhost:{self.proxied.port}{self.proxied.base}"
-        return httpx.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=60, trust_env=False)
+        return httpx.Client(base_url=base, headers={"Authorization": f"Bearer {token}"}, timeout=300, trust_env=False)
 
     def browser(self) -> httpx.Client:
         """Return a browser that has used the card's button."""
@@ -80,7 +80,7 @@ def start(folder: Path, store: Path, environment: dict[str, str], code: str = ""
         return (folder / "ready").exists()
 
     try:
-        until(ready, "the session is ready", 180)
+        until(ready, "the session is ready")
     except BaseException:
         process.kill()
         process.wait()
@@ -92,7 +92,7 @@ def start(folder: Path, store: Path, environment: dict[str, str], code: str = ""
 def stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(20)
+        process.wait(300)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

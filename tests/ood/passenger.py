@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import host
+
 APACHE = "/usr/sbin/apache2"
 MODULES = Path("/usr/lib/apache2/modules")
 LOCATIONS = Path("/usr/lib/ruby/vendor_ruby/phusion_passenger/locations.ini")
@@ -197,23 +199,23 @@ def passenger(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def until(look: Callable[[], object], what: str, patience_s: float = 20) -> None:
+def until(look: Callable[[], object], what: str) -> None:
     """Wait until ``look()`` is true."""
-    end = time.monotonic() + patience_s
+    end = time.monotonic() + host.PATIENCE_S
     while not look():
-        assert time.monotonic() < end, f"not within {patience_s} s: {what}"
+        assert time.monotonic() < end, f"not within {host.PATIENCE_S} s: {what}"
         time.sleep(0.02)
 
 
 def free_port() -> int:
-    """Return a free port above 20000, below those that the kernel gives out."""
-    for port in range(20100 + os.getpid() % 97 * 100, 32700):
+    """Return a free port below those that the kernel gives out and above those of clusters."""
+    for port in range(31000 + os.getpid() % 97 * 10, 32700):
         with socket.socket() as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 candidate.bind(("127.0.0.1", port))
                 return port
-    raise RuntimeError("no free port between 20000 and 32700")
+    raise RuntimeError("no free port between 31000 and 32700")
 
 
 def _left(folder: Path) -> list[int]:

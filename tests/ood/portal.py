@@ -46,7 +46,7 @@ class Portal:
         """Return a browser without a screen: keeps cookies, does not follow redirects."""
         return httpx.Client(
             base_url=self.address(name) + "/",
-            timeout=60,
+            timeout=300,
             trust_env=False,
             headers={"X-Forwarded-Proto": "http", **headers},
         )
@@ -65,7 +65,7 @@ def csrf(client: httpx.Client) -> dict[str, str]:
     return {"X-CSRF-Token": client.get("api/v1/session").json()["csrf_token"]}
 
 
-def finished(client: httpx.Client, job_id: str, project: Path, patience_s: float = 90) -> Any:
+def finished(client: httpx.Client, job_id: str, project: Path) -> Any:
     """Ask as a page does until a job has ended, and return it."""
     seen: list[Any] = []
 
@@ -75,7 +75,7 @@ def finished(client: httpx.Client, job_id: str, project: Path, patience_s: float
         seen.append(answer.json())
         return seen[-1]["state"] not in ("queued", "running", "unknown")
 
-    until(over, "the job has ended", patience_s)
+    until(over, "the job has ended")
     return seen[-1]
 
 

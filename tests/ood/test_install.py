@@ -144,7 +144,7 @@ def test_jobs_that_are_queued_run_though_the_bundle_is_upgraded_and_uninstalled(
     def runs(job: Mapping[str, str]) -> None:
         own_slurm.run_as(site.user, ["scontrol", "release", job["scheduler_id"]])
         account = site.project / ".lossi" / "jobs" / job["id"] / "tasks" / "0" / "exit.json"
-        own_slurm.wait(account.exists, 60, "the task has ended")
+        own_slurm.wait(account.exists, "the task has ended")
         assert json.loads(account.read_text())["state"] == "succeeded"
         assert "it runs" in (account.parent / "log").read_text()
 
@@ -169,7 +169,7 @@ def test_an_upgrade_is_taken_up_by_a_portal_that_is_running(own_slurm: OwnCluste
     user = own_slurm.users[0]
     with (
         passenger([app], user, own_slurm.environment_of(user)) as server,
-        httpx.Client(base_url=f"{server.url}{app.uri}/", trust_env=False, timeout=60) as browser,
+        httpx.Client(base_url=f"{server.url}{app.uri}/", trust_env=False, timeout=300) as browser,
     ):
         assert browser.get("").status_code == 200, server.log
         (first,) = server.processes(app)

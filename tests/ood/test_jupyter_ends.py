@@ -127,7 +127,7 @@ def test_a_local_python_has_a_kernel_and_sends_work_to_the_batch_system(usual: S
     here = str(local_jupyter.install(site.user).parents[1])
     assert (prefix, job, code_) == (here, usual.job, 0), err
     submitted = json.loads(out)
-    assert site.until(submitted["id"], "succeeded", patience_s=120)["environment"] == "here"
+    assert site.until(submitted["id"], "succeeded")["environment"] == "here"
     assert here in site.logs(submitted["id"])
     assert "A Python of &lt;b&gt;this&lt;/b&gt; site" in usual.card("info.html.erb", completed=False)
 
@@ -198,7 +198,7 @@ def test_a_session_whose_time_is_up_leaves_nothing_and_opens_no_later_one(
     card = timed_out.card("info.html.erb", completed=True)
     assert "of the 1:00:00 that you asked for" in card and "Used on average" in card, card
     assert timed_out.status()["state"] == "ended"
-    timed_out.cluster.wait(lambda: not left_behind(timed_out.user), 30, "nothing is left")
+    timed_out.cluster.wait(lambda: not left_behind(timed_out.user), "nothing is left")
     port = timed_out.proxied.port
     later = app.start(site.user, HERE, min_port=port, max_port=port)
     assert later.proxied == timed_out.proxied and later.connection()["password"] != told["password"]

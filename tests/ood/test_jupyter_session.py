@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,8 +129,8 @@ def test_a_cell_sends_work_to_the_batch_system_in_the_same_environment(session: 
     assert [json.loads(one) for one in codes] == [2, 3], "only some commands; their exit codes are told"
     assert place == str(session.staged / "bin" / "lossi")
     job = json.loads(out)
-    done = site.until(job["id"], "succeeded", patience_s=120)
-    assert done["environment"] == "sklearn" or "sklearn" in json.dumps(done)
+    done = site.until(job["id"], "succeeded")
+    assert done["environment"] == "sklearn"
     assert "/usr/local/" in site.logs(job["id"]), "in the image, not in the Python that Lossi runs in"
     other = session.cluster.users[1]
     for folder in Path("/tmp").glob("lossi-session.*"):
@@ -221,11 +220,10 @@ def test_notebook_without_notebook_is_lab_with_one_document_and_the_end_tells_wh
     cookie = logged_in(proxied, str(session.connection()["password"]))
     with proxied.browser(Cookie=cookie, Origin=PORTAL, **xsrf(cookie)) as browser:
         assert browser.get("").headers["location"].rstrip("?") == f"{proxied.base}doc"
-        began = time.monotonic()
         assert browser.post("api/shutdown").status_code == 200
     session.until_ended()
     status = session.status()
-    assert status["state"] == "ended" and status["cpu_s"] > 0 and status["elapsed_s"] <= time.monotonic() - began + 600
+    assert status["state"] == "ended" and status["cpu_s"] > 0
     assert "Used on average" in session.card("info.html.erb", completed=True)
 
 

@@ -157,12 +157,12 @@ def test_lossis_pages_of_jobs_and_runs_lead_to_the_run_in_mlflow(running: Embedd
     source = "import mlflow\nwith mlflow.start_run():\n    mlflow.log_metric('loss', lr * 2)"
     running.site.write("train.ipynb", notebook("lr: float = 0.5", source))
     submitted = running.site.submit("train.ipynb")
-    ended = running.site.until(submitted["id"], "succeeded", patience_s=120)
+    ended = running.site.until(submitted["id"], "succeeded")
     with running.client("/pun/sys/lossi") as lossi, running.client() as mlflow:
         query = {"project": str(running.site.project), "job": ended["id"]}
         for page in ("", f"jobs/{ended['id']}"):
             # The first page that is asked takes the results in.
-            until(lambda page=page: ">MLflow</a>" in lossi.get(page, params=query).text, f"{page!r} has the link", 60)
+            until(lambda page=page: ">MLflow</a>" in lossi.get(page, params=query).text, f"{page!r} has the link")
             (link,) = re.findall(r'<a href="([^"]+)">MLflow</a>', lossi.get(page, params=query).text)
             led = mlflow.get(running.server.url + html.unescape(link))
             assert led.status_code == 303, led.text
@@ -189,7 +189,7 @@ def test_a_browser_shows_the_run_with_everything_loaded_from_below_the_app(runni
         page.run(
             f"location.hash = '#/experiments/{running.ids['experiment']}/runs/{running.ids['run']}/artifacts/{hostile.name}'"
         )
-        page.wait_until("window.told", 90)
+        page.wait_until("window.told")
         told = page.run("window.told")
         assert (told["parent"], told["read"], told["write"], told["blind"]) == (
             "SecurityError",

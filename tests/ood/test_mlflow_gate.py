@@ -33,7 +33,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("mlflow")
     (folder / "private").mkdir()
     (folder / "private" / "secret.txt").write_text("private")
-    environment = {"PATH": os.defpath, "HOME": str(folder / "home"), "TMPDIR": str(folder / "home")}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "TMPDIR": str(folder / "home")}
     (folder / "home").mkdir()
     project = Project(folder / "project")
     ids = mlflow_store.logged(project.root, folder / "private" / "secret.txt", environment)
@@ -192,7 +192,7 @@ def test_an_artifact_with_scripts_does_nothing_as_the_user(running: Running, bro
         browser.run(
             f"location.hash = '#/experiments/{running.ids['experiment']}/runs/{running.ids['run']}/artifacts/hostile.html'"
         )
-        browser.wait_until("window.told", 90)
+        browser.wait_until("window.told")
         told = browser.run("window.told")
         refused = {"cookie": "SecurityError", "parent": "SecurityError", "storage": "SecurityError"}
         assert told == {**refused, "read": "TypeError", "write": "TypeError", "blind": "opaque"}
@@ -258,7 +258,7 @@ def test_whatever_mlflow_answers_beside_its_own_program_is_no_page_of_the_portal
             for place in ("as-it-is", "inert"):
                 for kind in bodies:
                     assert browser.open(f"http://127.0.0.1:{server.server_port}/{place}?{kind}") == 200
-            until(lambda: len(ran) == 3, "the scripts of the first three ran", 20)
+            until(lambda: len(ran) == 3, "the scripts of the first three ran")
         finally:
             server.shutdown()
             thread.join()
@@ -269,7 +269,7 @@ def test_the_session_holds_the_lease_and_takes_in_results(running: Running) -> N
     assert lease.acquire_lease(running.project.home) is None
     path = running.project.home / lease.LEASE
     before = path.stat().st_mtime_ns
-    until(lambda: path.stat().st_mtime_ns > before, "it shows that it lives", 60)
+    until(lambda: path.stat().st_mtime_ns > before, "it shows that it lives")
     with running.program() as program:
         tagged = program.post("api/2.0/mlflow/runs/set-tag", json={"run_id": running.ids["run"], "key": "seen", "value": "yes"})
         assert tagged.status_code == 200, tagged.text
@@ -294,7 +294,7 @@ def test_a_lost_lease_ends_the_writing(running: Running) -> None:
     path.rename(path.with_suffix(".away"))
     path.write_text(json.dumps({**json.loads(path.with_suffix(".away").read_text()), "token": "another"}))
     with running.program() as program:
-        until(lambda: program.get("version").status_code == 503, "it stops", 30)
+        until(lambda: program.get("version").status_code == 503, "it stops")
         assert "start another" in program.get("").text
     path.unlink()
 
@@ -322,4 +322,4 @@ from lossi.projects import stores
 assert stores.KNOWN_REVISIONS[_get_latest_schema_revision()] == "3.17"
 print("as expected")
 """
-    assert mlflow_store.python(code, PATH=os.defpath, HOME="/nonexistent") == "as expected"
+    assert mlflow_store.python(code, PATH=os.environ["PATH"], HOME="/nonexistent") == "as expected"

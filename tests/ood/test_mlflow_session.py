@@ -30,7 +30,7 @@ import sys, urllib.error, urllib.request
 for address in sys.argv[1:]:
     for headers in ({}, {"X-Forwarded-User": "lossi-tester1"}, {"Authorization": "Bearer " + "x" * 32}):
         try:
-            with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=60) as answer:
+            with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=300) as answer:
                 print(answer.status)
         except urllib.error.HTTPError as error:
             print(error.code)
@@ -141,7 +141,7 @@ def test_a_project_is_opened_by_its_owner_alone(slurm: OwnCluster, started: Any)
 
     session.cancel()
     session.until_ended()
-    slurm.wait(lambda: not (project / ".lossi" / lease.LEASE).exists(), 60, "the lease is given back")
+    slurm.wait(lambda: not (project / ".lossi" / lease.LEASE).exists(), "the lease is given back")
     assert "has ended" in session.card("completed.html.erb", completed=True)
 
 

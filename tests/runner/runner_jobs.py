@@ -80,11 +80,11 @@ class Run:
         """The newest published store."""
         return publish.snapshots(self.folder)[-1][1]
 
-    def wait(self, timeout: float = 90) -> Run:
+    def wait(self, timeout: float = 500) -> Run:
         self.process.wait(timeout)
         return self
 
-    def until(self, condition: Callable[[Run], Any], timeout: float = 60) -> Any:
+    def until(self, condition: Callable[[Run], Any], timeout: float = 300) -> Any:
         """Wait until something is the case; fail with the log when the task ends before."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

@@ -58,7 +58,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         text = script.render(Header(PLACEHOLDER, job.directory, 1, runner, nodes=nodes)).replace(PLACEHOLDER, job.spec.id)
         (job.directory / records.SCRIPT).write_text(text)
         slurm = {"SLURM_JOB_ID": str(secrets.randbelow(20000)), "SLURM_EXPORT_ENV": "NONE"}
-        given = {**job.environment, **slurm, "PATH": f"{folder}:{os.defpath}", **environment}
+        given = {**job.environment, **slurm, "PATH": f"{folder}:{os.environ['PATH']}", **environment}
         argv = ["/bin/sh", str(job.directory / records.SCRIPT)]
         process = subprocess.Popen(argv, env=given, stdin=subprocess.DEVNULL, start_new_session=True)
         run = Run(process, job, 0)
@@ -104,11 +104,16 @@ pathlib.Path(out, f"kept-of-{rank}").touch()
     assert (run.exit.attempt, run.exit.notes, run.exit.tracking_error) == (1, [], "")
 
 
+FIRST_ENDS = """
+    pid = pathlib.Path(out, "pid-0").read_text()
+    while pathlib.Path("/proc", pid).exists():
+        time.sleep(0.02)"""
 FAILS = (
     MEET
     + """
 import mlflow
 mlflow.start_run()
+pathlib.Path(out, f"pid-{rank}").write_text(str(os.getpid()))
 meet()
 if rank == 1:
     FAIL
@@ -122,7 +127,7 @@ def test_a_rank_that_fails_ends_the_task_and_is_named(
     prepare: Callable[..., Job], start: Callable[..., Run], seconds: str
 ) -> None:
     """Whether the first still works, or has done its part already."""
-    fail = "raise ValueError('boom')" if seconds == "60" else "time.sleep(1.5); raise ValueError('boom')"
+    fail = "raise ValueError('boom')" if seconds == "60" else f"{FIRST_ENDS}\n    raise ValueError('boom')"
     text = FAILS.replace("FAIL", fail).replace("TIME", seconds)
     run = start(prepare({"train.py": text.encode()}, kind="script"), LOSSI_GRACE_S="2").wait()
     assert (run.exit.state, run.exit.reason) == ("failed", f"rank 1 on {os.uname().nodename}: ValueError: boom")
@@ -176,6 +181,6 @@ time.sleep(60)
 
 def test_nodes_without_srun_are_a_failure_with_a_reason(prepare: Callable[..., Job], start: Callable[..., Run]) -> None:
     job = prepare({"train.py": b"import time; time.sleep(60)"}, kind="script")
-    run = start(job, PATH=os.defpath, LOSSI_GRACE_S="1").wait()
+    run = start(job, PATH=os.environ["PATH"], LOSSI_GRACE_S="1").wait()
     assert run.exit.state == "failed"
     assert "further nodes" in run.exit.reason

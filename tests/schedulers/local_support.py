@@ -20,8 +20,8 @@ def end_everything(local: LocalScheduler) -> None:
         local.poll([])  # restarts a supervisor that a test has killed
         return not queue.waiting(local.places)
 
-    eventually(empty, 20, "the queue is empty")
-    eventually(lambda: not supervisors(local), 20, "the supervisor has ended")
+    eventually(empty, "the queue is empty")
+    eventually(lambda: not supervisors(local), "the supervisor has ended")
 
 
 def supervisors(local: LocalScheduler) -> list[int]:
@@ -31,7 +31,7 @@ def supervisors(local: LocalScheduler) -> list[int]:
 
 def supervisor(local: LocalScheduler) -> int:
     """Return the one supervisor that has taken stock."""
-    holder = eventually(lambda: queue.holder(local.places), 20, "a supervisor is ready")
+    holder = eventually(lambda: queue.holder(local.places), "a supervisor is ready")
     return holder.pid
 
 

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import host
 import pytest
 
 from lossi.contract.records import (
@@ -38,15 +39,15 @@ from lossi.jobs.schedulers.base import Handle, JobView, Scheduler, TaskView
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], patience_s: float, what: str = "") -> T:
+def eventually(look: Callable[[], T], what: str = "") -> T:
     """Return the first true answer of ``look``; fail when none came within the time."""
-    end = time.monotonic() + patience_s
+    end = time.monotonic() + host.PATIENCE_S
     while True:
         answer = look()
         if answer:
             return answer
         if time.monotonic() > end:
-            pytest.fail(f"not within {patience_s} s: {what or look}; last answer {answer!r}")
+            pytest.fail(f"not within {host.PATIENCE_S} s: {what or look}; last answer {answer!r}")
         time.sleep(0.005)
 
 
@@ -115,7 +116,6 @@ class JobFactory:
 class SchedulerContract:
     """The tests. An adapter's own test class may change the figures."""
 
-    patience_s = 20.0
     shortest_time_limit_s = 1
     interpreter = sys.executable
     """An interpreter of the machines that run the tasks."""
@@ -148,10 +148,10 @@ class SchedulerContract:
             ended = [task for task in view.tasks.values() if task.state in FINAL_STATES]
             return view if len(ended) == made.job.tasks else None
 
-        return eventually(over, self.patience_s, "the job is over")
+        return eventually(over, "the job is over")
 
     def until_written(self, made: Made, name: str, lines: int = 1) -> list[str]:
-        eventually(lambda: made.read(name).count("\n") >= lines, self.patience_s, f"{name} has {lines} lines")
+        eventually(lambda: made.read(name).count("\n") >= lines, f"{name} has {lines} lines")
         return made.read(name).split()
 
     # -- ends --------------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class SchedulerContract:
         made = job_factory("echo up > up; sleep 60")
         self.submit(scheduler, made)
         self.until_written(made, "up")
-        eventually(lambda: self.task(scheduler, made).state == RUNNING, self.patience_s)
+        eventually(lambda: self.task(scheduler, made).state == RUNNING)
         assert self.look(scheduler, made).state == RUNNING
         self.cancel(scheduler, made)
         self.until_over(scheduler, made)
@@ -253,7 +253,7 @@ class SchedulerContract:
         self.submit(scheduler, made)
         self.until_written(made, "began")
         self.cancel(scheduler, made, [2])
-        eventually(lambda: self.task(scheduler, made, 2).state == CANCELLED, self.patience_s)
+        eventually(lambda: self.task(scheduler, made, 2).state == CANCELLED)
         (made.directory / "go").touch()
         view = self.until_over(scheduler, made)
         assert [view.tasks[n].state for n in range(4)] == [SUCCEEDED, SUCCEEDED, CANCELLED, SUCCEEDED]
@@ -305,7 +305,7 @@ class SchedulerContract:
         pids = self.until_written(made, "pids", 2)
         self.cancel(scheduler, made)
         self.until_over(scheduler, made)
-        eventually(lambda: not any(map(lives, pids)), self.patience_s, f"none of {pids} lives")
+        eventually(lambda: not any(map(lives, pids)), f"none of {pids} lives")
 
     def test_nothing_outlives_a_task_that_ended_by_itself(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
         made = job_factory(
@@ -314,7 +314,7 @@ class SchedulerContract:
         self.submit(scheduler, made)
         view = self.until_over(scheduler, made)
         assert view.tasks[0].state == SUCCEEDED
-        eventually(lambda: not any(map(lives, made.read("pids").split())), self.patience_s)
+        eventually(lambda: not any(map(lives, made.read("pids").split())))
 
     # -- limits ------------------------------------------------------------------------------------------------------
 
@@ -323,7 +323,7 @@ class SchedulerContract:
             pytest.skip("no time limits")
         made = job_factory("echo before; sleep 600; echo after", time_limit_s=self.shortest_time_limit_s)
         self.submit(scheduler, made)
-        eventually(made.log, self.patience_s, "it has begun")
+        eventually(made.log, "it has begun")
         self.time_is_up(made)
         view = self.until_over(scheduler, made).tasks[0]
         assert view.state == TIMED_OUT

@@ -58,8 +58,8 @@ def test_two_allocations_on_one_node_have_a_queue_and_a_supervisor_each(enter: E
     assert records.load(queue.Entry, second.places.entry(other.job.id)).allocation == "102"
     for made in (one, other):
         (made.directory / "go").touch()
-    eventually(lambda: second.poll([other.handle])[other.job.id].state == "succeeded", 20, "the second has ended")
-    eventually(lambda: second.poll([one.handle])[one.job.id].state == "succeeded", 20, "the first has ended, as seen from it")
+    eventually(lambda: second.poll([other.handle])[other.job.id].state == "succeeded", "the second has ended")
+    eventually(lambda: second.poll([one.handle])[one.job.id].state == "succeeded", "the first has ended, as seen from it")
 
 
 def test_tasks_end_in_order_when_their_allocation_does(enter: Enter, tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_tasks_end_in_order_when_their_allocation_does(enter: Enter, tmp_path: P
     local = enter("101")
     made = JobFactory(tmp_path / "jobs", local)(WAITS, tasks=3, max_parallel=1)
     local.submit(made.job, made.directory)
-    eventually(lambda: made.read("pid.0"), 20, "the first task runs")
+    eventually(lambda: made.read("pid.0"), "the first task runs")
     os.kill(supervisor(local), signal.SIGTERM)
-    view = eventually(lambda: ended(local, made), 20, "all have ended")
+    view = eventually(lambda: ended(local, made), "all have ended")
     reason = "the Slurm job 101, in which it ran, has ended"
     assert [(view.tasks[task].state, view.tasks[task].reason) for task in range(3)] == [
         ("cancelled", reason),
@@ -88,13 +88,13 @@ def test_tasks_end_in_order_when_what_slurm_has_started_ends(
     monkeypatch.setenv("SLURM_TASK_PID", str(batch.pid))
     made = JobFactory(tmp_path / "jobs", local)(WAITS, tasks=2, max_parallel=1)
     local.submit(made.job, made.directory)
-    eventually(lambda: made.read("pid.0"), 20, "the first task runs")
+    eventually(lambda: made.read("pid.0"), "the first task runs")
     batch.kill()
     batch.wait()
     outside = enter(None)
-    view = eventually(lambda: ended(outside, made), 20, "all have ended")
+    view = eventually(lambda: ended(outside, made), "all have ended")
     assert {view.tasks[task].state for task in range(2)} == {"cancelled"}
-    eventually(lambda: not supervisors(local), 20, "the supervisor has ended")
+    eventually(lambda: not supervisors(local), "the supervisor has ended")
 
 
 def test_what_is_submitted_while_the_allocation_ends_is_not_started(enter: Enter, tmp_path: Path) -> None:
@@ -102,10 +102,10 @@ def test_what_is_submitted_while_the_allocation_ends_is_not_started(enter: Enter
     factory = JobFactory(tmp_path / "jobs", local)
     first, second = factory("trap 'sleep 0.3; exit' TERM; " + WAITS), factory("touch ran")
     local.submit(first.job, first.directory)
-    eventually(lambda: first.read("pid.0"), 20, "the first task runs")
+    eventually(lambda: first.read("pid.0"), "the first task runs")
     os.kill(supervisor(local), signal.SIGTERM)
     local.submit(second.job, second.directory)
-    view = eventually(lambda: ended(local, second), 20, "it is given up")
+    view = eventually(lambda: ended(local, second), "it is given up")
     assert view.state == "cancelled"
     assert not (second.directory / "ran").exists()
 
@@ -119,14 +119,14 @@ def gone(local: LocalScheduler, made: Made, *tasks: int) -> None:
     """End all that runs without a word, as Slurm does when a batch script has ended."""
     for pid in (supervisor(local), *(int(made.read(f"pid.{task}")) for task in tasks)):
         os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not supervisors(local), 20, "the supervisor has ended")
+    eventually(lambda: not supervisors(local), "the supervisor has ended")
 
 
 def test_a_dead_allocation_is_seen_as_such_from_elsewhere(enter: Enter, tmp_path: Path) -> None:
     inside = enter("101")
     made = JobFactory(tmp_path / "jobs", inside)(WAITS, tasks=4, max_parallel=2)
     inside.submit(made.job, made.directory)
-    eventually(lambda: made.read("pid.0") and made.read("pid.1"), 20, "two tasks run")
+    eventually(lambda: made.read("pid.0") and made.read("pid.1"), "two tasks run")
     outside = enter(None)
     assert outside.poll([made.handle])[made.job.id].state == "running"
     gone(inside, made, 0, 1)
@@ -154,7 +154,7 @@ def test_a_living_allocation_gives_signs_of_life(enter: Enter, tmp_path: Path) -
     made = JobFactory(tmp_path / "jobs", inside)(WAITS)
     inside.submit(made.job, made.directory)
     supervisor(inside)
-    eventually(lambda: made.read("pid.0"), 20, "the task runs")
+    eventually(lambda: made.read("pid.0"), "the task runs")
     os.kill(supervisor(inside), signal.SIGKILL)
     past = time.time() - 2 * journal.SILENT_S
     os.utime(made.directory / journal.NAME, (past, past))
@@ -163,7 +163,7 @@ def test_a_living_allocation_gives_signs_of_life(enter: Enter, tmp_path: Path) -
         inside.poll([made.handle])  # from inside another supervisor is started
         return (made.directory / journal.NAME).stat().st_mtime > past + 1
 
-    eventually(beats, 20, "the journal is touched")
+    eventually(beats, "the journal is touched")
     assert enter(None).poll([made.handle])[made.job.id].state == "running"
     (made.directory / "go").touch()
 
@@ -172,8 +172,8 @@ def test_a_job_in_an_allocation_can_be_cancelled_from_elsewhere(enter: Enter, tm
     inside = enter("101")
     made = JobFactory(tmp_path / "jobs", inside)(WAITS)
     inside.submit(made.job, made.directory)
-    eventually(lambda: made.read("pid.0"), 20, "the task runs")
+    eventually(lambda: made.read("pid.0"), "the task runs")
     outside = enter(None)
     outside.cancel(made.handle, None)
-    assert eventually(lambda: ended(outside, made), 20, "it has ended").state == "cancelled"
+    assert eventually(lambda: ended(outside, made), "it has ended").state == "cancelled"
     assert outside.find(made.job.id) is not None

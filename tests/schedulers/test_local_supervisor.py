@@ -27,7 +27,6 @@ from lossi.jobs.schedulers.base import JobView
 from lossi.jobs.schedulers.local import LocalScheduler, journal, queue
 from lossi.jobs.schedulers.local.journal import Journal, Started
 
-PATIENCE_S = 20.0
 ACCOUNT = """printf '{"task": %d, "state": "succeeded", "exit_code": 0}' $LOSSI_TASK > tasks/$LOSSI_TASK/exit.json\n"""
 """What the real runner does at its end; without it nobody knows how an adopted process ended."""
 WAIT_FOR_GO = "until [ -e go ]; do sleep 0.02; done\n"
@@ -43,11 +42,11 @@ def until_over(scheduler: LocalScheduler, made: Made) -> JobView:
         ended = [task for task in seen.tasks.values() if task.state in FINAL_STATES]
         return seen if len(ended) == made.job.tasks else None
 
-    return eventually(over, PATIENCE_S, "the job is over")
+    return eventually(over, "the job is over")
 
 
 def until(look: Callable[[], object], what: str = "") -> None:
-    eventually(look, PATIENCE_S, what)
+    eventually(look, what)
 
 
 def submit(scheduler: LocalScheduler, made: Made) -> None:
@@ -190,9 +189,11 @@ def test_leftovers_of_a_task_that_ended_without_a_supervisor_are_ended(
     until(lambda: made.job.id not in marked_processes())
 
 
-def test_task_whose_start_was_on_record_but_that_never_ran_runs(scheduler: LocalScheduler, job_factory: JobFactory) -> None:
+def test_task_whose_start_was_on_record_but_that_never_ran_runs(
+    scheduler: LocalScheduler, job_factory: JobFactory, boot_id_file: Path
+) -> None:
     made = job_factory("echo ran >> ran")
-    boot_id = (scheduler.places.root.parents[3] / "boot_id").read_text().strip()
+    boot_id = boot_id_file.read_text().strip()
     dead = subprocess.Popen(["true"])
     dead.wait()
     book = Journal(made.directory / journal.NAME, scheduler.host)
@@ -307,7 +308,7 @@ def test_submitters_at_once_share_one_supervisor(scheduler: LocalScheduler, job_
         assert starter.stdin is not None
         starter.stdin.close()
     for starter in starters:
-        assert starter.wait(60) == 0
+        assert starter.wait(300) == 0
     for one in made:
         assert until_over(scheduler, one).state == SUCCEEDED
         assert one.read("ran") == "ran\n"
@@ -318,23 +319,27 @@ def test_submission_while_the_supervisor_is_ending_is_not_lost(surroundings: Pat
     scheduler = LocalScheduler(boot_id_file=boot_id_file, ingest_command=(), linger_s=0.0)
     factory = JobFactory(surroundings / "jobs", scheduler)
     chance = random.Random(1)
-    lifetimes = set()
+    lifetimes: set[int] = set()
     made = factory("echo up > up; until [ -e go ]; do :; done")
     submit(scheduler, made)
-    for _ in range(100):
+    rounds = 0
+    # Until both happened: it was found by the supervisor that was ending, and it started another.
+    while rounds < 100 or not 5 < len(lifetimes) < rounds:
+        rounds += 1
+        assert rounds < 1000, f"{len(lifetimes)} supervisors"
         # Nobody polls, so that nobody but the two in question can start a supervisor.
         until(lambda made=made: made.read("up"), "the job was started")
         lifetimes.update(supervisors(scheduler))
         following = factory("echo up > up; until [ -e go ]; do :; done")
         (made.directory / "go").touch()
-        end = time.perf_counter() + chance.uniform(0.0, 0.008)  # the supervisor has some milliseconds of life left
+        # The supervisor has some milliseconds of life left; more on a busy machine.
+        end = time.perf_counter() + chance.uniform(0.0, 0.008 * (1 + rounds // 100))
         while time.perf_counter() < end:
             pass
         submit(scheduler, following)
         made = following
     (made.directory / "go").touch()
     end_everything(scheduler)
-    assert 5 < len(lifetimes) <= 100, "both happened: it was found by the one that was ending, and it started another"
 
 
 def test_job_outlives_a_submitter_that_is_killed(scheduler: LocalScheduler, job_factory: JobFactory) -> None:

@@ -25,6 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import host
 import installation
 import pytest
 from free_ports import free_ports
@@ -190,12 +191,12 @@ class RealCluster:
         lines = self.run_as(user, argv).stdout.splitlines()
         return [dict(zip(fields, line.split("|"), strict=True)) for line in lines]
 
-    def wait(self, look: Callable[[], T], patience_s: float = 30, what: str = "") -> T:
+    def wait(self, look: Callable[[], T], what: str = "") -> T:
         """Return the first true answer of ``look``; the test fails when none came within the time."""
-        end = time.monotonic() + patience_s
+        end = time.monotonic() + host.PATIENCE_S
         while not (answer := look()):
             if time.monotonic() > end:
-                pytest.fail(f"not within {patience_s} s: {what or look}; last answer {answer!r}")
+                pytest.fail(f"not within {host.PATIENCE_S} s: {what or look}; last answer {answer!r}")
             time.sleep(0.05)
         return answer
 
@@ -205,13 +206,13 @@ class ExistingCluster(RealCluster):
 
     @classmethod
     def from_environment(cls) -> ExistingCluster:
-        said = os.environ.get
-        projects = Path(said("LOSSI_TEST_PROJECTS") or Path.home() / "lossi-tests")
+        said = host.ENVIRONMENT.get
+        projects = Path(said("LOSSI_TEST_PROJECTS") or Path(pwd.getpwuid(os.geteuid()).pw_dir) / "lossi-tests")
         projects.mkdir(parents=True, exist_ok=True)
-        conf = said("LOSSI_TEST_SLURM_CONF")
+        conf = said("LOSSI_TEST_SLURM_CONF") or said("SLURM_CONF")
         told = subprocess.run(
             ["scontrol", "show", "config"],
-            env={**os.environ, **({"SLURM_CONF": conf} if conf else {})},
+            env={**host.ENVIRONMENT, **({"SLURM_CONF": conf} if conf else {})},
             capture_output=True,
             text=True,
         )
@@ -227,7 +228,7 @@ class ExistingCluster(RealCluster):
 
     def environment(self) -> dict[str, str]:
         # A module system may have said where the commands are.
-        return {**super().environment(), "PATH": os.environ["PATH"]}
+        return {**super().environment(), "PATH": host.PATH}
 
 
 @dataclass
@@ -268,7 +269,7 @@ class OwnCluster(RealCluster):
     def script(self, *words: str, **settings: str) -> str:
         """Run a subcommand of `cluster.sh` and return what it says."""
         done = subprocess.run(
-            [str(SCRIPT), *words], env=self.script_environment(settings), capture_output=True, text=True, timeout=120
+            [str(SCRIPT), *words], env=self.script_environment(settings), capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, f"cluster.sh {shlex.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
@@ -322,7 +323,7 @@ class OwnCluster(RealCluster):
 
     def scontrol(self, *words: str) -> str:
         """Run scontrol as root."""
-        done = subprocess.run(["scontrol", *words], env=self.environment(), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["scontrol", *words], env=self.environment(), capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -336,7 +337,7 @@ class OwnCluster(RealCluster):
                 self.scontrol("update", f"jobid={job_id}", "starttime=now+2")
             return shown.get("JobState") not in ("PENDING", "COMPLETING")
 
-        self.wait(started, 60, f"job {job_id} starts again")
+        self.wait(started, f"job {job_id} starts again")
 
     def rest_up(self, user: str) -> RestPlaces:
         """Start slurmrestd for all by token, and one for the user on a socket; those that run already are kept."""

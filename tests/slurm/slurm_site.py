@@ -60,7 +60,7 @@ class Site:
     def slurm_id(self, job: Any) -> str:
         return str(job["scheduler_id"])
 
-    def until(self, job_id: str, *states: str, patience_s: float = 60) -> Any:
+    def until(self, job_id: str, *states: str) -> Any:
         """Wait until the job is in one of the states and return it."""
 
         def there() -> Any:
@@ -69,16 +69,16 @@ class Site:
                 pytest.fail(f"the job is {job['state']}: {job['reason']}\n{self.tasks(job_id)}\n{self.logs(job_id)}")
             return job if job["state"] in states else None
 
-        return self.cluster.wait(there, patience_s, f"job {job_id} is {' or '.join(states)}")
+        return self.cluster.wait(there, f"job {job_id} is {' or '.join(states)}")
 
-    def until_accounted(self, job_id: str, patience_s: float = 60) -> list[Any]:
+    def until_accounted(self, job_id: str) -> list[Any]:
         """Wait until nothing will change any more about the tasks of a job, and return them."""
 
         def settled() -> list[Any] | None:
             tasks = self.tasks(job_id)
             return tasks if all(task["final"] for task in tasks) else None
 
-        return self.cluster.wait(settled, patience_s, "all is accounted") or []
+        return self.cluster.wait(settled, "all is accounted") or []
 
     def logs(self, job_id: str) -> str:
         folder = self.project / ".lossi" / "jobs" / job_id

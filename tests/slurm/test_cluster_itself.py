@@ -32,7 +32,7 @@ def test_command_that_takes_too_long_leaves_nothing_behind(own_slurm: OwnCluster
     user, mark = own_slurm.users[0], "86399.25"
     with pytest.raises(subprocess.TimeoutExpired):
         own_slurm.run_as(user, ["sh", "-c", f"sleep {mark} & wait"], timeout=1)
-    own_slurm.wait(lambda: subprocess.run(["pgrep", "-f", f"^sleep {mark}"], capture_output=True).returncode == 1, 5)
+    own_slurm.wait(lambda: subprocess.run(["pgrep", "-f", f"^sleep {mark}"], capture_output=True).returncode == 1)
 
 
 def test_array_runs_as_the_user_on_a_gpu_that_was_asked_for(own_slurm: OwnCluster) -> None:
@@ -47,7 +47,7 @@ def test_array_runs_as_the_user_on_a_gpu_that_was_asked_for(own_slurm: OwnCluste
         )
     )
     assert [(row["JobID"], row["Account"]) for row in rows] == [(f"{job}_{n}", "proj2") for n in range(3)]
-    assert all("gres/gpu:a100=2" in row["AllocTRES"] or "gres/gpu=2" in row["AllocTRES"] for row in rows)
+    assert all("gres/gpu=2" in row["AllocTRES"].split(",") for row in rows)
     for number in range(3):
         who, gpus = (folder / f"out{number}").read_text().split()
         assert who == user and len(gpus.split(",")) == 2
@@ -73,13 +73,13 @@ def test_higher_partition_preempts_and_the_job_is_requeued(own_slurm: OwnCluster
     low = own_slurm.sbatch(user, body, "--partition=low", "--exclusive", "--requeue", cwd=folder)
     own_slurm.wait(lambda: (folder / "starts").exists())
     high = own_slurm.sbatch(own_slurm.users[1], "true", "--partition=high", "--exclusive")
-    own_slurm.wait(lambda: own_slurm.job(user, high).get("JobState") == "COMPLETED", 60)
+    own_slurm.wait(lambda: own_slurm.job(user, high).get("JobState") == "COMPLETED")
     assert int(own_slurm.job(user, low)["Restarts"]) == 1
     own_slurm.start_now(low)
-    starts = own_slurm.wait(lambda: (folder / "starts").read_text().split()[1:] and (folder / "starts").read_text(), 60)
+    starts = own_slurm.wait(lambda: (folder / "starts").read_text().split()[1:] and (folder / "starts").read_text())
     assert starts == "0\n1\n"
     (folder / "go").touch()
-    own_slurm.wait(lambda: own_slurm.job(user, low).get("JobState") == "COMPLETED", 60)
+    own_slurm.wait(lambda: own_slurm.job(user, low).get("JobState") == "COMPLETED")
     states = own_slurm.wait(
         lambda: [row["State"] for row in own_slurm.sacct(user, low, "State")][1:] and own_slurm.sacct(user, low, "State")
     )
@@ -124,7 +124,7 @@ def test_slurmctld_and_a_node_may_die_while_a_job_runs(own_slurm: OwnCluster) ->
     own_slurm.start_slurmd("cpu02")
     own_slurm.start_ctld()
     (folder / "go").touch()
-    own_slurm.wait(lambda: own_slurm.job(user, job).get("JobState") == "COMPLETED", 60)
+    own_slurm.wait(lambda: own_slurm.job(user, job).get("JobState") == "COMPLETED")
 
 
 def test_slurmctld_takes_another_configuration_for_a_while(own_slurm: OwnCluster) -> None:
@@ -142,7 +142,7 @@ def test_accounting_may_stop_and_come_back(own_slurm: OwnCluster) -> None:
     assert own_slurm.run_as(user, ["sacct", "-n"], expect=None).returncode != 0
     job = own_slurm.sbatch(user, "exit 3")
     own_slurm.start_dbd()
-    own_slurm.wait(lambda: own_slurm.sacct(user, job, "State", "ExitCode") == [{"State": "FAILED", "ExitCode": "3:0"}], 60)
+    own_slurm.wait(lambda: own_slurm.sacct(user, job, "State", "ExitCode") == [{"State": "FAILED", "ExitCode": "3:0"}])
 
 
 def test_slurmrestd_answers_by_token_and_by_socket(own_slurm: OwnCluster) -> None:
@@ -178,7 +178,7 @@ def test_site_without_accounting_forgets(slurm_without_accounting: OwnCluster) -
     job = slurm.sbatch(user, "exit 3")
     slurm.wait(lambda: slurm.job(user, job).get("JobState") == "FAILED")
     assert slurm.run_as(user, ["sacct", "-n"], expect=None).returncode != 0
-    slurm.wait(lambda: not slurm.job(user, job), 90, "slurmctld has forgotten the job")
+    slurm.wait(lambda: not slurm.job(user, job), "slurmctld has forgotten the job")
 
 
 def test_lossi_is_installed_for_users(slurm: RealCluster) -> None:
@@ -212,7 +212,7 @@ def test_nothing_is_left_when_the_tests_end(own_slurm: OwnCluster, end: str) -> 
     done = subprocess.run([sys.executable, "-c", code, end], env=environment, capture_output=True, text=True, timeout=120)
     root = done.stdout.strip()
     assert root.startswith("/var/tmp/lossi-slurm-"), done.stderr
-    own_slurm.wait(lambda: not Path(root).exists(), 30)
+    own_slurm.wait(lambda: not Path(root).exists())
     assert processes_that_name(root) == []
 
 

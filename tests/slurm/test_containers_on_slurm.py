@@ -37,7 +37,7 @@ def test_a_sweep_runs_in_the_image_of_the_catalogue(slurm: RealCluster, built_en
     site.file.write_text(site.file.read_text() + yaml.safe_dump({"catalogs": [str(catalog)]}))
     site.write("train.py", TRAIN)
     job = site.submit("train.py", "-g", "alpha=0.1,1.0", "--env", "sklearn", "--memory", "1G")
-    site.until(job["id"], "succeeded", patience_s=240)
+    site.until(job["id"], "succeeded")
     assert [task["state"] for task in site.until_accounted(job["id"])] == ["succeeded", "succeeded"]
     runs = site.lossi("runs", "list")["columns"]["run_id"]
     assert len(runs) == 2
@@ -47,6 +47,7 @@ def test_a_sweep_runs_in_the_image_of_the_catalogue(slurm: RealCluster, built_en
         assert json.loads(tags["inside"]) == ["/usr/local", "1.9.1", True]
 
 
+@pytest.mark.host("skopeo")
 def test_ordinary_user_pulls_into_the_own_catalogue(slurm: RealCluster, tmp_path: Path) -> None:
     if reason := why_not():
         pytest.skip(reason)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,7 @@ def test_a_full_folder_refuses_submissions_and_fails_tasks_for_that_reason(own_s
         (task_folder(site, running["id"]) / "out" / "go-1").touch()
         filler = fill(site.project)
         refused = site.lossi("run", "-d", "quick.py", "-t", "5", expect=5)
-        assert "No space left" in json.dumps(refused) or "full" in json.dumps(refused), refused
+        assert "the filesystem is full" in json.dumps(refused), refused
         assert "Traceback" not in json.dumps(refused)
         assert jobs_left(site) == before, "nothing is left of what was refused"
         own_slurm.wait(
@@ -89,19 +88,18 @@ def test_a_full_folder_refuses_submissions_and_fails_tasks_for_that_reason(own_s
 
 @pytest.mark.slow
 def test_files_that_the_login_node_sees_late_change_nothing_but_the_moment(own_slurm: OwnCluster) -> None:
-    grace_s, late_s = 12, 5.0
-    site = Site(own_slurm, exit_grace_s=grace_s)
+    site = Site(own_slurm, exit_grace_s=3600)
     site.write("train.py", WAITING)
     good = site.submit("train.py", "-t", "5", "-m", "500M")
     bad = site.submit("-t", "5", "--", "sh", "-c", 'until [ -e "$LOSSI_OUTPUT_DIR/go-1" ]; do sleep 0.1; done; exit 42')
     lost = site.submit("-t", "5", "--", "sleep", "300")
     until_begun(site, good["id"])
-    own_slurm.wait(lambda: task_folder(site, lost["id"]).joinpath("log").exists(), 60, "the task is running")
+    own_slurm.wait(lambda: task_folder(site, lost["id"]).joinpath("log").exists(), "the task is running")
     site.until(bad["id"], "running")
     site.until(lost["id"], "running")
-    own_slurm.wait(lambda: task_folder(site, bad["id"]).joinpath("out").exists(), 60, "the other one too")
+    own_slurm.wait(lambda: task_folder(site, bad["id"]).joinpath("out").exists(), "the other one too")
     jobs = site.project / ".lossi" / "jobs"
-    # The login node's view: the folders of tasks as they were; new files come `late_s` after the tasks have ended.
+    # The login node's view: the folders of tasks as they were; new files come after the scheduler has said that the tasks ended.
     view = own_slurm.root / f"view-{site.project.name}"
     subprocess.run(["cp", "-a", str(jobs), str(view)], check=True)
     enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh"]
@@ -122,20 +120,20 @@ def test_files_that_the_login_node_sees_late_change_nothing_but_the_moment(own_s
         own_slurm.wait(
             lambda job=job: own_slurm.job("root", job["scheduler_id"])["JobState"] not in ("RUNNING", "COMPLETING"), 60
         )
-    ended = time.monotonic()
-    while time.monotonic() < ended + late_s:
-        for job in (good, bad):
-            state, reason = seen(job["id"])
-            assert state == "running" or time.monotonic() > ended + grace_s, (state, reason)
-            assert "without leaving" not in reason
+    for job in (good, bad, good, bad):
+        state, reason = seen(job["id"])
+        assert state == "running", reason
+        assert "without leaving" not in reason
     subprocess.run(["cp", "-a", f"{jobs}/.", str(view)], check=True)
     assert seen(good["id"])[0] == "succeeded"
     assert seen(bad["id"])[0] == "failed" and "42" in seen(bad["id"])[1]
-    own_slurm.wait(lambda: seen(lost["id"])[0] not in ("running", "queued"), 2 * grace_s)
+    site.file.write_text(site.file.read_text().replace("exit_grace_s: 3600", "exit_grace_s: 1"))
+    own_slurm.wait(lambda: seen(lost["id"])[0] not in ("running", "queued"))
     assert seen(lost["id"])[0] in ("failed", "cancelled"), seen(lost["id"])
     assert site.until(good["id"], "succeeded") and site.until(bad["id"], "failed")
 
 
+@pytest.mark.host("cc", "as", "ld")
 def test_where_locks_hold_on_one_node_only_two_that_write_at_once_lose_nothing(own_slurm: OwnCluster, tmp_path: Path) -> None:
     source, shim = tmp_path / "locks.c", own_slurm.root / "locks.so"
     source.write_text(LOCKS)
@@ -158,5 +156,5 @@ def test_where_locks_hold_on_one_node_only_two_that_write_at_once_lose_nothing(o
     ]
     errors = [process.communicate(timeout=200)[1] for process in users]
     assert "Traceback" not in "".join(errors), errors
-    assert site.until(sweep["id"], "succeeded", patience_s=90)["counts"] == {"succeeded": 6}
+    assert site.until(sweep["id"], "succeeded")["counts"] == {"succeeded": 6}
     assert [run["metrics.done"] for run in runs_of(site, sweep["id"])] == [1.0] * 6, "each run is there, and once"

@@ -15,7 +15,7 @@ import dataclasses, json, os, sys
 from pathlib import Path
 from lossi.clusters import Cluster
 from lossi.errors import LossiError
-from lossi.jobs.schedulers.slurm import limits
+from lossi.jobs.schedulers.slurm.preflight import limits
 from lossi.jobs.schedulers.slurm.cli import CliClient
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 

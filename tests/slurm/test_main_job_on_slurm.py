@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from real_cluster import OwnCluster, RealCluster
 from slurm_site import Site
+from trials import jobs_left
 
 DEMO = Path(__file__).resolve().parents[2] / "passenger-app" / "lossi" / "demo" / "project"
 QUICK = "import os, sys\nprint('hello from task', os.environ['LOSSI_TASK'])\n"
@@ -83,7 +84,7 @@ def test_a_job_runs_as_submitted_though_lossi_is_removed_and_everything_is_edite
         site.write(".lossi/environments.yml", "environments: {python: {broken\n")
         own_slurm.run_as(site.user, ["scontrol", "release", job["scheduler_id"]])
         account = site.project / ".lossi" / "jobs" / job["id"] / "tasks" / "0" / "exit.json"
-        own_slurm.wait(account.exists, 30, "the task has ended")
+        own_slurm.wait(account.exists, "the task has ended")
     finally:
         for path in hidden:
             path.rename(path.with_name(path.name.removeprefix(".hidden-")))
@@ -102,7 +103,7 @@ def test_a_job_starts_when_the_one_it_follows_has_succeeded_and_is_cancelled_whe
     site.until(second["id"], "succeeded")
     bad = site.submit("-t", "5", "--", "sh", "-c", "sleep 4; exit 1")
     third = site.submit("-t", "5", "train.py", "--after", bad["id"])
-    assert site.until(third["id"], "cancelled", patience_s=90)["counts"] == {"cancelled": 1}
+    assert site.until(third["id"], "cancelled")["counts"] == {"cancelled": 1}
     refused = site.lossi("run", "-d", "train.py", "--after", bad["id"], expect=4)
     assert "has ended as failed" in refused["title"] + refused["detail"]
 
@@ -134,7 +135,7 @@ def test_a_preview_says_when_the_job_would_start_and_what_would_stop_or_change_i
     shown = site.lossi("run", "--preview", "train.py", "-t", "5", "--partition", "gpu")
     assert shown["expected_start"] is not None and shown["expected_start"].endswith("Z")
     assert any("gpu" in warning for warning in shown["warnings"]), "a GPU partition without a GPU"
-    assert not (site.project / ".lossi" / "jobs").exists() or not list((site.project / ".lossi" / "jobs").iterdir())
+    assert jobs_left(site) == []
 
 
 def test_another_users_job_is_not_found_and_nothing_of_it_is_told(own_slurm: OwnCluster) -> None:
@@ -153,7 +154,7 @@ def test_tasks_run_inside_an_allocation_instead_of_queueing(own_slurm: OwnCluste
     command = f"LOSSI_SITE={site.file} exec {own_slurm.installation.command} sweep train.py -g x=1,2,3 --here --json >said.json"
     slurm_id = own_slurm.sbatch(site.user, command, "--cpus-per-task=2", "--mem=4000", "--time=5", cwd=site.project)
     said = site.project / "said.json"
-    own_slurm.wait(lambda: said.exists() and said.read_text().rstrip().endswith("}"), 60, "the sweep has ended")
+    own_slurm.wait(lambda: said.exists() and said.read_text().rstrip().endswith("}"), "the sweep has ended")
     job = json.loads(said.read_text())
     assert (job["state"], job["scheduler"], job["counts"]) == ("succeeded", "local", {"succeeded": 3})
     assert own_slurm.sacct(site.user, slurm_id, "JobID") == [{"JobID": str(slurm_id)}], "no other job was queued"

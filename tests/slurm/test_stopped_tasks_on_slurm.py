@@ -59,8 +59,8 @@ def test_what_stops_a_task_is_told_and_what_it_had_done_is_kept(own_slurm: OwnCl
 
     early = site.until(warned["id"], "timed_out")
     assert "time limit" in early["reason"]
-    dead = site.until(greedy["id"], "out_of_memory", patience_s=120)
-    late = site.until(limited["id"], "timed_out", patience_s=120)
+    dead = site.until(greedy["id"], "out_of_memory")
+    late = site.until(limited["id"], "timed_out")
     for job in (warned, limited, greedy):
         site.until_accounted(job["id"])
         (run,) = runs_of(site, job["id"])

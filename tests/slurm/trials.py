@@ -58,7 +58,7 @@ def has_begun(site: Site, job_id: str, number: int = 0, attempt: int = 1) -> boo
 
 def until_begun(site: Site, job_id: str, *numbers: int, attempt: int = 1) -> None:
     for number in numbers or (0,):
-        site.cluster.wait(lambda: has_begun(site, job_id, number, attempt), 150, f"attempt {attempt} of {job_id}.{number} waits")  # noqa: B023
+        site.cluster.wait(lambda: has_begun(site, job_id, number, attempt), f"attempt {attempt} of {job_id}.{number} waits")  # noqa: B023
 
 
 def let_go(site: Site, job_id: str, *numbers: int, attempt: int = 1) -> None:
@@ -79,7 +79,7 @@ def until_published(site: Site, job_id: str, *numbers: int) -> None:
         return False
 
     for number in numbers or (0,):
-        site.cluster.wait(lambda: holds_metrics(number), 120, "metrics are published")  # noqa: B023
+        site.cluster.wait(lambda: holds_metrics(number), "metrics are published")  # noqa: B023
 
 
 def runs_of(site: Site, job_id: str) -> list[dict[str, Any]]:

@@ -64,7 +64,7 @@ def record(cluster: VersionCluster, folder: Path) -> None:
         }
 
     def until(name: str, words: set[str]) -> None:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while not {state for (job, _), state in as_user(USER, states).items() if job == ids[name]} & words:
             assert time.monotonic() < end, f"{name} is not {words}"
             time.sleep(0.2)
@@ -91,7 +91,8 @@ def record(cluster: VersionCluster, folder: Path) -> None:
             "sacctmgr-associations": sacctmgr.ShowAssociations(USER),
             "sacctmgr-qos": sacctmgr.ShowQos(),
         }
-        time.sleep(2)  # slurmdbd hears of it a second late
+        while not all(f"{job}|" in run(sacct.Sacct(USER, jobs).argv(target)) for job in jobs):  # slurmdbd hears of it late
+            time.sleep(0.2)
         folder.mkdir(parents=True, exist_ok=True)
         for name, command in commands.items():
             text = as_user(USER, functools.partial(run, command.argv(target)))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import host
 import pytest
 
 from lossi.clusters import Cluster, PySlurmSettings, RestSettings
@@ -64,13 +65,13 @@ class Door:
     def ask(self, question: Callable[[SlurmClient], T], user: str = "lossi-tester1") -> T:
         return as_user(user, lambda: question(CLIENTS[self.scheduler](self.cluster.model(self.scheduler))))
 
-    def wait(self, question: Callable[[SlurmClient], T], patience_s: float = 60) -> T:
+    def wait(self, question: Callable[[SlurmClient], T]) -> T:
         """Return the first true answer; the test fails when none came within the time."""
-        end = time.monotonic() + patience_s
+        end = time.monotonic() + host.PATIENCE_S
         while not (answer := self.ask(question)):
             if time.monotonic() > end:
                 queue = self.ask(lambda client: client.queue())
-                pytest.fail(f"not within {patience_s} s; last answer {answer!r}; queue {str(queue)[:2000]}")
+                pytest.fail(f"not within {host.PATIENCE_S} s; last answer {answer!r}; queue {str(queue)[:2000]}")
             time.sleep(0.2)
         return answer
 

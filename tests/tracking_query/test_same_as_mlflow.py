@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
@@ -48,7 +48,7 @@ def ours(project: Project, page: int | None = None, **question: object) -> list[
         assert len(result) < table.total, "the pages do not end"
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=250)
 @given(data=st.data())
 def test_same_runs_in_the_same_order(filled: list[tuple[Project, MlflowClient, list[str]]], data: st.DataObject) -> None:
     project, client, run_ids = filled[data.draw(st.integers(0, SEEDS - 1), label="store")]
@@ -66,7 +66,7 @@ def test_the_random_questions_are_not_all_empty(filled: list[tuple[Project, Mlfl
     project, _, run_ids = filled[0]
     sizes: list[int] = []
 
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(max_examples=200, database=None)
     @given(random_store.filters(run_ids))
     def collect(filter: str) -> None:
         sizes.append(len(ours(project, filter=filter, view="all")))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lossi import clusters
 from lossi.errors import InvalidInput, NotFound
@@ -319,7 +319,7 @@ def test_a_file_that_the_user_cannot_read_does_not_exist(ood: Write, site: Write
     assert clusters.load().clusters == ()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(st.text(alphabet="ab:v2job{}[]&*!-\n ,'\"", max_size=120) | st.sampled_from([OOD, "v2: {job: {adapter: slurm}}"]))
 def test_no_content_of_a_file_affects_other_clusters(ood: Write, text: str) -> None:
     ood("good", "v2: {job: {adapter: slurm}}")

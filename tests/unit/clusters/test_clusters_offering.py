@@ -93,7 +93,7 @@ names = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_-]{0,8}\Z")
 lines = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     found=st.dictionaries(
         names,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from lossi.environments import catalog_text
 from lossi.errors import InvalidInput
@@ -68,7 +68,6 @@ def test_missing_parents_are_made() -> None:
     }
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.text("ab:#'\"{}[],& \né", max_size=6),

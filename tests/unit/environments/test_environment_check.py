@@ -6,7 +6,6 @@ import ast
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -88,11 +87,9 @@ def test_python_that_does_not_start_is_one_fault(home: Path, tmp_path: Path, con
 
 def test_python_that_hangs_is_given_up(home: Path, tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\nexec sleep 60\n")
+    python.write_text("#!/bin/sh\nexec sleep 9999\n")
     python.chmod(0o755)
-    start = time.monotonic()
     (fault,) = environments.check(local(python), time_limit_s=0.5)
-    assert time.monotonic() - start < 10
     assert "no answer within" in fault.detail
 
 

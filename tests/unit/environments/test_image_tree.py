@@ -101,7 +101,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(STEPS, max_size=4))
 def test_layers_of_any_changes_make_the_folder_that_the_changes_made(layers: list[list[tuple[str, str, str]]]) -> None:
     """Each list of changes is made in a folder, and written as one layer: what is new or other, and whiteouts of what is gone."""
@@ -169,7 +169,7 @@ def test_layout_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_file_that_is_no_sif_is_refused(content: bytes) -> None:
     with tempfile.NamedTemporaryFile() as made:
         made.write(content)

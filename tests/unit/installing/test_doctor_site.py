@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lossi.cli.doctor import Finding, containers, installation, open_ondemand
 from lossi.installing import Installed, Places
@@ -108,7 +108,7 @@ def test_the_proxy(host: Path, places: Places, text: str, what: str, level: str)
     assert bool(findings[0].remedy) is (level != "ok")
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60)
 @given(
     content=st.binary(max_size=300) | st.text(max_size=100).map(lambda text: f"host_regex: {text!r}".encode("utf-8", "replace"))
 )

@@ -61,7 +61,7 @@ def test_script_to_stdout_and_to_a_file(lossi: Any, saved: Any, tmp_path: Path) 
     code, said, _ = lossi("script", str(path), "-o", str(target))
     assert target.read_text("utf-8") == out
     assert str(target) in said
-    done = subprocess.run([sys.executable, str(target), "--data", "d", "--lr=2"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(target), "--data", "d", "--lr=2"], capture_output=True, text=True, timeout=300)
     assert done.stdout == "é 2.0 d\n", done.stderr
     code, out, _ = lossi("script", str(path), "--json")
     assert json.loads(out)["text"] == target.read_text("utf-8")

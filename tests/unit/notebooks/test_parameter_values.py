@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import pytest
@@ -141,11 +140,10 @@ def test_a_number_written_as_text_is_the_same_number(value: float) -> None:
     assert checked == value or checked != checked
 
 
-def test_ten_thousand_combinations_are_checked_in_less_than_a_second(declared: notebooks.Parameters) -> None:
-    began = time.perf_counter()
+def test_ten_thousand_combinations_are_checked(declared: notebooks.Parameters) -> None:
     for number in range(10_000):
-        notebooks.check_values(declared, {"lr": 0.1, "epochs": number, "name": "x", "layers": [1, 2]})
-    assert time.perf_counter() - began < 1
+        values = {"lr": 0.1, "epochs": number, "name": "x", "layers": [1, 2]}
+        assert notebooks.check_values(declared, values) == values
 
 
 def test_json_safe_has_no_nan() -> None:

@@ -67,7 +67,7 @@ def test_registering_replaces_papermills_translator() -> None:
         "print([t(kernel, language, {'x': float('nan')}, 'a\\nb') for kernel, language in (('ir', 'R'), ('mine', 'R'), ('mine', 'r'))])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(r_translator.__file__).parents[2])], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, str(Path(r_translator.__file__).parents[2])], capture_output=True, text=True, timeout=300
     )
     assert done.stdout == repr(["# a b\nx <- NaN\n"] * 3) + "\n", done.stderr
 

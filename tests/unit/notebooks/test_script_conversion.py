@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from lossi import notebooks
 from lossi.errors import NotSupported
@@ -203,7 +203,6 @@ def test_empty_and_markdown_only_notebooks_become_scripts(run: Run) -> None:
     assert run("md:# Only\n\ntext", "", "   \n").returncode == 0
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(text=st.text(), title=st.text())
 def test_text_of_markdown_never_becomes_code(notebook: Any, text: str, title: str) -> None:
     content = notebook("md:" + text, ("x = 1  # " + "".join(title.split()), "parameters"), title=title)

@@ -176,7 +176,7 @@ def test_a_stopped_session_reports_its_usage_before_jupyter_has_ended(session: n
     thread = threading.Thread(target=session.watch)
     thread.start()
     session.stop()
-    place, patience = Path(session.path(status.FILE)), time.monotonic() + 20
+    place, patience = Path(session.path(status.FILE)), time.monotonic() + 300
     while not place.exists() and time.monotonic() < patience:
         time.sleep(0.02)
     assert json.loads(place.read_text())["state"] == "ended" and session.child.poll() is None

@@ -185,7 +185,7 @@ def test_many_at_once_lose_none(home: Path) -> None:
     code = "import sys; from pathlib import Path; from lossi import projects\nfor p in sys.argv[1:]: projects.init(Path(p))"
     groups = [[str(home / f"p{worker}-{number}") for number in range(5)] for worker in range(4)]
     children = [subprocess.Popen([sys.executable, "-c", code, *group]) for group in groups]
-    assert [child.wait(60) for child in children] == [0, 0, 0, 0]
+    assert [child.wait(300) for child in children] == [0, 0, 0, 0]
     assert len(projects.registered()) == 20
 
 

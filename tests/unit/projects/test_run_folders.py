@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lossi.errors import InvalidInput, LossiError, NotFound
 from lossi.projects import Project, runs_in
@@ -76,7 +76,7 @@ def test_what_may_not_be_seen_is_as_if_it_were_not_there() -> None:
                 os.seteuid(0)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(st.text())
 def test_any_text_is_a_folder_or_a_sentence(home: Path, text: str) -> None:
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,24 +106,28 @@ def test_restoring_passes_over_a_damaged_snapshot(small: Path, tmp_path: Path) -
     assert restored.read_bytes() == good.read_bytes()
 
 
-def test_the_publisher_waits_for_runs_changes_and_the_interval(small: Path, tmp_path: Path) -> None:
+def test_the_publisher_waits_for_runs_changes_and_the_interval(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "task"
+    now = 0.0
+    monkeypatch.setattr(publish, "time", SimpleNamespace(monotonic=lambda: now))
     publisher = publish.Publisher(small, folder, interval_s=0.1, amend=lambda _: None)
 
-    def polled(seconds: float) -> list[tuple[int, Path]]:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            publisher.poll()
-            time.sleep(0.01)
+    def published(after_s: float) -> list[int]:
+        nonlocal now
+        now += after_s
+        publisher.poll()
         publisher.wait()
-        return publish.snapshots(folder)
+        return [seq for seq, _ in publish.snapshots(folder)]
 
     with sqlite3.connect(small) as connection:
         connection.execute("INSERT INTO metrics VALUES (1)")
-    assert polled(0.3) == []  # changed, but no run
+    assert published(0.2) == []  # changed, but no run
     add_run(small, "r")
-    assert [seq for seq, _ in polled(0.5)] == [1]
-    assert [seq for seq, _ in polled(0.3)] == [1]  # nothing changed
+    assert published(0.05) == []  # not yet
+    assert published(0.1) == [1]
+    assert published(0.3) == [1]  # nothing changed
     publisher.finish()
     assert [seq for seq, _ in publish.snapshots(folder)] == [2]
     assert publisher.problem == ""

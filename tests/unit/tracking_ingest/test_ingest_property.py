@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 from ingest_support import LEDGER, NAN, Log, World, dump
 
 from lossi.projects import Project, stores
@@ -245,7 +245,7 @@ class Example:
                 task.log.close()
 
 
-SLOW = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+SLOW = settings(max_examples=60)
 
 
 @pytest.mark.slow
