@@ -1,4 +1,4 @@
-"""Runs: listed, shown, compared, drawn, exported, with their artifacts; and the experiments that group them."""
+"""Runs: list, show, compare, draw and export them; their artifacts and experiments."""
 
 from __future__ import annotations
 
@@ -8,49 +8,50 @@ from flask import Response
 from flask_openapi3 import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
-from lossi import refresh
+from lossi import refresh, tracking
 from lossi.api import context, sending
 from lossi.api.operations import Operations
 from lossi.files.beneath import Entry
+from lossi.projects import Project
 from lossi.tracking import Comparison, Experiments, Histories, RunDetail, RunTable, View
 
-api = Operations("runs", __name__, abp_tags=[Tag(name="runs", description="What MLflow tracked of the tasks.")])
+api = Operations("runs", __name__, abp_tags=[Tag(name="runs", description="Runs of the tasks, as MLflow tracked them.")])
 
 MOST_ROWS = 10_000
 MOST_IDS = 10_000
 FILTER = (
     "Conditions joined by AND in the language of MLflow's `search_runs`, for example `metrics.accuracy > 0.9 AND params.model = 'svc'`, "
-    "with `job.<column>` for facts of the task besides."
+    "extended by `job.<column>` for facts of the task."
 )
 
 
-class RunQuestion(context.ProjectQuery):
-    """Which runs, in which order, with which columns."""
+class RunSelection(context.ProjectQuery):
+    """A selection of runs, their order and columns."""
 
     filter: str = Field(default="", max_length=100_000, description=FILTER)
     order_by: list[str] = Field(
-        default=[], max_length=20, description="For example `metrics.accuracy DESC`; again for each. Without: newest first."
+        default=[], max_length=20, description="For example `metrics.accuracy DESC`; repeatable. Default: newest first."
     )
     experiments: list[str] | None = Field(
-        default=None, max_length=1000, description="Ids or names of experiments; again for each. Without: all."
+        default=None, max_length=1000, description="Ids or names of experiments; repeatable. Default: all."
     )
-    view: View = Field(default="active", description="Runs that are not deleted, that are, or both.")
+    view: View = Field(default="active", description="Active runs, deleted ones, or all.")
     columns: list[str] | None = Field(
         default=None,
         max_length=1000,
-        description="Columns of the answer, such as `run_id`, `params.lr`, `metrics.*`, `job.state`; again for each. Without: attributes, "
-        "facts of the task, and every param, metric and tag that occurs, without most of MLflow's own tags.",
+        description="Columns of the answer, such as `run_id`, `params.lr`, `metrics.*`, `job.state`; repeatable. Default: attributes, facts "
+        "of the task, and every param, metric and tag that occurs, without most of MLflow's own tags.",
     )
 
 
-class RunsQuery(RunQuestion):
+class RunsQuery(RunSelection):
     """A page of runs."""
 
     limit: int = Field(default=100, ge=1, le=MOST_ROWS, description="Runs on a page.")
-    cursor: str | None = Field(default=None, max_length=8192, description="`next_cursor` of the page before.")
+    cursor: str | None = Field(default=None, max_length=8192, description="`next_cursor` of the previous page.")
 
 
-class ExportQuery(RunQuestion):
+class ExportQuery(RunSelection):
     """Runs as a file."""
 
     format: Literal["csv", "json"] = Field(default="csv", description="CSV with a header, or one JSON array of flat objects.")
@@ -63,13 +64,13 @@ class RunPath(BaseModel):
 
 
 class ArtifactQuery(context.ProjectQuery):
-    """Which folder of a run's artifacts."""
+    """A folder of a run's artifacts."""
 
     path: str = Field(default="", max_length=4096, description="Relative to the run's artifacts; empty for their root.")
 
 
 class ContentQuery(context.ProjectQuery):
-    """Which file of a run's artifacts."""
+    """A file of a run's artifacts."""
 
     path: str = Field(min_length=1, max_length=4096, description="Relative to the run's artifacts.")
 
@@ -81,7 +82,7 @@ class ArtifactList(BaseModel):
 
 
 class CompareRequest(BaseModel):
-    """Which runs to compare."""
+    """Runs to compare."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -89,14 +90,14 @@ class CompareRequest(BaseModel):
 
 
 class HistoryRequest(BaseModel):
-    """Which histories."""
+    """Metric histories."""
 
     model_config = ConfigDict(extra="forbid")
 
     run_ids: list[str] = Field(min_length=1, max_length=MOST_IDS)
     keys: list[str] = Field(min_length=1, max_length=1000, description="Keys of metrics.")
     buckets: int | None = Field(
-        default=None, ge=2, le=200_000, description="Most entries of a series; without: min(2000, 200,000 / runs)."
+        default=None, ge=2, le=200_000, description="Most entries of a series; default: min(2000, 200,000 / runs)."
     )
     x: Literal["step", "time"] = Field(default="step", description="Steps, or milliseconds since 1970.")
 
@@ -104,22 +105,14 @@ class HistoryRequest(BaseModel):
 @api.get("/experiments", summary="List experiments", responses={200: Experiments})
 def list_experiments(query: context.ProjectQuery) -> Response:
     """List the experiments of a project, newest first, with the number of their runs."""
-    from lossi import tracking
-
-    project = context.project(query.project)
-    refresh.look(project)
-    return _json(tracking.list_experiments(project))
+    return _json(tracking.list_experiments(_refreshed(query)))
 
 
 @api.get("/runs", summary="List runs", responses={200: RunTable})
 def list_runs(query: RunsQuery) -> Response:
     """List runs as columns, filtered and ordered in MLflow's own language."""
-    from lossi import tracking
-
-    project = context.project(query.project)
-    refresh.look(project)
     table = tracking.search(
-        project,
+        _refreshed(query),
         filter=query.filter,
         order_by=query.order_by,
         experiments=query.experiments,
@@ -133,32 +126,20 @@ def list_runs(query: RunsQuery) -> Response:
 
 @api.get("/runs/<run_id>", summary="Show a run", responses={200: RunDetail})
 def show_run(path: RunPath, query: context.ProjectQuery) -> Response:
-    """Show everything known of one run."""
-    from lossi import tracking
-
-    project = context.project(query.project)
-    refresh.look(project)
-    return _json(tracking.run(project, path.run_id))
+    """Show everything known about one run."""
+    return _json(tracking.run(_refreshed(query), path.run_id))
 
 
 @api.post("/runs/compare", summary="Compare runs", responses={200: Comparison})
 def compare(query: context.ProjectQuery, body: CompareRequest) -> Response:
-    """Say what differs between runs and what is equal, with warnings where something else than the parameters does."""
-    from lossi import tracking
-
-    project = context.project(query.project)
-    refresh.look(project)
-    return _json(tracking.compare(project, body.run_ids))
+    """Show what differs between runs and what is equal, with a warning if more than the parameters differs."""
+    return _json(tracking.compare(_refreshed(query), body.run_ids))
 
 
-@api.post("/metrics/history", summary="Histories of metrics", responses={200: Histories})
+@api.post("/metrics/history", summary="Metric histories", responses={200: Histories})
 def history(query: context.ProjectQuery, body: HistoryRequest) -> Response:
-    """Return histories of metrics of many runs: every point, or buckets that keep the extremes."""
-    from lossi import tracking
-
-    project = context.project(query.project)
-    refresh.look(project)
-    return _json(tracking.history(project, body.run_ids, body.keys, body.buckets, body.x))
+    """Return metric histories of many runs: every point, or buckets that keep the extremes."""
+    return _json(tracking.history(_refreshed(query), body.run_ids, body.keys, body.buckets, body.x))
 
 
 @api.get(
@@ -168,11 +149,9 @@ def history(query: context.ProjectQuery, body: HistoryRequest) -> Response:
 )
 def export(query: ExportQuery) -> Response:
     """Download all matching runs as CSV or JSON."""
-    from lossi import tracking
     from lossi.files import downloads
 
-    project = context.project(query.project)
-    refresh.look(project)
+    project = _refreshed(query)
     pieces = tracking.export(
         project,
         filter=query.filter,
@@ -190,8 +169,6 @@ def export(query: ExportQuery) -> Response:
 @api.get("/runs/<run_id>/artifacts", summary="List artifacts of a run", responses={200: ArtifactList})
 def list_artifacts(path: RunPath, query: ArtifactQuery) -> Response:
     """List a folder of a run's artifacts."""
-    from lossi import tracking
-
     return _json(ArtifactList(items=tracking.artifacts(context.project(query.project), path.run_id, query.path)))
 
 
@@ -201,10 +178,15 @@ def list_artifacts(path: RunPath, query: ArtifactQuery) -> Response:
     responses={200: {"content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 def artifact_content(path: RunPath, query: ContentQuery) -> Response:
-    """Send one file of a run's artifacts; shown in the browser only where nothing in it can act."""
-    from lossi import tracking
-
+    """Send one file of a run's artifacts; the browser shows it only if it is inert."""
     return sending.file(tracking.open_artifact(context.project(query.project), path.run_id, query.path), query.path)
+
+
+def _refreshed(query: context.ProjectQuery) -> Project:
+    """Return the project of a request, with what its tasks have published."""
+    project = context.project(query.project)
+    refresh.look(project)
+    return project
 
 
 def _json(answer: BaseModel) -> Response:

@@ -1,7 +1,7 @@
-"""Sending a file of the user's: from this process, or handed over to nginx, so that a large one keeps nobody waiting.
+"""Send a user's file from this process, or hand it over to nginx, so that a large one does not block other requests.
 
-nginx opens the path anew, with the user's own rights, and passes on few of our headers: `Content-Security-Policy` is not
-among them. Files that it sends are therefore always saved, never shown.
+nginx opens the path again with the user's own rights and passes on few of our headers, not `Content-Security-Policy`. Files
+that it sends are therefore always saved, never shown.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from lossi import settings
 from lossi.files import downloads, roots
 
 HANDED_OVER_BYTES = 8 * 2**20
-"""Smaller files are read faster than the hand-over is worth."""
+"""For smaller files the hand-over is not worth it."""
 
 
 def file(descriptor: int, name: str) -> Response:
-    """Answer with an open file, which is closed in the end.
+    """Respond with an open file and close it at the end.
 
     Parameters
     ----------
     descriptor
-        Of a regular file that was opened below a root that the user may name.
+        A regular file that was opened below an allowed root.
     name
-        What the file is called; a folder part is dropped.
+        Name of the file; a folder part is dropped.
     """
     status = os.fstat(descriptor)
     location = _internal_location()
@@ -47,17 +47,17 @@ def file(descriptor: int, name: str) -> Response:
 
 
 def _internal_location() -> str:
-    """Return where nginx finds all files, or nothing where no nginx of that kind is before us."""
-    told = settings.load().accel_redirect
-    if told is not None:
-        return told.rstrip("/")
-    # Passenger says which server it is part of; in Apache it would send the header to the browser and no file.
+    """Return the location at which nginx finds all files; empty without such an nginx in front of us."""
+    location = settings.load().accel_redirect
+    if location is not None:
+        return location.rstrip("/")
+    # Passenger tells its server: in Apache the browser would get the header and no file.
     in_portal = "PASSENGER_BASE_URI" in os.environ and "ONDEMAND_VERSION" in os.environ
     return "/sendfile" if in_portal and str(request.environ.get("SERVER_SOFTWARE", "")).lower().startswith("nginx") else ""
 
 
 def _path(descriptor: int) -> Path | None:
-    """Return where the open file lies now, without links; None if it is gone or the portal's own limit does not allow it."""
+    """Return the open file's present path without links; None if it is gone or the portal does not allow it."""
     path = Path(f"/proc/self/fd/{descriptor}").readlink()
     try:
         same = os.path.samestat(path.stat(), os.fstat(descriptor))

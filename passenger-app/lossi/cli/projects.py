@@ -1,4 +1,4 @@
-"""``lossi project``: which directories Lossi works in."""
+"""``lossi project``: the directories that Lossi works in."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def init(
     folder: Annotated[Path, typer.Argument(help="The project's folder.")] = Path(),
     as_json: options.Json = False,
 ) -> None:
-    """Make a folder a project: create its `.lossi`, which git ignores by itself, and remember it."""
+    """Make a folder a project: create its `.lossi` (git ignores it) and add it to your list."""
     from lossi import projects
 
     project = projects.init(folder)
     info = projects.describe(project)
-    output.emit(info, as_json, lambda: output.say(f"{project.root} is a project now. Next: lossi run NOTEBOOK.ipynb"))
+    output.emit(info, as_json, lambda: output.say(f"{project.root} is now a project. Next: lossi run NOTEBOOK.ipynb"))
 
 
 @app.command("list")
 def list_projects(as_json: options.Json = False) -> None:
-    """List the projects that you have used, and those that the site offers to all."""
+    """List your projects and those that the site offers to everyone."""
     from lossi import projects
 
     infos = [projects.describe(project) for project in projects.registered()]
@@ -49,7 +49,7 @@ def list_projects(as_json: options.Json = False) -> None:
             ("name", "folder", "jobs", "runs", "commit", "writable"),
             rows,
             right=("jobs", "runs"),
-            empty="No project yet. Make one with `lossi project init` in its folder.",
+            empty="No projects yet. Run `lossi project init` in a folder to make it one.",
         )
 
     output.emit({"projects": infos}, as_json, render)
@@ -57,7 +57,7 @@ def list_projects(as_json: options.Json = False) -> None:
 
 @app.command("show")
 def show(project: options.Project = None, as_json: options.Json = False) -> None:
-    """Show one project: where it is, what git says, how much is in it."""
+    """Show one project: its folder, git state and contents."""
     from lossi import projects
 
     info = projects.describe(options.project(project))
@@ -71,23 +71,25 @@ def show(project: options.Project = None, as_json: options.Json = False) -> None
 
 @app.command("forget")
 def forget(project: Annotated[str, typer.Argument(help="Name or folder.")], as_json: options.Json = False) -> None:
-    """Take a project off the list; its files stay as they are."""
+    """Remove a project from your list; its files stay."""
     from lossi import projects
 
-    found = projects.by_name_or_path(project)
-    projects.forget(found)
+    known = projects.by_name_or_path(project)
+    projects.forget(known)
     output.emit(
-        {"forgotten": str(found.root)}, as_json, lambda: output.say(f"{found.root} is off the list; its files are untouched")
+        {"forgotten": str(known.root)}, as_json, lambda: output.say(f"{known.root} is off the list; its files are untouched")
     )
 
 
 @app.command("rebuild")
 def rebuild(project: options.Project = None, as_json: options.Json = False) -> None:
-    """Make the index of jobs again from the job directories."""
+    """Rebuild the index of jobs from the job directories."""
     from lossi import jobs, tracking
 
-    found = options.project(project)
-    jobs.rebuild(found)
-    report = tracking.ingest_runs(found)
-    count = len(jobs.list_jobs(found, limit=1000).items)
-    output.emit({"jobs": count, "ingest": report}, as_json, lambda: output.say(f"the index of {found.name} is new: {count} jobs"))
+    current = options.project(project)
+    jobs.rebuild(current)
+    report = tracking.ingest_runs(current)
+    count = len(jobs.list_jobs(current, limit=1000).items)
+    output.emit(
+        {"jobs": count, "ingest": report}, as_json, lambda: output.say(f"rebuilt the index of {current.name}: {count} jobs")
+    )

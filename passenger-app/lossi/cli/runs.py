@@ -1,4 +1,4 @@
-"""``lossi runs``: what MLflow tracked, listed, shown, compared, exported."""
+"""``lossi runs``: list, show, compare and export what MLflow tracked."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ Filter = Annotated[
     typer.Option(
         "--filter",
         "-f",
-        help="In MLflow's language: \"metrics.acc > 0.9 AND params.model = 'svc'\"; facts of the task as job.state, job.elapsed_s …",
+        help="In MLflow's language: \"metrics.acc > 0.9 AND params.model = 'svc'\"; facts of the task: job.state, job.elapsed_s …",
     ),
 ]
 OrderBy = Annotated[
     list[str] | None,
-    typer.Option("--order-by", "-o", help='For example "metrics.acc DESC"; again for each. Without: newest first.'),
+    typer.Option("--order-by", "-o", help='For example "metrics.acc DESC"; repeatable (default: newest first).'),
 ]
 ExperimentNames = Annotated[
-    list[str] | None, typer.Option("--experiment", "-x", help="Id or name of an experiment; again for each. Without: all.")
+    list[str] | None, typer.Option("--experiment", "-x", help="Id or name of an experiment; repeatable (default: all).")
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--column", "-c", help="run_id, params.lr, metrics.*, job.state …; again for each. Without: what occurs."),
+    typer.Option("--column", "-c", help="run_id, params.lr, metrics.*, job.state …; repeatable (default: what fits)."),
 ]
 ViewName = Annotated[str, typer.Option("--view", help="active, deleted or all.")]
 JobName = Annotated[
     str | None,
-    typer.Option("--job", "-j", metavar="JOB", help="The runs of a job, as `lossi jobs` names it; `last` is the newest."),
+    typer.Option("--job", "-j", metavar="JOB", help="Runs of this job, as in `lossi jobs`; `last` is the newest."),
 ]
 MOST_COMPARED = 10_000
 MOST_SHOWN = 10
@@ -55,17 +55,15 @@ def list_runs(
     column: Columns = None,
     view: ViewName = "active",
     limit: Annotated[int, typer.Option("--limit", "-l", min=1, max=100_000, help="At most this many.")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="Go on after this `next_cursor`.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="Continue after this `next_cursor`.")] = None,
     project: options.Project = None,
     as_json: options.Json = False,
 ) -> None:
     """List runs, filtered and ordered in MLflow's own language."""
     from lossi import tracking
 
-    found = options.project(project)
-    _take_in(found)
     table = tracking.search(
-        found,
+        _ingested(project),
         filter=filter,
         order_by=order_by or (),
         experiments=experiment or None,
@@ -83,13 +81,12 @@ def show(
     project: options.Project = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show everything known of one run."""
+    """Show everything known about one run."""
     from lossi import tracking
 
-    found = options.project(project)
-    _take_in(found)
-    [run_id] = tracking.resolve(found, [run])
-    detail = tracking.run(found, run_id)
+    current = _ingested(project)
+    [run_id] = tracking.resolve(current, [run])
+    detail = tracking.run(current, run_id)
     output.emit(detail, as_json, lambda: _show_detail(detail))
 
 
@@ -102,20 +99,17 @@ def compare(
     project: options.Project = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say what differs between runs and what is equal, and warn where something else than the parameters does."""
+    """Show what differs between runs and what is equal; warn if more than the parameters differs."""
     from lossi import tracking
 
-    found = options.project(project)
-    _take_in(found)
-    run_ids = tracking.resolve(found, runs or [])
+    current = _ingested(project)
+    run_ids = tracking.resolve(current, runs or [])
     if job or filter or order_by:
-        run_ids += _chosen(found, job, filter, order_by or [])
+        run_ids += _select(current, job, filter, order_by or [])
     if not run_ids:
-        raise InvalidInput(
-            "no run to compare", hint="name runs, or choose them with --job or --filter; `lossi runs list` shows them"
-        )
-    compared = tracking.compare(found, run_ids)
-    output.emit(compared, as_json, lambda: _show_comparison(compared))
+        raise InvalidInput("no run to compare", hint="pass run ids, --job or --filter; `lossi runs list` shows the runs")
+    comparison = tracking.compare(current, run_ids)
+    output.emit(comparison, as_json, lambda: _show_comparison(comparison))
 
 
 @app.command("export")
@@ -126,7 +120,7 @@ def export(
     column: Columns = None,
     view: ViewName = "active",
     format: Annotated[str, typer.Option("--format", help="csv or json.")] = "csv",
-    to: Annotated[Path | None, typer.Option("--output", "-O", help="File to write; without it, standard output.")] = None,
+    to: Annotated[Path | None, typer.Option("--output", "-O", help="File to write (default: standard output).")] = None,
     project: options.Project = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
@@ -134,10 +128,8 @@ def export(
     from lossi import tracking
     from lossi.files import atomic
 
-    found = options.project(project)
-    _take_in(found)
     pieces = tracking.export(
-        found,
+        _ingested(project),
         filter=filter,
         order_by=order_by or (),
         experiments=experiment or None,
@@ -156,17 +148,18 @@ def export(
                 stream.write(piece.encode("utf-8", "replace"))
 
 
-def _take_in(project: Project) -> None:
-    """Take in what tasks published; what cannot be taken in is said beside the answer."""
+def _ingested(name: str | None) -> Project:
+    """Return the project, with what its tasks have published; print what could not be ingested."""
     from lossi import refresh
 
+    project = options.project(name)
     for problem in refresh.look(project, everything=True).problems:
-        output.note(
-            ": ".join(part for part in (problem.what, problem.why) if part) + (f" ({problem.hint})" if problem.hint else "")
-        )
+        reason = f": {problem.why}" if problem.why else ""
+        output.note(f"{problem.what}{reason}" + (f" ({problem.hint})" if problem.hint else ""))
+    return project
 
 
-def _chosen(project: Project, job: str | None, filter: str, order_by: list[str]) -> list[str]:
+def _select(project: Project, job: str | None, filter: str, order_by: list[str]) -> list[str]:
     from lossi import tracking
     from lossi.cli.naming import identify
 
@@ -179,7 +172,7 @@ def _chosen(project: Project, job: str | None, filter: str, order_by: list[str])
     return [str(run_id) for run_id in table.columns["run_id"]]
 
 
-def _marks(stale: bool, revision: str | None) -> None:
+def _note_state(stale: bool, revision: str | None) -> None:
     if stale:
         output.note("the store is locked by a writer: this is its last committed state")
     if revision:
@@ -187,9 +180,9 @@ def _marks(stale: bool, revision: str | None) -> None:
 
 
 def _show_table(table: RunTable, *, all_columns: bool) -> None:
-    """Print runs as rows; without chosen columns: which run, the params that differ between them, their metrics."""
-    _marks(table.stale, table.read_only_revision)
-    shown: dict[str, list[Any]] = dict(table.columns) if all_columns else _interesting(table.columns)
+    """Print runs as rows; by default the run, the params that differ between runs, and the metrics."""
+    _note_state(table.stale, table.read_only_revision)
+    shown: dict[str, list[Any]] = dict(table.columns) if all_columns else _distinguishing(table.columns)
     rows = zip(*([_value(value) for value in column] for column in shown.values()), strict=True)
     heads = [name.partition(".")[2] if name.startswith(("params.", "metrics.")) else name for name in shown]
     right = [head for head, name in zip(heads, shown, strict=True) if name.startswith("metrics.")]
@@ -199,8 +192,8 @@ def _show_table(table: RunTable, *, all_columns: bool) -> None:
         output.note(f"{number} of {table.total} runs; more: --cursor {table.next_cursor}")
 
 
-def _interesting(columns: dict[str, Any]) -> dict[str, list[Any]]:
-    """Return the columns that tell the runs of a page apart, as many as a terminal has room for."""
+def _distinguishing(columns: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return the columns that distinguish the runs of a page, as many as fit on a terminal."""
     several = len(columns["run_id"]) > 1
     params = [name for name in columns if name.startswith("params.") and not (several and len(set(columns[name])) == 1)]
     metrics = [name for name in columns if name.startswith("metrics.")]
@@ -209,23 +202,21 @@ def _interesting(columns: dict[str, Any]) -> dict[str, list[Any]]:
         "run": [str(run_id)[:8] for run_id in columns["run_id"]],
         "name": columns["run_name"],
         "state": [state or str(status).lower() for state, status in zip(states, columns["status"], strict=True)],
-        "started (UTC)": [_moment(start) for start in columns["start_time"]],
+        "started (UTC)": [_time(start) for start in columns["start_time"]],
     }
     names = params + metrics
     if output.console().is_terminal and len(names) > MOST_SHOWN:
         names = params[: max(MOST_SHOWN - len(metrics), MOST_SHOWN // 2)]
         names += metrics[: MOST_SHOWN - len(names)]
-        output.note(
-            f"{len(params) + len(metrics) - len(names)} columns are left out: choose with --column, or see all with --json"
-        )
+        output.note(f"{len(params) + len(metrics) - len(names)} columns omitted: select with --column, or see all with --json")
     return result | {name: columns[name] for name in names}
 
 
 def _show_detail(detail: RunDetail) -> None:
-    _marks(detail.stale, detail.read_only_revision)
+    _note_state(detail.stale, detail.read_only_revision)
     output.say(f"run {detail.run_id}  {detail.run_name or ''}  {(detail.status or 'unknown').lower()}")
     output.say(f"  experiment  {detail.experiment or detail.experiment_id}")
-    output.say(f"  started     {_moment(detail.start_time)}   ended {_moment(detail.end_time) or 'not yet'}")
+    output.say(f"  started     {_time(detail.start_time)}   ended {_time(detail.end_time) or '-'}")
     output.say(f"  artifacts   {detail.artifact_uri}")
     if detail.job:
         output.say(f"  task        {detail.job['job_id']}.{detail.job['task']}  {detail.job['state'] or ''}")
@@ -237,9 +228,9 @@ def _show_detail(detail: RunDetail) -> None:
             for key, m in detail.metrics.items()
         ]
         output.show_table(
-            ("metric", "last", "at step", "smallest", "at step", "greatest", "at step", "points"),
+            ("metric", "last", "at step", "min", "at step", "max", "at step", "points"),
             rows,
-            right=("last", "at step", "smallest", "greatest", "points"),
+            right=("last", "at step", "min", "max", "points"),
         )
     if detail.datasets:
         output.show_table(("dataset", "digest", "used for"), [(d.name, d.digest, d.context) for d in detail.datasets])
@@ -249,40 +240,42 @@ def _show_detail(detail: RunDetail) -> None:
         output.show_table(("tag", "value"), [(key, _value(value)) for key, value in detail.tags.items()])
 
 
-def _show_comparison(compared: Comparison) -> None:
+def _show_comparison(comparison: Comparison) -> None:
     """Print one row per run with what differs, then what is equal, then the warnings."""
     from lossi.projects import facts
 
-    _marks(compared.stale, compared.read_only_revision)
-    metrics = {key: metric for key, metric in compared.metrics.items() if metric.differs or len(compared.runs) == 1}
+    _note_state(comparison.stale, comparison.read_only_revision)
+    metrics = {key: metric for key, metric in comparison.metrics.items() if metric.differs or len(comparison.runs) == 1}
     brief = facts.shown_in("brief")  # what a terminal has room for; `--json` has all
     of_tasks = {
         name: values
-        for name, values in compared.job.items()
+        for name, values in comparison.job.items()
         if name in brief and (len(set(values)) > 1 or len(values) == 1) and any(values)
     }
-    heads = ["run", *(name.removeprefix("params.") for name in compared.differing), *metrics, *of_tasks]
+    heads = ["run", *(name.removeprefix("params.") for name in comparison.differing), *metrics, *of_tasks]
     rows = [
         [
             run.run_id[:8],
-            *(_value(values[row]) for values in compared.differing.values()),
+            *(_value(values[row]) for values in comparison.differing.values()),
             *(_value(metric.last[row]) for metric in metrics.values()),
             *(_value(values[row]) for values in of_tasks.values()),
         ]
-        for row, run in enumerate(compared.runs)
+        for row, run in enumerate(comparison.runs)
     ]
     output.show_table(heads, rows, right=[*metrics, *(name for name in of_tasks if facts.sql_type(name) != "TEXT")])
-    equal = [f"{name.removeprefix('params.')} = {_value(value)}" for name, value in compared.equal.items()]
-    equal += [f"{key} = {_value(metric.last[0])}" for key, metric in compared.metrics.items() if key not in metrics]
-    equal += [f"{name} = {_value(values[0])}" for name, values in compared.job.items() if name in brief and name not in of_tasks]
+    equal = [f"{name.removeprefix('params.')} = {_value(value)}" for name, value in comparison.equal.items()]
+    equal += [f"{key} = {_value(metric.last[0])}" for key, metric in comparison.metrics.items() if key not in metrics]
+    equal += [
+        f"{name} = {_value(values[0])}" for name, values in comparison.job.items() if name in brief and name not in of_tasks
+    ]
     if equal:
         output.say("equal in all: " + ", ".join(equal))
-    for warning in compared.warnings:
+    for warning in comparison.warnings:
         output.say(f"warning: {warning.message}")
 
 
 def _value(value: Any) -> str:
-    """Return a value for a table: short numbers, one line, nothing for nothing."""
+    """Return a value for a table: a short number or one line, empty if there is none."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -291,7 +284,7 @@ def _value(value: Any) -> str:
     return line if len(line) <= 80 else line[:79] + "…"
 
 
-def _moment(milliseconds: Any) -> str:
+def _time(milliseconds: Any) -> str:
     import datetime
 
     if not isinstance(milliseconds, int):

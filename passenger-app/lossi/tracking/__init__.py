@@ -1,7 +1,7 @@
-"""Runs: taken in from the tasks' stores, asked for, compared, drawn, exported.
+"""Runs: ingest them from the tasks' stores, search, compare, draw and export them.
 
-Reads and (ingest alone) writes ``<project>/.lossi/mlflow.db``; reads the job directories and the index; never imports
-mlflow. Everything here is imported when first used: a command that asks one question loads what that question needs.
+Reads and (only in ingest) writes ``<project>/.lossi/mlflow.db``; reads the job directories and the index; never imports mlflow.
+Every public name is imported when first used.
 """
 
 from lazy_loader import attach_stub

@@ -15,7 +15,6 @@ from .query.exports import export as export
 from .query.histories import history as history
 from .query.models import (
     Comparison as Comparison,
-    Experiment as Experiment,
     Experiments as Experiments,
     Histories as Histories,
     RunDetail as RunDetail,
@@ -23,7 +22,6 @@ from .query.models import (
     View as View,
 )
 from .query.runs import (
-    experiments as experiments,
     list_experiments as list_experiments,
     resolve as resolve,
     run as run,

@@ -177,7 +177,7 @@ def test_no_store_reads_as_an_empty_one(tmp_path: Path) -> None:
     project = Project(tmp_path)
     table = tracking.search(project, filter="metrics.a > 1 AND job.state = 'failed'", order_by=["job.elapsed_s", "params.x"])
     assert table.total == 0 and table.next_cursor is None and all(column == [] for column in table.columns.values())
-    assert tracking.experiments(project) == []
+    assert tracking.list_experiments(project).items == []
     assert "".join(tracking.export(project)).startswith("run_id,")
     for ask in (
         lambda: tracking.run(project, "a"),
@@ -202,7 +202,7 @@ def test_missing_tables_and_columns_are_left_out(project: Project) -> None:
     assert tracking.search(project, filter="datasets.name = 'x'").total == 0
     detail = tracking.run(project, f"{7:032x}")
     assert detail.metrics["loss"].last == 0.5 and detail.datasets == [] and detail.user_id is None
-    assert tracking.experiments(project)[0].runs == 300
+    assert tracking.list_experiments(project).items[0].runs == 300
 
 
 def test_an_unknown_revision_is_read_and_said(project: Project) -> None:

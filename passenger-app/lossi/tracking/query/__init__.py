@@ -1,1 +1,1 @@
-"""Questions about runs: search, compare, histories, artifacts, export. Read-only SQL over MLflow's schema."""
+"""Queries about runs: search, compare, histories, artifacts, export. Read-only SQL over MLflow's schema."""

@@ -1,6 +1,6 @@
-"""Runs side by side: what differs, what is equal, and what else than the parameters may explain a difference."""
+"""Compare runs: what differs, what is equal, and what other than the parameters may explain different results."""
 
-# ruff: noqa: S608  (statements are put together from names in this package only; values are always bound)
+# ruff: noqa: S608  (statements contain only names from this package; values are always bound)
 from __future__ import annotations
 
 import json
@@ -12,10 +12,10 @@ from lossi.errors import InvalidInput
 from lossi.projects import Project
 from lossi.projects.facts import shown_in
 from lossi.tracking.query.models import ComparedMetric, ComparedRun, Comparison, MetricSummary, Warning
-from lossi.tracking.query.runs import milliseconds, missing
-from lossi.tracking.query.store import FactsUnavailable, Store, read
+from lossi.tracking.query.runs import missing_runs
+from lossi.tracking.query.store import Store, read
 from lossi.tracking.query.summaries import summaries
-from lossi.tracking.query.values import Cell, cell, text
+from lossi.tracking.query.values import Cell, cell, milliseconds, text
 
 FACTS = {
     "source": "mlflow.source.name",
@@ -31,9 +31,9 @@ FACTS = {
     "host": "lossi.host",
     "user": "mlflow.user",
 }
-"""Name of a fact → the tag that carries it."""
+"""Name of a fact → its tag."""
 DATA_TAG = "lossi.dataset."
-"""Begins the tags that carry the revision of a dataset."""
+"""Prefix of tags with the revision of a dataset."""
 SYSTEM_TAGS = ("mlflow.", "lossi.", "slurm.")
 
 JOB_FACTS = shown_in("compared", "brief")
@@ -47,7 +47,7 @@ WARNED: dict[Code, tuple[tuple[str, ...], str]] = {
     "architecture": (("architecture",), "the runs used processors of different architectures"),
     "code": (("commit", "dirty"), "the code of the runs differs"),
 }
-"""Code of a warning → the facts it looks at, and what it says when one of them differs."""
+"""Code of a warning → the facts it checks, and its message if one of them differs."""
 
 Facts = dict[str, dict[str, Cell]]
 """Column → run id → value; runs without a value are left out."""
@@ -59,32 +59,29 @@ def compare(project: Project, run_ids: Sequence[str]) -> Comparison:
     Parameters
     ----------
     project
-        Whose store.
+        The runs' project.
     run_ids
-        Whole ids; the answer keeps their order. One that comes twice counts once.
+        Whole ids; the answer keeps their order and drops repeated ones.
 
     Raises
     ------
     InvalidInput
-        When there is none.
+        If there is none.
     NotFound
-        Naming the ids (`run_ids`) that the store does not have.
+        With the ids (`run_ids`) that the store does not have.
     Forbidden, Unavailable
-        When the store cannot be read.
+        If the store cannot be read.
     """
-    wanted = list(dict.fromkeys(run_ids))
-    if not wanted:
-        raise InvalidInput("no run to compare", hint="name at least one run id; `lossi runs list` shows them")
-    try:
-        return read(project, lambda store: _compared(store, project, wanted), with_jobs=True)
-    except FactsUnavailable:
-        return read(project, lambda store: _compared(store, project, wanted))
+    unique = list(dict.fromkeys(run_ids))
+    if not unique:
+        raise InvalidInput("no run to compare", hint="pass at least one run id; `lossi runs list` shows them")
+    return read(project, lambda store: _compare(store, project, unique), with_jobs=True)
 
 
-def _compared(store: Store, project: Project, run_ids: list[str]) -> Comparison:
-    chosen = json.dumps(run_ids)
-    runs = _runs(store, project, run_ids, chosen)
-    facts = _facts(store, chosen)
+def _compare(store: Store, project: Project, run_ids: list[str]) -> Comparison:
+    ids = json.dumps(run_ids)
+    runs = _runs(store, project, run_ids, ids)
+    facts = _facts(store, ids)
     differing: dict[str, list[Cell]] = {}
     equal: dict[str, Cell] = {}
     for name, by_run in facts.items():
@@ -98,23 +95,23 @@ def _compared(store: Store, project: Project, run_ids: list[str]) -> Comparison:
         differing=differing,
         equal=equal,
         metrics=_metrics(summaries(store, run_ids), run_ids),
-        job=_job(store, run_ids, chosen),
+        job=_job(store, run_ids, ids),
         warnings=_warnings(runs, differing, equal),
         **store.marks,
     )
 
 
-def _runs(store: Store, project: Project, run_ids: list[str], chosen: str) -> list[ComparedRun]:
+def _runs(store: Store, project: Project, run_ids: list[str], ids: str) -> list[ComparedRun]:
     task = "l.job_id, l.task" if store.job_join else "NULL, NULL"
     sql = (
         f"SELECT r.run_uuid, r.name, x.name, r.status, r.start_time, r.end_time, {task} FROM {store.relations['runs']} r {store.job_join} "
         f"LEFT JOIN {store.relations['experiments']} x ON x.experiment_id = r.experiment_id "
         "WHERE r.run_uuid IN (SELECT value FROM json_each(?))"
     )
-    found = {row[0]: row for row in store.rows(sql, [chosen])}
-    unknown = [run_id for run_id in run_ids if run_id not in found]
+    by_id = {row[0]: row for row in store.rows(sql, [ids])}
+    unknown = [run_id for run_id in run_ids if run_id not in by_id]
     if unknown:
-        raise missing(project, unknown)
+        raise missing_runs(project, unknown)
     return [
         ComparedRun(
             run_id=run_id,
@@ -126,36 +123,36 @@ def _runs(store: Store, project: Project, run_ids: list[str], chosen: str) -> li
             job_id=job_id,
             task=number,
         )
-        for run_id, name, experiment, status, start, end, job_id, number in (found[run_id] for run_id in run_ids)
+        for run_id, name, experiment, status, start, end, job_id, number in (by_id[run_id] for run_id in run_ids)
     ]
 
 
-def _facts(store: Store, chosen: str) -> Facts:
-    """Return every comparable column in the order of the answer: facts, params, data, tags."""
+def _facts(store: Store, ids: str) -> Facts:
+    """Return every comparable column, in the order of the answer: facts, params, data, tags."""
     relations = store.relations
     facts: Facts = {name: {} for name in FACTS}
     params: Facts = {}
     data: Facts = {}
     tags: Facts = {}
-    named = {tag: name for name, tag in FACTS.items()}
+    fact_of_tag = {tag: name for name, tag in FACTS.items()}
     of_runs = "WHERE run_uuid IN (SELECT value FROM json_each(?)) ORDER BY key"
-    for run_id, key, value in store.rows(f"SELECT run_uuid, key, value FROM {relations['params']} {of_runs}", [chosen]):
+    for run_id, key, value in store.rows(f"SELECT run_uuid, key, value FROM {relations['params']} {of_runs}", [ids]):
         params.setdefault(f"params.{key}", {})[run_id] = text(value)
-    for run_id, key, value in store.rows(f"SELECT run_uuid, key, value FROM {relations['tags']} {of_runs}", [chosen]):
-        if key in named:
-            facts[named[key]][run_id] = text(value)
+    for run_id, key, value in store.rows(f"SELECT run_uuid, key, value FROM {relations['tags']} {of_runs}", [ids]):
+        if key in fact_of_tag:
+            facts[fact_of_tag[key]][run_id] = text(value)
         elif str(key).startswith(DATA_TAG):
             data.setdefault(f"data.{str(key)[len(DATA_TAG) :]}", {})[run_id] = text(value)
         elif not str(key).startswith(SYSTEM_TAGS):
             tags.setdefault(f"tags.{key}", {})[run_id] = text(value)
-    _add_job_facts(store, chosen, facts)
+    _add_job_facts(store, ids, facts)
     _add_architecture(facts)
-    data.update(_datasets(store, chosen))
+    data.update(_datasets(store, ids))
     return {name: by_run for name, by_run in {**facts, **params, **data, **tags}.items() if by_run}
 
 
-def _add_job_facts(store: Store, chosen: str, facts: Facts) -> None:
-    """Fill in from the task's facts what a run does not say itself."""
+def _add_job_facts(store: Store, ids: str, facts: Facts) -> None:
+    """Fill in from the task's facts what a run has not logged itself."""
     if not store.job_join:
         return
     names = ("gpu_type", "gpu_driver", "host")
@@ -163,13 +160,13 @@ def _add_job_facts(store: Store, chosen: str, facts: Facts) -> None:
         f"SELECT r.run_uuid, {', '.join(f't.{name}' for name in names)} FROM {store.relations['runs']} r {store.job_join} "
         "WHERE r.run_uuid IN (SELECT value FROM json_each(?))"
     )
-    for run_id, *values in store.rows(sql, [chosen]):
+    for run_id, *values in store.rows(sql, [ids]):
         for name, value in zip(names, values, strict=True):
             if value is not None:
                 facts[name].setdefault(run_id, cell(value))
 
 
-def _job(store: Store, run_ids: list[str], chosen: str) -> dict[str, list[Cell]]:
+def _job(store: Store, run_ids: list[str], ids: str) -> dict[str, list[Cell]]:
     """Return the facts of the runs' tasks that at least one of them has."""
     if not store.job_join:
         return {}
@@ -177,9 +174,9 @@ def _job(store: Store, run_ids: list[str], chosen: str) -> dict[str, list[Cell]]
         f"SELECT r.run_uuid, {', '.join(f't.{name}' for name in JOB_FACTS)} FROM {store.relations['runs']} r {store.job_join} "
         "WHERE r.run_uuid IN (SELECT value FROM json_each(?))"
     )
-    found = {run_id: values for run_id, *values in store.rows(sql, [chosen])}
-    nothing = [None] * len(JOB_FACTS)
-    columns = zip(*(found.get(run_id, nothing) for run_id in run_ids), strict=True)
+    values_of = {run_id: values for run_id, *values in store.rows(sql, [ids])}
+    none = [None] * len(JOB_FACTS)
+    columns = zip(*(values_of.get(run_id, none) for run_id in run_ids), strict=True)
     cells = {name: [cell(value) for value in values] for name, values in zip(JOB_FACTS, columns, strict=True)}
     return {name: values for name, values in cells.items() if any(value not in (None, "") for value in values)}
 
@@ -192,24 +189,24 @@ def _add_architecture(facts: Facts) -> None:
             facts["architecture"].setdefault(run_id, architecture)
 
 
-def _datasets(store: Store, chosen: str) -> Facts:
+def _datasets(store: Store, ids: str) -> Facts:
     sql = (
         f"SELECT DISTINCT i.destination_id, d.name, d.digest FROM {store.relations['inputs']} i "
         f"JOIN {store.relations['datasets']} d ON d.dataset_uuid = i.source_id "
         "WHERE i.destination_id IN (SELECT value FROM json_each(?)) ORDER BY d.name, d.digest"
     )
-    found: Facts = {}
-    for run_id, name, digest in store.rows(sql, [chosen]):
-        digests = found.setdefault(f"datasets.{name}", {})
+    datasets: Facts = {}
+    for run_id, name, digest in store.rows(sql, [ids]):
+        digests = datasets.setdefault(f"datasets.{name}", {})
         digests[run_id] = f"{digests[run_id]}, {digest}" if run_id in digests else str(digest)
-    return found
+    return datasets
 
 
-def _metrics(found: dict[str, dict[str, MetricSummary]], run_ids: list[str]) -> dict[str, ComparedMetric]:
-    nothing = MetricSummary()
+def _metrics(by_run: dict[str, dict[str, MetricSummary]], run_ids: list[str]) -> dict[str, ComparedMetric]:
+    none = MetricSummary()
     result: dict[str, ComparedMetric] = {}
-    for key in sorted({key for by_key in found.values() for key in by_key}):
-        values = [found.get(run_id, {}).get(key, nothing) for run_id in run_ids]
+    for key in sorted({key for by_key in by_run.values() for key in by_key}):
+        values = [by_run.get(run_id, {}).get(key, none) for run_id in run_ids]
         result[key] = ComparedMetric(
             last=[value.last for value in values],
             last_step=[value.last_step for value in values],
@@ -224,23 +221,23 @@ def _metrics(found: dict[str, dict[str, MetricSummary]], run_ids: list[str]) -> 
 
 def _warnings(runs: list[ComparedRun], differing: dict[str, list[Cell]], equal: dict[str, Cell]) -> list[Warning]:
     result: list[Warning] = []
-    for code, (names, words) in WARNED.items():
+    for code, (names, message) in WARNED.items():
         facts = [name for name in names if name in differing]
         if facts:
-            result.append(Warning(code=code, message=f"{words}: {_counted(facts[0], differing[facts[0]])}", facts=facts))
+            result.append(Warning(code=code, message=f"{message}: {_count_values(facts[0], differing[facts[0]])}", facts=facts))
     if (
         not any(warning.code == "code" for warning in result)
         and equal.get("dirty") == "true"
         and len({run.job_id for run in runs}) > 1
     ):
-        message = "all runs had uncommitted changes, which need not be the same in different jobs"
+        message = "all runs had uncommitted changes, which may not be the same in different jobs"
         result.append(Warning(code="code", message=message, facts=["dirty"]))
     return result
 
 
-def _counted(name: str, values: list[Cell]) -> str:
+def _count_values(name: str, values: list[Cell]) -> str:
     """Return for example ``environment sklearn (3 runs), pytorch (1 run)``."""
-    counted = Counter("not recorded" if value is None else str(value) for value in values).most_common()
-    shown = [f"{value} ({number} run{'s' if number > 1 else ''})" for value, number in counted[:5]]
-    more = f" and {len(counted) - 5} more" if len(counted) > 5 else ""
+    counts = Counter("not recorded" if value is None else str(value) for value in values).most_common()
+    shown = [f"{value} ({number} run{'s' if number > 1 else ''})" for value, number in counts[:5]]
+    more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
     return f"{name.replace('_', ' ')} {', '.join(shown)}{more}"

@@ -1,10 +1,10 @@
-"""Conditions and orders as SQL over MLflow's tables, with the meaning that MLflow's own store gives them.
+"""Conditions and orders as SQL over MLflow's tables, with the meaning they have in MLflow's own store.
 
 Follows `_get_sqlalchemy_filter_clauses` and `_get_orderby_clauses` of mlflow/store/tracking/sqlalchemy_store.py (3.17).
-Values never become part of the SQL text. Pure: touches no store.
+Values are never part of the SQL text.
 """
 
-# ruff: noqa: S608  (statements are put together from names in this package only; values are always bound)
+# ruff: noqa: S608  (statements contain only names from this package; values are always bound)
 from __future__ import annotations
 
 import json
@@ -17,7 +17,7 @@ from lossi.tracking.query.filters import Condition, Order, Reference, Value
 RUN_NAME_TAG = "mlflow.runName"
 CONTEXT_TAG = "mlflow.data.context"
 ATTRIBUTE_COLUMNS = {"run_id": "run_uuid", "run_name": "name"}
-"""Attributes whose column in the table `runs` has another name."""
+"""Attributes with another name in the table `runs`."""
 
 
 @dataclass
@@ -30,13 +30,7 @@ class Clause:
 
 @dataclass(frozen=True)
 class Matching:
-    """Which runs are meant: ``FROM tables WHERE conditions``; the run is ``r``, which stands first.
-
-    Attributes
-    ----------
-    values
-        Those of the question marks in `conditions`; `tables` has none.
-    """
+    """The selected runs: ``FROM tables WHERE conditions`` with the run as ``r``; ``values`` are those of the conditions."""
 
     tables: str
     conditions: str
@@ -45,7 +39,7 @@ class Matching:
 
 @dataclass(frozen=True)
 class Key:
-    """One column of the sort key: an expression and its direction."""
+    """One column of the sort key."""
 
     sql: str
     ascending: bool
@@ -53,7 +47,7 @@ class Key:
 
 @dataclass
 class Ordering:
-    """Joins that an order needs, and the whole sort key; the last column is the run id, so no two rows are equal."""
+    """The joins of an order and the whole sort key; its last column is the run id, so no two rows are equal."""
 
     joins: Clause
     keys: list[Key]
@@ -66,22 +60,21 @@ def needs_jobs(conditions: Sequence[Condition], orders: Sequence[Order]) -> bool
 
 
 def where(conditions: Sequence[Condition], relations: dict[str, str]) -> Clause:
-    """Return the conditions on a run ``r`` (and, for job columns, on ``l`` and ``t``), joined by AND.
+    """Return the conditions on a run ``r`` (and, for job columns, on ``l`` and ``t``), joined by AND; ``1`` without any.
 
-    Parameters
-    ----------
-    conditions
-        May be none: every run.
-    relations
-        Name of an MLflow table to the SQL that stands for it, see `store.Store.relations`.
+    ``relations`` are those of `store.Store`.
     """
     clauses = [_condition(condition, relations) for condition in conditions]
     return Clause(" AND ".join(f"({c.sql})" for c in clauses) or "1", [value for c in clauses for value in c.values])
 
 
 def job_column(key: str) -> str:
-    """Return the expression of a job column; which task a run belongs to is known before the task has facts."""
+    """Return the expression of a job column; a run's task is known before the task has facts."""
     return f"l.{key}" if key in ("job_id", "task") else f't."{key}"'
+
+
+def _attribute_column(key: str) -> str:
+    return f"r.{ATTRIBUTE_COLUMNS.get(key, key)}"
 
 
 def _condition(condition: Condition, relations: dict[str, str]) -> Clause:
@@ -91,14 +84,14 @@ def _condition(condition: Condition, relations: dict[str, str]) -> Clause:
     if reference.kind == "dataset":
         return _dataset(condition, relations)
     if reference.kind == "attribute" and reference.key != "run_name":
-        return _compared(f"r.{ATTRIBUTE_COLUMNS.get(reference.key, reference.key)}", comparator, condition.value)
+        return _compared(_attribute_column(reference.key), comparator, condition.value)
     table, key = _entity(reference)
     exists = f"EXISTS (SELECT 1 FROM {relations[table]} e WHERE e.run_uuid = r.run_uuid AND e.key = ?"
     if comparator in ("IS NULL", "IS NOT NULL"):
         return Clause(f"{'NOT ' if comparator == 'IS NULL' else ''}{exists})", [key])
     compared = _compared("e.value", comparator, condition.value)
     if table == "latest_metrics":
-        # NaN is stored as 0: it is unequal to every number and otherwise compares with none.
+        # NaN is stored as 0: it is unequal to every number, and no other comparison holds.
         compared.sql = f"{compared.sql} OR e.is_nan = 1" if comparator == "!=" else f"{compared.sql} AND e.is_nan = 0"
     return Clause(f"{exists} AND ({compared.sql}))", [key, *compared.values])
 
@@ -126,7 +119,7 @@ def _compared(column: str, comparator: str, value: Value) -> Clause:
         assert isinstance(value, tuple)
         return Clause(f"{column} {comparator} (SELECT value FROM json_each(?))", [json.dumps(value)])
     if comparator == "LIKE":
-        # MLflow switches its connections to case-sensitive LIKE; GLOB is so always.
+        # MLflow switches its connections to case-sensitive LIKE; GLOB always is.
         return Clause(f"{column} GLOB ?", [_glob(str(value))])
     if comparator == "ILIKE":
         return Clause(f"lower({column}) LIKE lower(?)", [value])
@@ -139,17 +132,13 @@ def _glob(pattern: str) -> str:
 
 
 def ordering(orders: Sequence[Order], relations: dict[str, str]) -> Ordering:
-    """Return the sort key: the orders, then newest first, then the run id; NaN after numbers, nothing at the very end."""
+    """Return the sort key: the orders, then newest first, then the run id; NaN after numbers, missing values last."""
     joins = Clause("")
     keys: list[Key] = []
     for number, order in enumerate(orders):
         reference = order.reference
         if reference.kind in ("attribute", "job"):
-            column = (
-                job_column(reference.key)
-                if reference.kind == "job"
-                else f"r.{ATTRIBUTE_COLUMNS.get(reference.key, reference.key)}"
-            )
+            column = job_column(reference.key) if reference.kind == "job" else _attribute_column(reference.key)
             keys.append(Key(f"{column} IS NULL", True))
         else:
             table, key = _entity(reference)
@@ -167,7 +156,7 @@ def ordering(orders: Sequence[Order], relations: dict[str, str]) -> Ordering:
 
 
 def after(keys: Sequence[Key], last: Sequence[object]) -> Clause:
-    """Return the condition that a row comes behind the row with the sort key ``last``."""
+    """Return the condition that a row comes after the row with the sort key ``last``."""
     alternatives: list[str] = []
     values: list[object] = []
     for position, key in enumerate(keys):

@@ -1,6 +1,6 @@
-"""Runs as a file, CSV or JSON, made piece by piece.
+"""Export runs as CSV or JSON, piece by piece.
 
-Between two pieces the store is closed: a slow reader of a download must not keep a writer waiting.
+Between two pieces the store is closed, so that a slow download does not keep a writer waiting.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from lossi.errors import InvalidInput
@@ -36,39 +37,39 @@ def export(
     columns: Sequence[str] | None = None,
     format: Format = "csv",
 ) -> Iterator[str]:
-    """Return all matching runs as pieces of a text: one line, or one object, per run.
+    """Return all matching runs as pieces of text: one line or one object per run.
 
-    CSV is RFC 4180 with a header; cells that a spreadsheet would take for a formula begin with an apostrophe. JSON is one
-    array of flat objects with the same names. Not-a-number and infinite metrics are NaN, Infinity and -Infinity in both (as
-    strings in JSON), missing values are empty or null.
+    CSV is RFC 4180 with a header; cells that a spreadsheet would read as a formula begin with an apostrophe. JSON is one array of
+    flat objects with the same names. Metrics may be NaN, Infinity and -Infinity in both (strings in JSON); missing values are
+    empty or null.
 
     Parameters
     ----------
     project, filter, order_by, experiments, view, columns
-        As for `query.search`.
+        See `search.search`.
     format
         "csv" or "json".
 
     Raises
     ------
     InvalidInput, NotFound, Forbidden, Unavailable
-        As for `query.search`, before the first piece.
+        As `search.search`, before the first piece.
     """
     if format not in ("csv", "json"):
         raise InvalidInput(f"{format!r} is not a format", hint="choose csv or json")
-    asked = search.question(filter, order_by, experiments, view, columns)
-    wanted = search.ask(project, asked, lambda store: _wanted(store, asked))
-    names = [cells.column_name(kind, key) for kind, key in wanted.names]
-    pieces = _pieces(project, asked, wanted)
-    first = next(pieces)  # what can go wrong does so before anything was sent
+    query = search.parse_query(filter, order_by, experiments, view, columns)
+    selection = search.read_for(project, query, lambda store: _all_columns(store, query))
+    names = [cells.column_name(kind, key) for kind, key in selection.names]
+    pieces = _pieces(project, query, selection)
+    first = next(pieces)  # errors are raised before anything is sent
     return _text(_csv(names) if format == "csv" else _json(names), first, pieces)
 
 
-def _wanted(store: Store, asked: search.Question) -> cells.Selection:
+def _all_columns(store: Store, query: search.RunQuery) -> cells.Selection:
     """Return the columns of the whole file."""
-    occurring = cells.occurring(store, asked.selection, search.matching(store, asked))
+    occurring = cells.occurring(store, query.selection, search.matching(store, query))
     names: dict[tuple[str, str], None] = {}
-    for kind, key in asked.selection.names:
+    for kind, key in query.selection.names:
         if key == "*":
             names.update(dict.fromkeys(item for item in occurring if item[0] == kind))
         else:
@@ -76,24 +77,21 @@ def _wanted(store: Store, asked: search.Question) -> cells.Selection:
     return cells.Selection(list(names))
 
 
-def _pieces(project: Project, asked: search.Question, wanted: cells.Selection) -> Iterator[list[Row]]:
+def _pieces(project: Project, query: search.RunQuery, selection: cells.Selection) -> Iterator[list[Row]]:
     start: list[Any] | None = None
     while True:
-        rows, start = search.ask(project, asked, _piece(asked, wanted, start))
+        rows, start = search.read_for(project, query, partial(_piece, query=query, selection=selection, start=start))
         yield rows
         if start is None:
             return
 
 
 def _piece(
-    asked: search.Question, wanted: cells.Selection, start: list[Any] | None
-) -> Callable[[Store], tuple[list[Row], list[Any] | None]]:
-    def read(store: Store) -> tuple[list[Row], list[Any] | None]:
-        run_ids, last, _ = search.page_of_ids(store, asked, search.matching(store, asked), ROWS, start)
-        found = cells.read_cells(store, wanted, run_ids)
-        return list(zip(*found.values(), strict=True)), last
-
-    return read
+    store: Store, query: search.RunQuery, selection: cells.Selection, start: list[Any] | None
+) -> tuple[list[Row], list[Any] | None]:
+    run_ids, last, _ = search.page_of_ids(store, query, search.matching(store, query), ROWS, start)
+    columns = cells.read_cells(store, selection, run_ids)
+    return list(zip(*columns.values(), strict=True)), last
 
 
 def _text(form: Callable[[list[Row], bool], str], first: list[Row], rest: Iterator[list[Row]]) -> Iterator[str]:

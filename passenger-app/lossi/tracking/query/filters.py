@@ -1,10 +1,9 @@
-"""MLflow's filter and order_by language, read into conditions and orders that name what went wrong and where.
+"""Parser of MLflow's filter and order_by language, with errors that say what is wrong and where.
 
-The language is that of `MlflowClient.search_runs` in MLflow 3.17 (mlflow/utils/search_utils.py): comparisons joined by
-AND, over ``metrics.x``, ``params.x``, ``tags.x``, ``attributes.x`` or bare attributes and ``datasets.x``; keys with other
-characters than letters, digits and ``_ . - / : @`` stand in backticks or quotes; what stands between the quotes of a value
-is the value, there is no escape. Ours besides: ``job.<column>`` for the facts of the task that made the run, and lists
-(IN) for all attributes. Pure: touches no store.
+The language is that of `MlflowClient.search_runs` in MLflow 3.17 (mlflow/utils/search_utils.py): comparisons joined by AND, over
+``metrics.x``, ``params.x``, ``tags.x``, ``attributes.x`` or bare attributes and ``datasets.x``. Keys with characters other than
+letters, digits and ``_ . - / : @`` are put in backticks or quotes; there is no escape inside the quotes of a value. Our
+extensions: ``job.<column>`` for the facts of the run's task, and lists (IN) for all attributes.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _NULLS = frozenset(("IS NULL", "IS NOT NULL"))
 _WORD = re.compile(r"[^\W\d]\w*")
 _KEY = re.compile(r"\w[\w.\-/:@]*")
 _BACKTICKS = re.compile(r"`((?:``|[^`])*)`")
-# The two forms of strings as MLflow's tokenizer (sqlparse) reads them.
+# Strings as MLflow's tokenizer (sqlparse) reads them.
 _SINGLE = re.compile(r"'((?:''|\\'|[^'])*)'")
 _DOUBLE = re.compile(r'"((?:""|\\"|[^"])*)"')
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?![\w.])")
@@ -54,9 +53,9 @@ _AND = re.compile(r"AND\b", re.IGNORECASE)
 
 MAX_LENGTH = 1_000_000
 MAX_CONDITIONS = 200
-"""Far below the depth of an expression that SQLite takes (1,000)."""
+"""Far below SQLite's limit of the depth of an expression (1,000)."""
 MAX_PATTERN = 5_000
-EXAMPLE = "write for example: metrics.accuracy > 0.9 AND params.model = 'svc'"
+EXAMPLE = "for example: metrics.accuracy > 0.9 AND params.model = 'svc'"
 _INSTEAD = {
     "==": "write = instead of ==",
     "<>": "write != instead of <>",
@@ -68,7 +67,7 @@ _INSTEAD = {
 
 @dataclass(frozen=True)
 class Reference:
-    """What a condition or an order speaks of; aliases are already resolved."""
+    """The subject of a condition or an order, aliases resolved."""
 
     kind: Kind
     key: str
@@ -85,19 +84,19 @@ class Condition:
 
 @dataclass(frozen=True)
 class Order:
-    """One criterion of an order."""
+    """One sort criterion."""
 
     reference: Reference
     ascending: bool
 
 
 def parse_filter(text: str) -> list[Condition]:
-    """Read a filter; an empty one has no conditions.
+    """Parse a filter; an empty one has no conditions.
 
     Raises
     ------
     InvalidInput
-        With the place (`position`, 0-based) where the filter stops making sense, and what was expected there.
+        With the first `position` (0-based) that is not valid, and what was expected there.
     """
     if len(text) > MAX_LENGTH:
         raise InvalidInput(f"the filter is longer than {MAX_LENGTH:,} characters", hint="filter by a tag that the runs share")
@@ -105,9 +104,9 @@ def parse_filter(text: str) -> list[Condition]:
     conditions: list[Condition] = []
     while not reader.at_end():
         if conditions and not reader.take(_AND):
-            found = reader.found()
-            hint = "only AND can join conditions; ask twice for OR" if found.upper() == "'OR'" else EXAMPLE
-            reader.fail(f"expected AND or the end, found {found}", hint)
+            word = reader.word()
+            hint = "only AND can join conditions; for OR, search twice" if word.upper() == "'OR'" else EXAMPLE
+            reader.fail(f"expected AND or the end, found {word}", hint)
         conditions.append(_condition(reader))
         if len(conditions) > MAX_CONDITIONS:
             reader.fail(f"more than {MAX_CONDITIONS} conditions", "use IN for lists")
@@ -115,12 +114,12 @@ def parse_filter(text: str) -> list[Condition]:
 
 
 def parse_order_by(clauses: Sequence[str]) -> list[Order]:
-    """Read order_by clauses such as ``metrics.accuracy DESC``.
+    """Parse order_by clauses such as ``metrics.accuracy DESC``.
 
     Raises
     ------
     InvalidInput
-        For a clause that is not a name with an optional ASC or DESC, and for a name that comes twice.
+        For a clause that is not a name with an optional ASC or DESC, and for a repeated name.
     """
     orders: list[Order] = []
     for clause in clauses:
@@ -132,15 +131,15 @@ def parse_order_by(clauses: Sequence[str]) -> list[Order]:
             )
         direction = reader.take(_DIRECTION)
         if not reader.at_end():
-            reader.fail(f"expected ASC, DESC or the end, found {reader.found()}", "give several criteria as several clauses")
+            reader.fail(f"expected ASC, DESC or the end, found {reader.word()}", "pass each criterion as a clause of its own")
         if any(order.reference == reference for order in orders):
-            reader.fail(f"{reference.kind} {reference.key!r} comes twice in order_by", "name it once", at=0)
+            reader.fail(f"{reference.kind} {reference.key!r} is in order_by twice", "use it once", at=0)
         orders.append(Order(reference, direction is None or direction.upper() == "ASC"))
     return orders
 
 
 class _Reader:
-    """A text and how far it has been read."""
+    """A text and the position up to which it was read."""
 
     def __init__(self, text: str, name: str) -> None:
         self.text = text
@@ -148,7 +147,7 @@ class _Reader:
         self.position = 0
 
     def take(self, pattern: re.Pattern[str], *, group: int = 0, spaces: bool = True) -> str | None:
-        """Return what `pattern` matches here and go behind it; None when it does not match."""
+        """Return what `pattern` matches here and move past it; None if it does not match."""
         if spaces:
             self.skip()
         match = pattern.match(self.text, self.position)
@@ -169,8 +168,8 @@ class _Reader:
     def next(self) -> str:
         return self.text[self.position : self.position + 1]
 
-    def found(self) -> str:
-        """Return what stands here, for a message."""
+    def word(self) -> str:
+        """Return the word at this position, for a message."""
         rest = self.text[self.position :].split(maxsplit=1)
         return repr(rest[0][:40]) if rest else "the end"
 
@@ -189,12 +188,10 @@ def _condition(reader: _Reader) -> Condition:
     reference, start = _reference(reader)
     reader.skip()
     at = reader.position
-    written = reader.take(_COMPARATOR)
-    if written is None:
-        reader.fail(
-            f"expected a comparator such as = or > after {reader.text[start:at].strip()}, found {reader.found()}", EXAMPLE
-        )
-    comparator = " ".join(written.upper().split())
+    text = reader.take(_COMPARATOR)
+    if text is None:
+        reader.fail(f"expected a comparator such as = or > after {reader.text[start:at].strip()}, found {reader.word()}", EXAMPLE)
+    comparator = " ".join(text.upper().split())
     allowed = _comparators(reference)
     if comparator not in allowed:
         hint = _INSTEAD.get(comparator, "possible here: " + ", ".join(sorted(allowed)))
@@ -209,7 +206,7 @@ def _condition(reader: _Reader) -> Condition:
 
 
 def is_numeric(reference: Reference) -> bool:
-    """Return whether values of this are numbers."""
+    """Return whether its values are numbers."""
     if reference.kind == "attribute":
         return reference.key in NUMERIC_ATTRIBUTES
     if reference.kind == "job":
@@ -227,7 +224,7 @@ def _comparators(reference: Reference) -> frozenset[str]:
 
 
 def _reference(reader: _Reader) -> tuple[Reference, int]:
-    """Read ``kind.key`` or a bare attribute; return it with the place where it starts."""
+    """Parse ``kind.key`` or a bare attribute; return it with its position."""
     reader.skip()
     start = reader.position
     first = reader.take(_BACKTICKS, group=1)
@@ -237,10 +234,10 @@ def _reference(reader: _Reader) -> tuple[Reference, int]:
     if first is None:
         first = reader.take(_WORD)
     if first is None:
-        reader.fail(f"expected a name such as metrics.accuracy, found {reader.found()}", EXAMPLE)
+        reader.fail(f"expected a name such as metrics.accuracy, found {reader.word()}", EXAMPLE)
     if reader.next() != ".":
         if not quoted and first in KINDS:
-            reader.fail(f"{first!r} needs a name behind it", f"write {first}.<name>")
+            reader.fail(f"{first!r} must be followed by a name", f"write {first}.<name>")
         return _checked(reader, "attribute", first, start), start
     kind = KINDS.get(first)
     if kind is None:
@@ -254,7 +251,7 @@ def _reference(reader: _Reader) -> tuple[Reference, int]:
             break
     if key is None:
         reader.fail(
-            f"expected a name after {first}., found {reader.found()}", f"put other characters in backticks: {first}.`my name`"
+            f"expected a name after {first}., found {reader.word()}", f"put other characters in backticks: {first}.`my name`"
         )
     return _checked(reader, kind, key, start), start
 
@@ -269,7 +266,7 @@ def _checked(reader: _Reader, kind: Kind, key: str, start: int) -> Reference:
     elif kind == "job":
         known = frozenset(facts.FACTS)
     if known is not None and key not in known:
-        hint = did_you_mean(key, known) or "there are: " + ", ".join(sorted(known))
+        hint = did_you_mean(key, known) or "choose from: " + ", ".join(sorted(known))
         if kind == "attribute":
             hint += "; params, metrics and tags need their prefix, as in params.x"
         reader.fail(f"{key!r} is not a {'job column' if kind == 'job' else kind}", hint, at=start)
@@ -281,8 +278,8 @@ def _string(reader: _Reader, reference: Reference, comparator: str) -> str:
     value = _quoted(reader)
     if value is None:
         reader.fail(
-            f"values of {reference.kind} {reference.key!r} are text and need quotes, found {reader.found()}",
-            "write 'value'; when it holds a ' write \"value\"",
+            f"values of {reference.kind} {reference.key!r} are text and need quotes, found {reader.word()}",
+            "write 'value', or \"value\" if it contains a '",
         )
     if comparator in ("LIKE", "ILIKE") and len(value) > MAX_PATTERN:
         reader.fail(f"the pattern is longer than {MAX_PATTERN:,} characters", "use a shorter one", at=at)
@@ -295,29 +292,29 @@ def _quoted(reader: _Reader) -> str | None:
 
 
 def _number(reader: _Reader, reference: Reference) -> int | float:
-    written = reader.take(_NUMBER)
-    if written is None:
+    text = reader.take(_NUMBER)
+    if text is None:
         reader.fail(
-            f"{reference.kind} {reference.key!r} is compared with a number, found {reader.found()}", "write it without quotes"
+            f"{reference.kind} {reference.key!r} is compared with a number, found {reader.word()}", "write it without quotes"
         )
-    if reference.kind != "metric" and re.fullmatch(r"[-+]?\d+", written) and len(written) < 19:
-        return int(written)
-    return float(written)
+    if reference.kind != "metric" and re.fullmatch(r"[-+]?\d+", text) and len(text) < 19:
+        return int(text)
+    return float(text)
 
 
 def _list(reader: _Reader) -> tuple[str, ...]:
     values: list[str] = []
     hint = "write a list of quoted values: ('a', 'b')"
     if not reader.take(re.compile(r"\(")):
-        reader.fail(f"expected ( after IN, found {reader.found()}", hint)
+        reader.fail(f"expected ( after IN, found {reader.word()}", hint)
     while True:
         value = _quoted(reader)
         if value is None:
             if values and reader.take(re.compile(r"\)")):
                 return tuple(values)
-            reader.fail(f"expected a quoted value, found {reader.found()}", hint)
+            reader.fail(f"expected a quoted value, found {reader.word()}", hint)
         values.append(value)
         if not reader.take(re.compile(",")):
             if reader.take(re.compile(r"\)")):
                 return tuple(values)
-            reader.fail(f"expected , or ) in the list, found {reader.found()}", hint)
+            reader.fail(f"expected , or ) in the list, found {reader.word()}", hint)

@@ -1,8 +1,8 @@
-"""The last committed state of databases that are locked: a private copy in which SQLite undoes what was not committed.
+"""The last committed state of locked databases: a private copy in which SQLite rolls back what was not committed.
 
-A copy of a database together with its journal is what a crash at that moment would have left, and SQLite recovers from
-that. So a lock that nobody gives back (a node that died, locks that are not shared between nodes) does not hide the runs.
-Reads next to the project, writes only below the machine's own temporary folder.
+A copy of a database with its journal is what a crash at that moment would have left, and SQLite recovers from that. So a lock
+that is never released (a dead node, locks not shared between nodes) does not hide the runs. Writes only below the machine's
+temporary folder.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ MAX_BYTES = 2**30
 TRIES = 5
 COMPANIONS = ("-journal", "-wal")
 MAGIC = bytes.fromhex("d9d505f920a163d7")
-"""Begins a rollback journal, and ends one that belongs to a transaction over several databases."""
+"""First bytes of a rollback journal, and last bytes of one that belongs to a transaction over several databases."""
 
 
 @contextlib.contextmanager
 def copied(databases: Sequence[Path]) -> Iterator[list[Path]]:
-    """Copy databases with their journals into a private folder that is removed at the end.
+    """Copy databases with their journals to a private folder that is removed at the end.
 
-    Must not run while this process has one of them open: closing a file gives up all of a process's locks on it.
+    Must not run while this process has one of them open: closing a file releases all locks of a process on it.
 
     Raises
     ------
     Unavailable
-        When one is too large, changes faster than it can be copied, or there is no space.
+        If one is too large, changes faster than it can be copied, or there is no space.
     """
     size = sum(path.stat().st_size for path in databases if path.exists())
     if size > MAX_BYTES:
@@ -60,7 +60,7 @@ def _copy(source: Path, target: Path) -> None:
         before = _mark(source)
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(source, target)
-            # After the database: what was overwritten in it meanwhile is in the journal by then.
+            # After the database: what was overwritten in it meanwhile is now in the journal.
             for suffix in COMPANIONS:
                 companion = target.with_name(target.name + suffix)
                 companion.unlink(missing_ok=True)
@@ -73,11 +73,11 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _make_independent(journal: Path) -> None:
-    """Take out of a copied journal that the transaction spans several databases.
+    """Remove from a copied journal that the transaction spans several databases.
 
-    SQLite ignores a journal whose super-journal has gone (the transaction was committed), but the copy of the database may be
-    from before that. The name of the super-journal stands at the end: locking page (4 bytes), name, its length (4), checksum
-    (4), magic (8); `writeSuperJournal` in SQLite's pager.c.
+    SQLite ignores a journal whose super-journal is gone (the transaction was committed), but the copy of the database may be
+    older than that. The name of the super-journal is at the end: locking page (4 bytes), name, its length (4), checksum (4),
+    magic (8); see `writeSuperJournal` in SQLite's pager.c.
     """
     try:
         with journal.open("r+b") as stream:
@@ -94,7 +94,7 @@ def _make_independent(journal: Path) -> None:
 
 
 def _recover(copy: Path) -> None:
-    """Let SQLite undo in the copy what was not committed, which a read-only connection may not."""
+    """Let SQLite roll back the copy, which a read-only connection may not."""
     if copy.exists():
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as connection:
             connection.execute("PRAGMA trusted_schema=OFF")
@@ -102,17 +102,17 @@ def _recover(copy: Path) -> None:
 
 
 def _mark(database: Path) -> tuple[object, ...]:
-    """Return what stays the same as long as one transaction is going on, or none.
+    """Return what stays the same during one transaction, or while there is none.
 
-    Bytes 12 to 23 of a rollback journal hold its random nonce and the database's first size, of a write-ahead log its
-    checkpoint number and salts (https://www.sqlite.org/fileformat2.html). Without a journal nobody may have written.
+    Bytes 12 to 23 are a rollback journal's random nonce and the database's first size, or a write-ahead log's checkpoint
+    number and salts (https://www.sqlite.org/fileformat2.html). Without a journal the database must be unchanged.
     """
     marks: list[object] = []
     for suffix in COMPANIONS:
         try:
             with database.with_name(database.name + suffix).open("rb") as stream:
                 identity = stream.read(24)[12:]
-            marks.append(identity if any(identity) else b"")  # a journal that is kept is zeroed at the end
+            marks.append(identity if any(identity) else b"")  # a persistent journal is zeroed at the end
         except FileNotFoundError:
             marks.append(b"")
     if not any(marks):

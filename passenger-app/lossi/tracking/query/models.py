@@ -1,4 +1,4 @@
-"""What the questions about runs are answered with; REST and the command line use these models as they are."""
+"""Answers about runs, used by REST and the command line as they are."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from lossi.tracking.query.values import Cell
 View = Literal["active", "deleted", "all"]
 
 
-class Answer(BaseModel):
-    """What every answer from a store says about the store."""
+class Frozen(BaseModel):
+    """A part of an answer."""
 
     model_config = ConfigDict(frozen=True)
 
-    stale: bool = Field(
-        default=False, description="The store is locked: this is its last committed state, perhaps not the newest one."
-    )
+
+class Answer(Frozen):
+    """State of the store, in every answer from it."""
+
+    stale: bool = Field(default=False, description="The store is locked: this is its last committed state, which may be old.")
     read_only_revision: str | None = Field(
         None,
-        description="Schema revision of the store when this Lossi does not know it: what can be read is shown and nothing is written.",
+        description="Schema revision of the store, if this Lossi does not know it: what can be read is shown, nothing is written.",
     )
 
 
 class RunTable(Answer):
-    """Runs as columns of equal length: row i of every column belongs to the same run."""
+    """Runs as columns of equal length; row i of every column is the same run."""
 
     columns: dict[str, list[Cell]] = Field(
-        description="Column name to values: `run_id`, `run_name`, `experiment_id`, `status`, `start_time` and `end_time` "
+        description="Column → values: `run_id`, `run_name`, `experiment_id`, `status`, `start_time` and `end_time` "
         "(milliseconds since 1970), `params.<key>`, `metrics.<key>` (last value), `tags.<key>`, `job.<column>`."
     )
     total: int = Field(description="Runs that match, on all pages.")
-    next_cursor: str | None = Field(default=None, description="Send it as `cursor` for the next page; null on the last one.")
+    next_cursor: str | None = Field(default=None, description="The `cursor` of the next page; null on the last one.")
 
 
-class Experiment(BaseModel):
+class Experiment(Frozen):
     """An experiment: a named group of runs."""
-
-    model_config = ConfigDict(frozen=True)
 
     experiment_id: str
     name: str
@@ -57,24 +57,20 @@ class Experiments(Answer):
     items: list[Experiment]
 
 
-class MetricSummary(BaseModel):
-    """What became of one metric in one run. Steps are the first at which the value was reached."""
-
-    model_config = ConfigDict(frozen=True)
+class MetricSummary(Frozen):
+    """One metric of one run. Steps are the first at which the value was reached."""
 
     last: Cell = None
     last_step: int | None = None
     min: Cell = Field(default=None, description="Smallest value that is not NaN.")
     min_step: int | None = None
-    max: Cell = Field(default=None, description="Greatest value that is not NaN.")
+    max: Cell = Field(default=None, description="Largest value that is not NaN.")
     max_step: int | None = None
     count: int = Field(default=0, description="Points logged.")
 
 
-class DatasetInput(BaseModel):
-    """A dataset that a run says it used (`mlflow.log_input`)."""
-
-    model_config = ConfigDict(frozen=True)
+class DatasetInput(Frozen):
+    """A dataset that a run logged as its input (`mlflow.log_input`)."""
 
     name: str
     digest: str
@@ -82,10 +78,8 @@ class DatasetInput(BaseModel):
     source_type: str | None = None
 
 
-class LoggedModel(BaseModel):
+class LoggedModel(Frozen):
     """A model that a run logged."""
-
-    model_config = ConfigDict(frozen=True)
 
     model_id: str
     name: str
@@ -93,7 +87,7 @@ class LoggedModel(BaseModel):
 
 
 class RunDetail(Answer):
-    """Everything known of one run."""
+    """Everything known about one run."""
 
     run_id: str
     run_name: str | None = None
@@ -110,13 +104,11 @@ class RunDetail(Answer):
     metrics: dict[str, MetricSummary] = {}
     datasets: list[DatasetInput] = []
     models: list[LoggedModel] = []
-    job: dict[str, Cell] | None = Field(default=None, description="Facts of the task that made the run: the columns `job.…`.")
+    job: dict[str, Cell] | None = Field(default=None, description="Facts of the run's task: the columns `job.…`.")
 
 
-class ComparedRun(BaseModel):
-    """One of the runs of a comparison."""
-
-    model_config = ConfigDict(frozen=True)
+class ComparedRun(Frozen):
+    """One run of a comparison."""
 
     run_id: str
     run_name: str | None = None
@@ -128,10 +120,8 @@ class ComparedRun(BaseModel):
     task: int | None = None
 
 
-class ComparedMetric(BaseModel):
-    """One metric over all runs of a comparison; each list has one entry per run, in the order of `runs`."""
-
-    model_config = ConfigDict(frozen=True)
+class ComparedMetric(Frozen):
+    """One metric of all runs of a comparison; each list has one entry per run, in the order of `runs`."""
 
     last: list[Cell]
     last_step: list[int | None]
@@ -139,17 +129,15 @@ class ComparedMetric(BaseModel):
     min_step: list[int | None]
     max: list[Cell]
     max_step: list[int | None]
-    differs: bool = Field(description="Whether the last values are not all the same.")
+    differs: bool = Field(description="Whether the last values differ.")
 
 
-class Warning(BaseModel):
-    """Why the numbers of the compared runs may differ for another reason than the parameters."""
-
-    model_config = ConfigDict(frozen=True)
+class Warning(Frozen):
+    """A reason other than the parameters why results may differ."""
 
     code: Literal["environment", "gpu_type", "gpu_driver", "architecture", "code"]
     message: str
-    facts: list[str] = Field(description="Names of the columns in `differing` that this is about.")
+    facts: list[str] = Field(description="The columns of `differing` that this is about.")
 
 
 class Comparison(Answer):
@@ -158,33 +146,31 @@ class Comparison(Answer):
     runs: list[ComparedRun]
     differing: dict[str, list[Cell]] = Field(
         description="Facts (`commit`, `environment`, `gpu_type`, …), `params.<key>`, `tags.<key>`, `data.<name>` (revision) and "
-        "`datasets.<name>` (digest) that are not the same in all runs; one value per run, null where the run has none."
+        "`datasets.<name>` (digest) that differ between runs; one value per run, null if the run has none."
     )
-    equal: dict[str, Cell] = Field(description="The same for what is equal in all runs.")
+    equal: dict[str, Cell] = Field(description="The same, for what is equal in all runs.")
     metrics: dict[str, ComparedMetric]
     job: dict[str, list[Cell]] = Field(
         default={},
-        description="What the scheduler and the runner say of the runs' tasks (`state`, `partition`, `wait_s`, `elapsed_s`, "
-        "`gpu_hours`, `cpu_efficiency`, …): one value per run; what no run has is left out.",
+        description="Facts of the runs' tasks from the scheduler and the runner (`state`, `partition`, `wait_s`, `elapsed_s`, "
+        "`gpu_hours`, `cpu_efficiency`, …): one value per run; facts that no run has are left out.",
     )
     warnings: list[Warning]
 
 
-class Series(BaseModel):
+class Series(Frozen):
     """The history of one metric in one run, in the order of x; all lists are of equal length."""
-
-    model_config = ConfigDict(frozen=True)
 
     run_id: str
     key: str
     points: int = Field(description="Points logged.")
     exact: bool = Field(
-        description="Every point is here: `min`, `max` and `count` are left out. Otherwise each entry is one bucket."
+        description="Every point is included, without `min`, `max` and `count`; otherwise each entry is one bucket."
     )
     x: list[int] = Field(description="Step, or milliseconds since 1970, of the last point in the bucket.")
     last: list[Cell] = Field(description="Value of the last point in the bucket.")
     min: list[Cell] | None = Field(default=None, description="Smallest value in the bucket that is not NaN.")
-    max: list[Cell] | None = Field(default=None, description="Greatest value in the bucket that is not NaN.")
+    max: list[Cell] | None = Field(default=None, description="Largest value in the bucket that is not NaN.")
     count: list[int] | None = Field(default=None, description="Points in the bucket.")
 
 
@@ -192,5 +178,5 @@ class Histories(Answer):
     """Histories of metrics of many runs."""
 
     x: Literal["step", "time"]
-    buckets: int = Field(description="The most entries that one series can have.")
+    buckets: int = Field(description="Most entries of one series.")
     series: list[Series]

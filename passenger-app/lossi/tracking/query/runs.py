@@ -1,6 +1,6 @@
-"""One run with everything known of it, the experiments, and ids that people shorten."""
+"""One run in full, the experiments, and short ids of runs."""
 
-# ruff: noqa: S608  (statements are put together from names in this package only; values are always bound)
+# ruff: noqa: S608  (statements contain only names from this package; values are always bound)
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -11,60 +11,52 @@ from lossi.projects import Project
 from lossi.projects.facts import FACTS
 from lossi.tracking.query.conditions import CONTEXT_TAG, job_column
 from lossi.tracking.query.models import DatasetInput, Experiment, Experiments, LoggedModel, RunDetail
-from lossi.tracking.query.store import FactsUnavailable, Store, read
+from lossi.tracking.query.store import Store, read
 from lossi.tracking.query.summaries import summaries
-from lossi.tracking.query.values import cell, is_storable, text
+from lossi.tracking.query.values import cell, is_storable, milliseconds, text
 
 SHORTEST_PREFIX = 4
 
 
 def run(project: Project, run_id: str) -> RunDetail:
-    """Return everything known of one run, deleted ones included.
+    """Return everything known about one run, which may be deleted.
 
     Raises
     ------
     NotFound
-        When the store has no such run.
+        If the store has no such run.
     Forbidden, Unavailable
-        When the store cannot be read.
+        If the store cannot be read.
     """
-    try:
-        return read(project, lambda store: _detail(store, project, run_id), with_jobs=True)
-    except FactsUnavailable:
-        return read(project, lambda store: _detail(store, project, run_id))
+    return read(project, lambda store: _detail(store, project, run_id), with_jobs=True)
 
 
-def experiments(project: Project) -> list[Experiment]:
+def list_experiments(project: Project) -> Experiments:
     """Return the experiments that are not deleted, newest first.
 
     Raises
     ------
     Forbidden, Unavailable
-        When the store cannot be read.
+        If the store cannot be read.
     """
-    return list_experiments(project).items
-
-
-def list_experiments(project: Project) -> Experiments:
-    """Return the experiments as `experiments` does, with what is to be said about the store."""
     return read(project, _experiments)
 
 
 def resolve(project: Project, texts: Sequence[str]) -> list[str]:
-    """Return the ids of the runs that people mean: whole ids, or their first four or more characters.
+    """Return the ids of runs given by their whole ids or at least their first four characters.
 
     Raises
     ------
     NotFound
-        Naming every text that fits no run.
+        With every text that matches no run.
     InvalidInput
-        When one fits several runs.
+        If one matches several runs.
     """
     return read(project, lambda store: _resolved(store, project, texts))
 
 
-def missing(project: Project, run_ids: Sequence[str]) -> NotFound:
-    """Return the error that names runs which are not there."""
+def missing_runs(project: Project, run_ids: Sequence[str]) -> NotFound:
+    """Return the error for runs that do not exist."""
     shown = ", ".join(run_ids[:10]) + (f" and {len(run_ids) - 10} more" if len(run_ids) > 10 else "")
     return NotFound(
         f"no run {shown} in project {project.name!r}",
@@ -77,23 +69,23 @@ def _resolved(store: Store, project: Project, texts: Sequence[str]) -> list[str]
     result: list[str] = []
     unknown: list[str] = []
     table = store.relations["runs"]
-    for wanted in texts:
-        found: list[str] = []
-        if is_storable(wanted):
-            rows = store.rows(f"SELECT run_uuid FROM {table} WHERE run_uuid = ?", [wanted])
-            if not rows and len(wanted) >= SHORTEST_PREFIX:
-                upper = wanted + "\U0010ffff"
+    for prefix in texts:
+        run_ids: list[str] = []
+        if is_storable(prefix):
+            rows = store.rows(f"SELECT run_uuid FROM {table} WHERE run_uuid = ?", [prefix])
+            if not rows and len(prefix) >= SHORTEST_PREFIX:
+                upper = prefix + "\U0010ffff"
                 sql = f"SELECT run_uuid FROM {table} WHERE run_uuid >= ? AND run_uuid < ? ORDER BY run_uuid LIMIT 3"
-                rows = store.rows(sql, [wanted, upper])
-            found = [str(row[0]) for row in rows]
-        if len(found) > 1:
-            raise InvalidInput(f"{wanted!r} fits several runs: {', '.join(found)}…", hint="write more characters of the id")
-        if found:
-            result.append(found[0])
+                rows = store.rows(sql, [prefix, upper])
+            run_ids = [str(row[0]) for row in rows]
+        if len(run_ids) > 1:
+            raise InvalidInput(f"{prefix!r} matches several runs: {', '.join(run_ids)}…", hint="give more characters of the id")
+        if run_ids:
+            result.append(run_ids[0])
         else:
-            unknown.append(wanted)
+            unknown.append(prefix)
     if unknown:
-        raise missing(project, unknown)
+        raise missing_runs(project, unknown)
     return result
 
 
@@ -109,7 +101,7 @@ def _detail(store: Store, project: Project, run_id: str) -> RunDetail:
         else []
     )
     if not rows:
-        raise missing(project, [run_id])
+        raise missing_runs(project, [run_id])
     name, experiment_id, status, start, end, user, stage, uri, experiment = rows[0]
     return RunDetail(
         run_id=run_id,
@@ -130,11 +122,6 @@ def _detail(store: Store, project: Project, run_id: str) -> RunDetail:
         job=_job(store, run_id),
         **store.marks,
     )
-
-
-def milliseconds(value: object) -> int | None:
-    """Return a stored time; a foreign store may hold something else there."""
-    return value if type(value) is int else None
 
 
 def _pairs(store: Store, table: str, run_id: str) -> dict[str, str | None]:

@@ -1,10 +1,10 @@
-"""Opening a project's MLflow store for a question: read-only, patient, and honest when the answer may be old.
+"""Open a project's MLflow store read-only; wait a little for a writer, then read the last committed state and say so.
 
-Reads `.lossi/mlflow.db` and, attached, `.lossi/lossi.db`; writes neither. A store of an unknown schema revision is read as
-far as its columns are the known ones; a store that does not exist reads as an empty one.
+Reads `.lossi/mlflow.db` and, attached, `.lossi/lossi.db`; writes neither. Of a store with an unknown schema revision the known
+columns are read; a store that does not exist reads as an empty one.
 """
 
-# ruff: noqa: S608  (statements are put together from names in this package only; values are always bound)
+# ruff: noqa: S608  (statements contain only names from this package; values are always bound)
 from __future__ import annotations
 
 import contextlib
@@ -24,9 +24,9 @@ from lossi.tracking.query import last_state
 T = TypeVar("T")
 
 PATIENCE_S = 0.6
-"""How long a reader waits for a writer before it answers from the last committed state (a page answers within a second)."""
+"""How long to wait for a writer before reading the last committed state (a page answers within a second)."""
 LIMIT_S = 20.0
-"""Longest time that one question may take: a store from elsewhere can be made so that reading it never ends."""
+"""Longest time that one query may take: a hostile store can be made so that reading it never ends."""
 
 COLUMNS: dict[str, dict[str, str]] = {
     "runs": {
@@ -65,11 +65,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "creation_timestamp_ms": "0",
     },
 }
-"""What is read of MLflow's schema (mlflow/store/tracking/dbmodels/models.py, 3.17), with what stands for a column that is not there."""
+"""The columns read of MLflow's schema (mlflow/store/tracking/dbmodels/models.py, 3.17), each with the SQL used if it is missing."""
 
 
 class FactsUnavailable(Unavailable):
-    """The project's index, which holds the facts of tasks, cannot be read."""
+    """The project's index, which has the facts of tasks, cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,15 @@ class Store:
     Attributes
     ----------
     connection
-        Inside one read transaction, so that all statements of an answer see the same state.
+        In one read transaction, so that all statements of an answer see the same state.
     relations
-        Name of an MLflow table to the SQL that stands for it in a FROM clause: the table, or a selection with all columns
-        of `COLUMNS` where the schema differs.
+        MLflow table → its SQL in a FROM clause: the table, or a selection with all columns of `COLUMNS` if the schema differs.
     job_join
-        Joins that give a run ``r`` its task ``l`` (job_id, task) and that task's facts ``t``; empty unless asked for.
+        Joins that give a run ``r`` its task ``l`` (job_id, task) and that task's facts ``t``; empty unless requested.
     stale
-        This is a copy of the last committed state.
+        The connection is to a copy of the last committed state.
     unknown_revision
-        Schema revision of the store, when it is not a known one.
+        Schema revision of the store, if it is not a known one.
     """
 
     connection: sqlite3.Connection
@@ -107,35 +106,46 @@ class Store:
         return {"stale": self.stale, "read_only_revision": self.unknown_revision}
 
 
-def read(project: Project, ask: Callable[[Store], T], *, with_jobs: bool = False) -> T:
-    """Return what ``ask`` makes of the project's store.
+def read(project: Project, query: Callable[[Store], T], *, with_jobs: bool = False, jobs_required: bool = False) -> T:
+    """Return the result of ``query`` on the project's store.
 
     Parameters
     ----------
     project
-        Whose store.
-    ask
-        Called with the open store, again when a writer was in the way: it must have no effect besides its result.
+        The store's project.
+    query
+        Called with the open store, and again if a writer interfered: it must have no effect but its result.
     with_jobs
         Attach the project's index, so that `Store.job_join` can be used.
+    jobs_required
+        Raise if the index cannot be read; otherwise the store is then read without it.
 
     Raises
     ------
     Forbidden
-        When the user may not read the store.
+        If the user may not read the store.
     Unavailable
-        When it is locked and its last state cannot be had either, or it is damaged.
+        If it is damaged, or locked and its last state cannot be copied; or for a required index.
     """
     _check_readable(project)
+    try:
+        return _read(project, query, with_jobs=with_jobs)
+    except FactsUnavailable:
+        if jobs_required:
+            raise
+    return _read(project, query, with_jobs=False)
+
+
+def _read(project: Project, query: Callable[[Store], T], *, with_jobs: bool) -> T:
     deadline = time.monotonic() + PATIENCE_S
     pause = 0.01
     while True:
         try:
             with _opened(project.store, project.index if with_jobs else None) as store:
-                return _answered(store, ask)
+                return _run(store, query)
         except sqlite3.Error as error:
-            if not _held(error):
-                raise _explained(error, project) from None
+            if not _is_locked(error):
+                raise _explain(error, project) from None
             if time.monotonic() + pause > deadline:
                 break
         time.sleep(pause)
@@ -143,20 +153,20 @@ def read(project: Project, ask: Callable[[Store], T], *, with_jobs: bool = False
     with last_state.copied([project.store, project.index] if with_jobs else [project.store]) as copies:
         try:
             with _opened(copies[0], copies[1] if with_jobs else None, stale=True) as store:
-                return _answered(store, ask)
+                return _run(store, query)
         except sqlite3.Error as error:
-            raise _explained(error, project) from None
+            raise _explain(error, project) from None
 
 
-def _answered(store: Store, ask: Callable[[Store], T]) -> T:
+def _run(store: Store, query: Callable[[Store], T]) -> T:
     try:
-        return ask(store)
+        return query(store)
     except sqlite3.OperationalError as error:
         if "decode to UTF-8" not in str(error):
             raise
-    # A foreign store may hold anything; decoding leniently is slower, so only then.
+    # A foreign store may contain anything; lenient decoding is slower, so only then.
     store.connection.text_factory = lambda data: data.decode("utf-8", "replace")
-    return ask(store)
+    return query(store)
 
 
 @contextlib.contextmanager
@@ -183,22 +193,22 @@ def _opened(path: Path, index: Path | None, *, stale: bool = False) -> Iterator[
 
 
 def relations(connection: sqlite3.Connection) -> dict[str, str]:
-    """Return for each table of `COLUMNS` the SQL that stands for it in a FROM clause."""
-    return {name: _relation(f'main."{name}"', _columns(connection, "main", name), wanted) for name, wanted in COLUMNS.items()}
+    """Return for each table of `COLUMNS` its SQL in a FROM clause."""
+    return {name: _relation(f'main."{name}"', _columns(connection, "main", name), columns) for name, columns in COLUMNS.items()}
 
 
-def _relation(table: str, present: set[str], wanted: dict[str, str]) -> str:
-    if present >= set(wanted):
+def _relation(table: str, present: set[str], needed: dict[str, str]) -> str:
+    if present >= set(needed):
         return table
     if not present:
-        nothing = ", ".join(f'NULL AS "{name}"' for name in wanted)
+        nothing = ", ".join(f'NULL AS "{name}"' for name in needed)
         return f"(SELECT {nothing} WHERE 0)"
-    columns = (f'"{name}"' if name in present else f'{default} AS "{name}"' for name, default in wanted.items())
+    columns = (f'"{name}"' if name in present else f'{default} AS "{name}"' for name, default in needed.items())
     return f"(SELECT {', '.join(columns)} FROM {table})"
 
 
 def _columns(connection: sqlite3.Connection, schema: str, table: str) -> set[str]:
-    """Return the columns of a real table; views and virtual tables of a foreign store are not looked at."""
+    """Return the columns of a real table; views and virtual tables of a foreign store are ignored."""
     row = connection.execute(f"SELECT sql FROM {schema}.sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
     if row is None or not str(row[0]).lstrip().upper().startswith("CREATE TABLE"):
         return set()
@@ -207,24 +217,24 @@ def _columns(connection: sqlite3.Connection, schema: str, table: str) -> set[str
 
 def _attach(connection: sqlite3.Connection, index: Path) -> str:
     names = {"task_runs": ("run_id", "job_id", "task"), "tasks": tuple(FACTS)}
-    found: dict[str, set[str]] = {name: set() for name in names}
+    present: dict[str, set[str]] = {name: set() for name in names}
     try:
         if index.exists():
             connection.execute("ATTACH ? AS facts", (f"{index.as_uri()}?mode=ro",))
-            found = {name: _columns(connection, "facts", name) for name in names}
+            present = {name: _columns(connection, "facts", name) for name in names}
     except (sqlite3.Error, OSError) as error:
-        if isinstance(error, sqlite3.Error) and _held(error):
+        if isinstance(error, sqlite3.Error) and _is_locked(error):
             raise
         raise FactsUnavailable(
             f"the index {index} cannot be read",
             why=str(error),
-            hint="check its permissions; if it is damaged delete it: it is made again from the job directories",
+            hint="check its permissions; if it is damaged, delete it: it is rebuilt from the job directories",
         ) from error
     joins = []
-    for (name, wanted), alias, condition in zip(
+    for (name, columns), alias, condition in zip(
         names.items(), ("l", "t"), ("l.run_id = r.run_uuid", "t.job_id = l.job_id AND t.task = l.task"), strict=True
     ):
-        relation = _relation(f'facts."{name}"', found[name], dict.fromkeys(wanted, "NULL"))
+        relation = _relation(f'facts."{name}"', present[name], dict.fromkeys(columns, "NULL"))
         joins.append(f" LEFT JOIN {relation} {alias} ON {condition}")
     return "".join(joins)
 
@@ -236,15 +246,15 @@ def _revision(connection: sqlite3.Connection) -> str | None:
     return str(row[0]) if row else None
 
 
-def _held(error: sqlite3.Error) -> bool:
-    """Return whether somebody else's lock, or a transaction that only a writer can undo, is the cause."""
+def _is_locked(error: sqlite3.Error) -> bool:
+    """Return whether the cause is a lock, or a transaction that only a writer can roll back."""
     code = getattr(error, "sqlite_errorcode", 0)
     primary, extended = code & 0xFF, code >> 8
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PROTOCOL):
         return True
     if primary == sqlite3.SQLITE_CANTOPEN:  # a store in WAL mode in a folder that the reader may not write to
         return True
-    return primary == sqlite3.SQLITE_IOERR and extended in (8, 9, 14, 15)  # locks that the filesystem refuses
+    return primary == sqlite3.SQLITE_IOERR and extended in (8, 9, 14, 15)  # the filesystem refuses locks
 
 
 def _check_readable(project: Project) -> None:
@@ -264,16 +274,16 @@ def _check_readable(project: Project) -> None:
             )
 
 
-def _explained(error: sqlite3.Error, project: Project) -> Exception:
+def _explain(error: sqlite3.Error, project: Project) -> Exception:
     if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
-        return error  # a statement of ours is wrong: a fault, nothing that a user could act upon
+        return error  # our statement is wrong: a fault that no user can act on
     if "interrupted" in str(error):
         return Unavailable(
             f"the tracking store of {project.name!r} took longer than {LIMIT_S:g} s to answer",
-            hint="ask for fewer runs or columns",
+            hint="select fewer runs or columns",
         )
     return Unavailable(
         f"the tracking store of {project.name!r} cannot be read",
         why=str(error),
-        hint=f"check {project.store}; `sqlite3 {project.store.name} 'PRAGMA integrity_check'` says whether it is damaged",
+        hint=f"check {project.store}; `sqlite3 {project.store.name} 'PRAGMA integrity_check'` tells whether it is damaged",
     )
