@@ -1,4 +1,4 @@
-"""What a job waits for: from jobs of the project to the scheduler's own words. Reads the index, asks the scheduler as listings do."""
+"""What a job waits for: from jobs of the project to the scheduler's syntax. Reads the index; asks the scheduler as listings do."""
 
 from __future__ import annotations
 
@@ -11,61 +11,61 @@ from lossi.jobs.state import queries, refresh
 from lossi.jobs.submit.spec import Dependency, JobSpec
 from lossi.projects import Project
 
-_WORDS = {"ok": "afterok", "any": "afterany", "not_ok": "afternotok"}
+_CONDITIONS = {"ok": "afterok", "any": "afterany", "not_ok": "afternotok"}
 
 
 def expression(project: Project, spec: JobSpec) -> str | None:
-    """Return what the scheduler must be told so that a job waits for others; None when there is nothing to wait for.
+    """Return the dependency to pass to the scheduler; None if there is nothing to wait for.
 
-    A job that has ended already is judged here, because a scheduler forgets: it is no condition any more, or it can never be met.
+    Jobs that have ended are judged here, because schedulers forget them: the condition is met, or never will be.
 
     Raises
     ------
     NotSupported
-        When the scheduler knows no dependencies.
+        When the scheduler does not support dependencies.
     NotFound
         When there is no such job.
     InvalidInput
         When it is on another cluster.
     Conflict
-        When it has ended in a way that the condition excludes.
+        When its end does not meet the condition.
     """
     if not spec.after:
         return None
     scheduler = schedulers.get(spec.scheduler, spec.cluster)
     if not scheduler.capabilities.dependencies:
         raise NotSupported(
-            f"the scheduler {scheduler.name!r} cannot let a job wait for another one",
-            hint="submit it when the other one has ended, or use a cluster",
+            f"the scheduler {scheduler.name!r} does not support dependencies",
+            hint="submit the job when the other one has ended, or use a cluster",
         )
-    words = [_word(project, one, scheduler) for one in spec.after]
-    return ",".join(word for word in words if word) or None
+    conditions = [_condition(project, dependency, scheduler) for dependency in spec.after]
+    return ",".join(condition for condition in conditions if condition) or None
 
 
-def _word(project: Project, wanted: Dependency, scheduler: schedulers.Scheduler) -> str | None:
-    job = queries.get(project, wanted.job)
+def _condition(project: Project, dependency: Dependency, scheduler: schedulers.Scheduler) -> str | None:
+    job = queries.get(project, dependency.job)
     if job.state in FINAL_STATES:
-        _check_met(job, wanted)
+        _check_met(job, dependency)
         return None
     directory, prepared = queries.directory_of(project, job.id)
     submission = refresh.read_submission(directory)
     if submission is None:
-        raise Conflict(f"job {job.id} is only being submitted", hint="try again in a few seconds")
+        raise Conflict(f"job {job.id} is still being submitted", hint="try again in a few seconds")
     if submission.scheduler not in schedulers.SLURM or submission.cluster != scheduler.cluster:
         raise InvalidInput(
             f"job {job.id} runs on {submission.cluster or 'this machine'}, this one on {scheduler.cluster}",
-            why="a scheduler knows only its own jobs",
+            why="a cluster knows only its own jobs",
             hint="submit both to the same cluster",
         )
     ids = [str(part.slurm_id) for part in array_chunks.parse(submission.scheduler_id, prepared.tasks)]
-    return ":".join([_WORDS[wanted.condition], *ids])
+    return ":".join([_CONDITIONS[dependency.condition], *ids])
 
 
-def _check_met(job: Job, wanted: Dependency) -> None:
-    if wanted.condition == "ok" and job.state != SUCCEEDED:
+def _check_met(job: Job, dependency: Dependency) -> None:
+    if dependency.condition == "ok" and job.state != SUCCEEDED:
         raise Conflict(
-            f"job {job.id}, which this one is to follow, has ended as {job.state.replace('_', ' ')}",
-            hint=f"lossi jobs why {job.id} says why; submit that one again first, or use the condition `any`",
+            f"job {job.id}, which this one depends on, did not succeed: {job.state.replace('_', ' ')}",
+            hint=f"`lossi jobs why {job.id}` says why; resubmit that job first, or use the condition `any`",
         )
-    if wanted.condition == "not_ok" and job.state == SUCCEEDED:
-        raise Conflict(f"job {job.id} has succeeded, and this one was to run only if it failed", hint="there is nothing to do")
+    if dependency.condition == "not_ok" and job.state == SUCCEEDED:
+        raise Conflict(f"job {job.id} succeeded, and this one runs only if it fails", hint="there is nothing to do")
