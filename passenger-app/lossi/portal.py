@@ -1,7 +1,7 @@
 """The portal inside Open OnDemand: the web application as Passenger mounts it under ``/pun/sys/lossi`` or ``/pun/dev/lossi``.
 
-Passenger runs one process per user, as that user, passes it one request at a time, and ends it after five idle minutes. So no
-state is only in memory, and every request comes from the process's own user.
+Passenger runs one process per user, as that user, and hands it one request at a time; it ends the process when nobody asks
+for five minutes. So nothing lives in memory alone, and whoever asks is the process's own user.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 
 def create_portal(folder: str) -> WSGIApplication:
-    """Return the WSGI application for Passenger.
+    """Return the WSGI application that ``passenger_wsgi.py`` hands to Passenger.
 
     Parameters
     ----------
     folder
-        The portal's folder, by the path that Passenger uses: the session apps may be next to it.
+        The portal's own, as it is called: the apps for sessions may lie beside it.
     """
     from werkzeug.middleware.proxy_fix import ProxyFix
 
     app = create_app(security.portal_door())
     app.config[session_apps.SETTING] = session_apps.beside(Path(folder))
-    # Apache speaks https to the browser and http to us. The host name is already the portal's; no other header is trusted.
+    # Apache speaks https to the browser and http to us. The host name is the portal's own already; no other header is believed.
     return _Mounted(ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_host=0))
 
 
 class _Mounted:
-    """Redirects the app's address without its trailing slash to the one with it."""
+    """Sends the address without its trailing slash to the one with it, below which everything lies."""
 
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         mount = quote(environ.get("SCRIPT_NAME", "").encode("latin-1"))
-        # PATH_INFO is the same with and without the slash.
+        # Passenger says the same PATH_INFO with and without the slash.
         if not mount or environ.get("REQUEST_URI", "").partition("?")[0] != mount:
             return self._app(environ, start_response)
         target = mount + "/"

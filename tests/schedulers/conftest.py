@@ -9,7 +9,8 @@ import pytest
 from local_support import GRACE_S, SLOTS, end_everything, marked_processes
 from scheduler_contract import JobFactory
 
-from lossi.jobs.schedulers.local import LocalScheduler, queue
+from lossi.jobs.schedulers.local import queue
+from lossi.jobs.schedulers.local.adapter import LocalScheduler
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 from scheduler_contract import eventually
 
 from lossi import processes
-from lossi.jobs.schedulers.local import LocalScheduler, queue
+from lossi.jobs.schedulers.local import queue
+from lossi.jobs.schedulers.local.adapter import LocalScheduler
 
 SLOTS = 2
 GRACE_S = 0.5

@@ -15,7 +15,8 @@ from scheduler_contract import JobFactory, Made, eventually
 
 from lossi.contract import records
 from lossi.jobs.schedulers.base import JobView
-from lossi.jobs.schedulers.local import LocalScheduler, journal, machine, queue
+from lossi.jobs.schedulers.local import journal, machine, queue
+from lossi.jobs.schedulers.local.adapter import LocalScheduler
 
 Enter = Callable[[str | None], LocalScheduler]
 

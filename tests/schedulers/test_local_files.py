@@ -35,8 +35,8 @@ from lossi.contract.records import (
 from lossi.errors import Unavailable
 from lossi.jobs.schedulers.base import TaskView
 from lossi.jobs.schedulers.cancellation import merged
-from lossi.jobs.schedulers.local import LocalScheduler, machine, queue, task_processes, verdict
-from lossi.jobs.schedulers.local.adapter import summary
+from lossi.jobs.schedulers.local import machine, queue, task_processes, verdict
+from lossi.jobs.schedulers.local.adapter import LocalScheduler, summary
 from lossi.jobs.schedulers.local.journal import History, Journal, Started
 from lossi.jobs.schedulers.local.queue import Entry, Places
 

@@ -16,7 +16,8 @@ from scheduler_contract import JobFactory, SchedulerContract, eventually, lives
 from lossi.contract import records
 from lossi.contract.records import CANCELLED, FAILED, OUT_OF_MEMORY, QUEUED, SUCCEEDED, TIMED_OUT, Ending, TaskExit
 from lossi.errors import Forbidden, InvalidInput, Unavailable
-from lossi.jobs.schedulers.local import LocalScheduler, machine
+from lossi.jobs.schedulers.local import machine
+from lossi.jobs.schedulers.local.adapter import LocalScheduler
 
 WAIT_FOR_GO = "until [ -e go ]; do sleep 0.02; done"
 

@@ -24,7 +24,8 @@ from lossi import processes
 from lossi.contract import records
 from lossi.contract.records import CANCELLED, FAILED, FINAL_STATES, NODE_FAILED, QUEUED, RUNNING, SUCCEEDED, TIMED_OUT
 from lossi.jobs.schedulers.base import JobView
-from lossi.jobs.schedulers.local import LocalScheduler, journal, queue
+from lossi.jobs.schedulers.local import journal, queue
+from lossi.jobs.schedulers.local.adapter import LocalScheduler
 from lossi.jobs.schedulers.local.journal import Journal, Started
 
 ACCOUNT = """printf '{"task": %d, "state": "succeeded", "exit_code": 0}' $LOSSI_TASK > tasks/$LOSSI_TASK/exit.json\n"""
@@ -65,7 +66,7 @@ def child(code: str, scheduler: LocalScheduler, made: list[Made]) -> list[str]:
     head = f"""
         import json, os, signal, sys
         from pathlib import Path
-        from lossi.jobs.schedulers.local import LocalScheduler
+        from lossi.jobs.schedulers.local.adapter import LocalScheduler
         from lossi.contract import records
         scheduler = LocalScheduler(Path({str(scheduler.places.root.parent)!r}), ingest_command=(), linger_s=0.2)
         made = [(records.from_dict(records.PreparedJob, json.loads(text)), Path(folder)) for text, folder in {jobs!r}]

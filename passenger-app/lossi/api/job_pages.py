@@ -74,7 +74,7 @@ def progress(job: Any) -> dict[str, Any]:
         "done": done,
         "good_percent": round(100 * good / max(job.tasks, 1)),
         "bad_percent": round(100 * (done - good) / max(job.tasks, 1)),
-        "why": jobs.explain_pending(job.reason).sentence if job.state == QUEUED and job.reason else job.reason,
+        "why": jobs.explain_pending(job.reason, job.scheduler).sentence if job.state == QUEUED and job.reason else job.reason,
     }
 
 

@@ -80,7 +80,7 @@ def _shown(item: Any) -> RecentJob:
         project=project,
         project_name=item.project.name,
         active=facts["state"] not in FINAL_STATES and facts["state"] != UNKNOWN,
-        why=jobs.explain_pending(reason).sentence if facts["state"] == QUEUED and reason else reason,
+        why=jobs.explain_pending(reason, facts["scheduler"]).sentence if facts["state"] == QUEUED and reason else reason,
         done=sum(number for state, number in facts["counts"].items() if state in FINAL_STATES),
         runs=item.runs,
         page=url_for("job_pages.job", job_id=facts["id"], project=project),

@@ -37,6 +37,7 @@ from .own import add as add
 from .resolution import (
     TARGETS as TARGETS,
     cache_key as cache_key,
+    facts as facts,
     lacking as lacking,
     resolve as resolve,
     ways as ways,

@@ -1,7 +1,7 @@
-"""Collects the files that a task wrote in its copy of the project into ``tasks/<n>/out``.
+"""Files that a task has left in its copy of the project, collected into ``tasks/<n>/out``.
 
-Files in the working directory keep their relative path; files elsewhere in the copy go to ``_project/``. Links are not
-followed.
+What was written in the working directory keeps its path relative to it; what was written elsewhere in the copy goes to
+``_project/``. Links are not followed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import time
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
-from .errors import explained
-from .writing import BLOCK
+from .writing import BLOCK, explained
 
 Manifest = Dict[str, Tuple[int, int, int]]
 """Path relative to the copy → (inode, size, modification time in ns)."""
@@ -22,11 +21,11 @@ Manifest = Dict[str, Tuple[int, int, int]]
 SKIPPED_FOLDERS = frozenset(("__pycache__", ".ipynb_checkpoints", ".git"))
 ELSEWHERE = "_project"
 NAMED = 20
-"""Files left out that are named; the others are only counted."""
+"""Files that are named when they are left out; the others are counted."""
 
 
 def manifest(code: Path) -> Manifest:
-    """Return the files in the copy now."""
+    """Return what is in the copy now."""
     return {os.path.relpath(path, code): _identity(info) for path, info in _files(code)}
 
 
@@ -40,7 +39,7 @@ def collect(
     since_ns: int = 0,
     deadline: Optional[float] = None,
 ) -> List[str]:
-    """Copy new and changed files to ``target``, small ones first, and return a note about those left out.
+    """Copy new and changed files to ``target``, small ones first, and return notes about what was left out.
 
     Parameters
     ----------
@@ -49,13 +48,13 @@ def collect(
     before
         What was in the copy before.
     target
-        The folder to copy to.
+        The folder that takes the files.
     limit_mb
-        Most MiB to copy.
+        MiB that are copied at most.
     since_ns
-        When this attempt started. A file in ``target`` is replaced if it is older.
+        When this attempt started: a file in ``target`` from an earlier one is replaced, one of this attempt is not.
     deadline
-        Monotonic time after which no more files are copied; None: no limit.
+        Monotonic time after which no further file is begun; None = no hurry.
     """
     new = []
     for path, info in _files(code):
@@ -69,14 +68,14 @@ def collect(
             missed.append(relative)
             continue
         if deadline is not None and time.monotonic() > deadline:
-            problem = "no time left"
+            problem = "there was no time left"
             missed.append(relative)
             continue
         try:
             _copy(path, target / relative, info, since_ns)
             left -= size
         except FileExistsError:
-            missed.append(f"{relative} (exists in the output folder)")
+            missed.append(f"{relative} (there is such a file in the output folder already)")
         except OSError as error:
             problem = explained(error, str(target))
             missed.append(relative)
@@ -121,7 +120,7 @@ def _copy(source: str, target: Path, info: os.stat_result, since_ns: int) -> Non
         try:
             shutil.copyfileobj(incoming, outgoing, BLOCK)
         except OSError:
-            target.unlink()  # no partial files
+            target.unlink()  # half a file says nothing
             raise
     os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
     os.chmod(target, stat.S_IMODE(info.st_mode) & 0o777 | 0o600)

@@ -14,7 +14,7 @@ from lossi import clusters
 from lossi.cli import main
 from lossi.cli.doctor import Finding, clusters as doctor_clusters
 from lossi.errors import Unavailable
-from lossi.jobs import schedulers
+from lossi.jobs.schedulers.slurm import client as slurm_client, doctor as slurm_doctor
 from lossi.jobs.schedulers.slurm.records import Association, Configuration, NodeGroup, PartitionRow
 
 Write = Callable[..., Path]
@@ -106,7 +106,7 @@ def test_the_api_lists_and_shows_clusters_without_how_they_are_reached(site: Wri
     assert client.get("/api/v1/clusters/wrong").status_code == 422
 
 
-class Door:
+class Client:
     """A scheduler that answers what it is told to."""
 
     def __init__(self, **answers: Any) -> None:
@@ -130,7 +130,7 @@ class Door:
 @pytest.fixture
 def examine(site: Write, no_slurm_here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Finding]]:
     def run(text: str = "", **answers: Any) -> list[Finding]:
-        for name in (*doctor_clusters.NEEDED, *doctor_clusters.ACCOUNTING):
+        for name in (*slurm_doctor.NEEDED, *slurm_doctor.ACCOUNTING):
             if name not in answers.get("without", ()):
                 (no_slurm_here / name).write_text("#!/bin/sh\n")
                 (no_slurm_here / name).chmod(0o755)
@@ -141,7 +141,7 @@ def examine(site: Write, no_slurm_here: Path, monkeypatch: pytest.MonkeyPatch) -
             .replace("quiet: {hidden: true}", "")
             .replace("wrong: {bin: x}", "")
         )
-        monkeypatch.setattr(schedulers, "client_of", lambda _: Door(**answers))
+        monkeypatch.setattr(slurm_client, "of_cluster", lambda _: Client(**answers))
         return list(doctor_clusters.findings())
 
     return run

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from direct_scheduler import DirectScheduler
+from direct_scheduler import Direct, DirectScheduler
 from job_notebooks import notebook
 
 from lossi import projects
@@ -43,7 +43,7 @@ def direct(tmp_path: Path) -> DirectScheduler:
     folder = tmp_path / "scheduler"
     folder.mkdir()
     scheduler = DirectScheduler(folder, hold=True)
-    schedulers.register("direct", lambda: scheduler)
+    schedulers.register(Direct(scheduler))
     return scheduler
 
 

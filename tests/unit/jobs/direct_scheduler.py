@@ -14,27 +14,39 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lossi.clusters import Cluster
 from lossi.contract import records
-from lossi.contract.records import PreparedJob, Resources, SubmissionRecord
-from lossi.errors import NotSupported, Unavailable
+from lossi.contract.records import PreparedJob, SubmissionRecord
+from lossi.errors import Unavailable
 from lossi.files import atomic
-from lossi.jobs.schedulers import Capabilities, Handle, JobView, SessionOptions, TaskView
+from lossi.jobs.schedulers import (
+    BatchSystem,
+    Capabilities,
+    Cause,
+    Condition,
+    Handle,
+    JobView,
+    PendingReason,
+    Scheduler,
+    TaskView,
+)
 
 
 def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat()
 
 
-class DirectScheduler:
+class DirectScheduler(Scheduler):
     """See the module."""
 
     name = "direct"
     cluster = None
+    capabilities = Capabilities()
 
     def __init__(self, folder: Path, *, hold: bool = False, capabilities: Capabilities | None = None) -> None:
         self.folder = folder
         self.hold = hold
-        self.capabilities = capabilities or Capabilities(accounting=False)
+        self.capabilities = capabilities or Capabilities()
         self.lines: list[str] = []
         self.away = False
         self.polls = 0
@@ -44,15 +56,6 @@ class DirectScheduler:
 
     def preview(self, job: PreparedJob, directory: Path) -> list[str]:
         return ["/bin/sh", str(directory / records.SCRIPT)]
-
-    def warnings(self, job: PreparedJob, directory: Path) -> list[str]:
-        return []
-
-    def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
-        return None
-
-    def session_options(self, resources: Resources) -> SessionOptions:
-        raise NotSupported("no sessions here")
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         self._answer()
@@ -72,6 +75,11 @@ class DirectScheduler:
         self._answer()
         self.polls += 1
         return {handle.job_id: self._view(handle.job_id) for handle in jobs}
+
+    def dependency(self, earlier: Sequence[tuple[Condition, SubmissionRecord, int]]) -> str:
+        if not self.capabilities.dependencies:
+            return super().dependency(earlier)
+        return " ".join(f"{condition}={record.scheduler_id}" for condition, record, _ in earlier)
 
     def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
         self._answer()
@@ -130,3 +138,26 @@ class DirectScheduler:
             return JobView(True, "succeeded" if states == {"succeeded"} else "failed", "ENDED", "", views)
         state = "running" if views else "queued"
         return JobView(True, state, state.upper(), "" if views else "waits for a slot", views)
+
+
+class Direct(BatchSystem):
+    """The batch system of one `DirectScheduler`."""
+
+    name = "direct"
+    schedulers = ("direct",)
+    has_clusters = False
+
+    def __init__(self, scheduler: DirectScheduler) -> None:
+        self._scheduler = scheduler
+
+    def scheduler(self, name: str, cluster: Cluster | None) -> Scheduler:
+        return self._scheduler
+
+    def explain_pending(self, reason: str) -> PendingReason | None:
+        return PendingReason("All seats are taken", "Wait until somebody leaves") if reason == "NoSeat" else None
+
+    def cause_of_state(self, scheduler_state: str) -> Cause | None:
+        return "preemption" if scheduler_state == "EVICTED" else None
+
+    def cause_in_log(self, text: str) -> Cause | None:
+        return "time_limit" if "direct: its time is up" in text else None

@@ -93,15 +93,13 @@ def test_the_scheduler_speaks_in_its_own_log(project: Project, spec: Spec, ends:
 def test_waiting_tasks_are_explained(project: Project, spec: Spec, ends: Ends, direct: DirectScheduler) -> None:
     job = jobs.submit(project, spec(sweep={"grid": {"depth": [1, 2, 3]}}))
     ends(job.id, 0, "failed", error=TaskError("ValueError", "no"))
-    direct.say(job.id, 1, TaskView("queued", "PENDING", "QOSMaxGRESPerUser"))
+    direct.say(job.id, 1, TaskView("queued", "PENDING", "NoSeat"))
     found = jobs.explain(project, job.id)
     assert found.groups[0].count == 1
     assert found.waiting is not None and found.waiting.tasks == 2
-    assert found.sentence.startswith(
-        "1 of 3 tasks: Python error. 2 of 3 tasks wait: Its quality of service lets you have no more"
-    )
+    assert found.sentence == "1 of 3 tasks: Python error. 2 of 3 tasks wait: All seats are taken."
     task = jobs.explain_task(project, job.id, 1)
-    assert task.waiting is not None and task.waiting.word == "QOSMaxGRESPerUser" and "GPUs" in task.sentence
+    assert task.waiting is not None and task.waiting.word == "NoSeat"
 
 
 def test_tasks_that_wait_for_their_own_job_are_told_so(project: Project, spec: Spec, direct: DirectScheduler) -> None:

@@ -13,8 +13,10 @@ from typing import Literal
 
 from lossi.contract import records
 from lossi.contract.records import PreparedJob
+from lossi.jobs import schedulers
 from lossi.jobs.explain.amounts import requested_memory, used_memory
 from lossi.jobs.models import Task
+from lossi.jobs.schedulers import BatchSystem
 
 Kind = Literal[
     "none",
@@ -47,22 +49,6 @@ _STATES: dict[str, Kind] = {
     records.NODE_FAILED: "node_failure",
     records.PREEMPTED: "preemption",
 }
-_SCHEDULER_STATES: dict[str, Kind] = {
-    "TIMEOUT": "time_limit",
-    "DEADLINE": "time_limit",
-    "OUT_OF_MEMORY": "memory",
-    "NODE_FAIL": "node_failure",
-    "BOOT_FAIL": "node_failure",
-    "PREEMPTED": "preemption",
-}
-_STEPD = re.compile(r"^(?:slurmstepd|srun|slurmd)[^\n]*", re.MULTILINE)
-"""Lines that Slurm itself writes into a log."""
-_STEPD_MARKS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    ("time_limit", re.compile(r"DUE TO TIME LIMIT")),
-    ("preemption", re.compile(r"DUE TO PREEMPTION")),
-    ("node_failure", re.compile(r"DUE TO NODE FAILURE|Node failure on")),
-    ("memory", re.compile(r"oom[-_ ]kill|Exceeded (?:job|step) memory limit|Out Of Memory|exceeded memory limit", re.IGNORECASE)),
-)
 _GPU_MEMORY = re.compile(
     r"(?:CUDA|HIP) (?:error: )?out of memory|torch\.(?:cuda\.)?OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory"
     r"|cudaErrorMemoryAllocation|CUBLAS_STATUS_ALLOC_FAILED|RESOURCE_EXHAUSTED: [^\n]*(?:OOM|GPU|allocat)|OOM when allocating tensor"
@@ -92,7 +78,7 @@ _IMPORT = re.compile(r"^(?:ModuleNotFoundError|ImportError): ", re.MULTILINE)
 _R_IMPORT = re.compile(r"there is no package called")
 _ENVIRONMENT = re.compile(
     r"^FATAL: |could not be started|Exec format error|cannot execute binary file|NoSuchKernel|has no kernel for"
-    r"|the kernel \S+ did not start|bad interpreter",
+    r"|did not start: the log says why|bad interpreter",
     re.MULTILINE,
 )
 _TRACEBACK = re.compile(r"^Traceback \(most recent call last\):", re.MULTILINE)
@@ -117,12 +103,13 @@ def kind_of(task: Task, job: PreparedJob, log: str, scheduler_log: str = "") -> 
     """
     if task.state in (records.QUEUED, records.RUNNING, records.SUCCEEDED):
         return "none"
-    scheduler_kind = _SCHEDULER_STATES.get(task.scheduler_state.upper().partition(" ")[0])
+    systems = schedulers.systems(job.request.get("scheduler"))
+    scheduler_kind = _any(system.cause_of_state(task.scheduler_state) for system in systems)
     known = _STATES.get(task.state) or (None if task.error else scheduler_kind)
     if known:
         return known
     end = "\n".join(log.splitlines()[-LAST_LINES:])
-    marks = _of_scheduler(task, scheduler_log, end)
+    marks = _of_scheduler(task, systems, f"{scheduler_log}\n{end}")
     if task.state == records.CANCELLED:
         if "dependency" in task.reason.lower():
             return "dependency"
@@ -156,9 +143,8 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _of_scheduler(task: Task, *texts: str) -> Kind | None:
-    lines = "\n".join(line for text in texts for line in _STEPD.findall(text))
-    kind = _first(_STEPD_MARKS, lines)
+def _of_scheduler(task: Task, systems: Iterable[BatchSystem], text: str) -> Kind | None:
+    kind = _any(system.cause_in_log(text) for system in systems)
     # All attempts write into one log: what made the scheduler restart the task did not end it.
     return None if kind in ("preemption", "node_failure") and task.attempt > 1 else kind
 
@@ -204,3 +190,7 @@ def _of_end(task: Task, end: str) -> Kind:
 
 def _first(marks: Iterable[tuple[Kind, re.Pattern[str]]], text: str) -> Kind | None:
     return next((kind for kind, pattern in marks if pattern.search(text)), None)
+
+
+def _any(kinds: Iterable[Kind | None]) -> Kind | None:
+    return next((kind for kind in kinds if kind), None)

@@ -19,7 +19,7 @@ from lossi.jobs.explain.causes import Kind
 from lossi.jobs.explain.diagnose import DeathGroup, Diagnosis, JobDiagnosis, TaskExplanation, diagnose
 from lossi.jobs.explain.pending_reasons import Waiting
 from lossi.jobs.models import Job, Task
-from lossi.jobs.schedulers.slurm.request import LOG as SCHEDULER_LOG
+from lossi.jobs.schedulers import LOG as SCHEDULER_LOG
 from lossi.jobs.state import answers, queries, reconcile, refresh
 from lossi.projects import Project
 
@@ -78,7 +78,9 @@ def explain_task(project: Project, id_or_part: str, number: int) -> TaskExplanat
     if task.state != QUEUED:
         return explanation
     job = queries.get(project, task.job_id)
-    waiting = pending_reasons.explain_pending(task.reason or _reason(project, job), expected_start=job.expected_start)
+    waiting = pending_reasons.explain_pending(
+        task.reason or _reason(project, job), job.scheduler, expected_start=job.expected_start
+    )
     update = {"sentence": waiting.sentence, "suggestion": waiting.suggestion, "waiting": waiting}
     return explanation.model_copy(update=update)
 
@@ -154,7 +156,7 @@ def _waiting(project: Project, job: Job) -> Waiting | None:
     number = job.counts.get(QUEUED, 0)
     if job.state in FINAL_STATES or not number:
         return None
-    return pending_reasons.explain_pending(_reason(project, job), tasks=number, expected_start=job.expected_start)
+    return pending_reasons.explain_pending(_reason(project, job), job.scheduler, tasks=number, expected_start=job.expected_start)
 
 
 def _reason(project: Project, job: Job) -> str:
@@ -170,7 +172,7 @@ def _reason(project: Project, job: Job) -> str:
     if job.reason or not running:
         return job.reason
     most = _prepared(project, job.id).max_parallel
-    return "JobArrayTaskLimit" if most is not None and running >= most else "its turn has not come"
+    return pending_reasons.OWN_LIMIT if most is not None and running >= most else "its turn has not come"
 
 
 def _tasks(project: Project, connection: sqlite3.Connection, job_id: str, states: frozenset[str]) -> list[Task]:

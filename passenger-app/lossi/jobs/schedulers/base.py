@@ -20,15 +20,24 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from lossi.contract.records import UNKNOWN, PreparedJob, Resources, SubmissionRecord
-from lossi.errors import Unavailable
+from lossi.errors import NotSupported, Unavailable
+
+if TYPE_CHECKING:
+    from lossi.clusters import Cluster
 
 
 class NotSubmitted(Unavailable):
     """The scheduler did not answer before anything was handed over: it surely has nothing of this submission."""
 
+
+LOG = "scheduler.log"
+"""In the job directory: output of the scheduler itself, and of a job before its script has opened the task's own log."""
+
+Condition = Literal["ok", "any", "not_ok"]
+"""How an earlier job must have ended: all its tasks succeeded; however; it failed."""
 
 FORGOTTEN = "the scheduler no longer knows it, and it left no account of its end"
 """Why a task is unknown of which neither its scheduler nor its directory says anything."""
@@ -146,7 +155,10 @@ class JobView:
 
 @runtime_checkable
 class Scheduler(Protocol):
-    """A batch system. Instances hold no state that must survive: each call may come from another process."""
+    """One way to submit jobs to a cluster or this machine. Adapters inherit from it: what not all can do has a default.
+
+    Instances hold no state that must survive: each call may come from another process.
+    """
 
     @property
     def name(self) -> str:
@@ -159,13 +171,18 @@ class Scheduler(Protocol):
         ...
 
     @property
+    def target(self) -> Cluster | None:
+        """The cluster's entry in the site file; None for this machine."""
+        return None
+
+    @property
     def capabilities(self) -> Capabilities:
         """What it can do; cheap to ask."""
         ...
 
     def directives(self, job: PreparedJob, directory: Path) -> list[str]:
         """Return the comment lines that ``script.sh`` must carry for this scheduler (``#SBATCH …``), or none."""
-        ...
+        return []
 
     def preview(self, job: PreparedJob, directory: Path) -> list[str]:
         """Return the argv (or its nearest equivalent) that `submit` would use; touches nothing, ``directory`` need not exist.
@@ -180,11 +197,11 @@ class Scheduler(Protocol):
 
     def warnings(self, job: PreparedJob, directory: Path) -> list[str]:
         """Return sentences on what would keep the job waiting or not be as meant; touches nothing."""
-        ...
+        return []
 
     def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
         """Return when the job would start if it were submitted now; None where nobody says. Touches nothing."""
-        ...
+        return None
 
     def session_options(self, resources: Resources) -> SessionOptions:
         """Return how another program submits a session with these resources; asks the scheduler nothing.
@@ -196,7 +213,25 @@ class Scheduler(Protocol):
         NotSupported
             If only Lossi can submit to this scheduler (`Capabilities.sessions`).
         """
-        ...
+        raise NotSupported(f"sessions cannot run on the scheduler {self.name!r}", hint="choose a cluster")
+
+    def dependency(self, earlier: Sequence[tuple[Condition, SubmissionRecord, int]]) -> str:
+        """Return `PreparedJob.dependency` for a job that waits for earlier ones of the same cluster.
+
+        Parameters
+        ----------
+        earlier
+            For each, how it must have ended, its submission, and its number of tasks.
+
+        Raises
+        ------
+        NotSupported
+            If jobs cannot wait for each other (`Capabilities.dependencies`).
+        """
+        raise NotSupported(
+            f"the scheduler {self.name!r} cannot let a job wait for another one",
+            hint="submit it when the other one has ended, or use a cluster",
+        )
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         """Hand over a prepared job with all its tasks in one submission; return once the scheduler has accepted it durably.

@@ -18,7 +18,7 @@ from lossi.projects import Project, index
 MOST_PROJECTS = 20
 """Indexes that are opened for one answer: those that were written to last."""
 
-_COLUMNS = "id, name, kind, source, user, cluster, tasks, state, reason, counts, created, started, ended"
+_COLUMNS = "id, name, kind, source, user, scheduler, cluster, tasks, state, reason, counts, created, started, ended"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RecentJob:
     project
         Where it is.
     facts
-        Its row in the index: id, name, kind, source, user, cluster, tasks, state, reason, counts (state → number of tasks), and
+        Its row in the index: id, name, kind, source, user, scheduler, cluster, tasks, state, reason, counts (state → number of tasks), and
         created, started and ended in ISO 8601.
     runs
         MLflow runs taken in so far.

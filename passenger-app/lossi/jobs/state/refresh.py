@@ -232,7 +232,7 @@ def _poll(connection: sqlite3.Connection, opened: Sequence[OpenJob], stale: list
     views: dict[str, schedulers.JobView] = {}
     for (name, cluster), handles in by_scheduler.items():
         try:
-            views |= _scheduler(name, cluster).poll(handles)
+            views |= schedulers.of_record(name, cluster).poll(handles)
         except LossiError as error:
             stale.append(str(error))
     stale += sorted({view.stale for view in views.values() if view.stale})
@@ -257,13 +257,8 @@ def scheduler_of(job: PreparedJob, submission: SubmissionRecord | None) -> sched
         When it is not known here.
     """
     if submission is not None:
-        return _scheduler(submission.scheduler, submission.cluster)
-    return _scheduler(job.request.get("scheduler"), job.request.get("cluster"))
-
-
-def _scheduler(name: str | None, cluster: str | None) -> schedulers.Scheduler:
-    # A job on a cluster is asked for through whatever door the cluster has now.
-    return schedulers.get(None if name in schedulers.SLURM else name, cluster if name in schedulers.SLURM else None)
+        return schedulers.of_record(submission.scheduler, submission.cluster)
+    return schedulers.of_record(job.request.get("scheduler"), job.request.get("cluster"))
 
 
 def _gone(connection: sqlite3.Connection, job_id: str) -> Change:

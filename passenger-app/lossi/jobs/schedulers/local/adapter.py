@@ -16,10 +16,10 @@ from pathlib import Path
 import lossi
 from lossi import processes, settings
 from lossi.contract import records
-from lossi.contract.records import Ending, PreparedJob, Resources, SubmissionRecord, TaskExit
-from lossi.errors import Forbidden, InvalidInput, LossiError, NotSupported
+from lossi.contract.records import Ending, PreparedJob, SubmissionRecord, TaskExit
+from lossi.errors import Forbidden, InvalidInput, LossiError
 from lossi.jobs.schedulers import cancellation
-from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, SessionOptions, TaskView
+from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, Scheduler, TaskView
 from lossi.jobs.schedulers.local import launch, machine, queue, verdict
 from lossi.jobs.schedulers.local.journal import ENDED_WORD, NAME, RUNNING_WORD, SILENT_S, WAITING_WORD, History, Started, now
 from lossi.jobs.schedulers.local.queue import Entry, Places
@@ -39,7 +39,7 @@ WORST_FIRST = (
 LOST_PLACE = "its place in the queue was lost before it started: resubmit it"
 
 
-class LocalScheduler:
+class LocalScheduler(Scheduler):
     """Tasks on this machine.
 
     Parameters
@@ -79,10 +79,6 @@ class LocalScheduler:
         """What this machine can give to one task; more cores than there are mean all of them."""
         return Capabilities(max_gpus=len(machine.gpu_ids()), max_nodes=1, max_memory_mb=machine.total_memory_mb())
 
-    def directives(self, job: PreparedJob, directory: Path) -> list[str]:
-        """Return nothing: limits are in the queue's entry."""
-        return []
-
     def preview(self, job: PreparedJob, directory: Path) -> list[str]:
         """Return the argv that each task is started with.
 
@@ -96,18 +92,6 @@ class LocalScheduler:
         check_allowed(settings.load(), os.environ)
         self._check_resources(job)
         return ["/bin/sh", str(directory / records.SCRIPT)]
-
-    def warnings(self, job: PreparedJob, directory: Path) -> list[str]:
-        """Return nothing: what has no room here is refused, and the queue is short."""
-        return []
-
-    def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
-        """Return nothing: how long the tasks before it take is not known."""
-        return None
-
-    def session_options(self, resources: Resources) -> SessionOptions:
-        """Refuse: sessions need a batch system that Open OnDemand knows."""
-        raise NotSupported("sessions cannot run on the local scheduler", hint="choose a cluster")
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         """Put a job into the queue.

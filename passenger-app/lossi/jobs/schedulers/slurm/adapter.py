@@ -37,9 +37,11 @@ from lossi.jobs.schedulers import cancellation
 from lossi.jobs.schedulers.base import (
     FORGOTTEN,
     Capabilities,
+    Condition,
     Handle,
     JobView,
     NotSubmitted,
+    Scheduler,
     SessionOptions,
     TaskView,
 )
@@ -78,7 +80,7 @@ class _Looked:
     """By Slurm's id of the part: numbers within the part."""
 
 
-class SlurmScheduler:
+class SlurmScheduler(Scheduler):
     """Jobs on a Slurm cluster.
 
     Parameters
@@ -92,7 +94,7 @@ class SlurmScheduler:
     """
 
     def __init__(self, target: Cluster, client: SlurmClient, cache: Cache | None = None) -> None:
-        self.target = target
+        self._target = target
         self.client = client
         folder = settings.cache_dir() / "clusters" / f"{target.name}-{os.uname().nodename}"
         self._cache = cache or Cache(folder, wait_s=target.deadline_s)
@@ -101,12 +103,17 @@ class SlurmScheduler:
     @property
     def name(self) -> str:
         """The door's name: ``slurm_cli``, ``slurm_rest`` or ``slurm_pyslurm``."""
-        return self.target.scheduler
+        return self._target.scheduler
 
     @property
     def cluster(self) -> str:
         """Name of the cluster."""
-        return self.target.name
+        return self._target.name
+
+    @property
+    def target(self) -> Cluster:
+        """The cluster."""
+        return self._target
 
     @property
     def capabilities(self) -> Capabilities:
@@ -117,8 +124,8 @@ class SlurmScheduler:
             requeue=True,
             sessions=True,
             facts=self._description.accounts(),
-            exit_grace_s=self.target.exit_grace_s,
-            notice_s=2 * self.target.poll_interval_s + LAG_S,
+            exit_grace_s=self._target.exit_grace_s,
+            notice_s=2 * self._target.poll_interval_s + LAG_S,
         )
 
     def directives(self, job: PreparedJob, directory: Path) -> list[str]:
@@ -156,9 +163,13 @@ class SlurmScheduler:
         Forbidden, InvalidInput
             If they exceed a limit of the site file.
         """
-        wanted = request.session(resources, self.target)
-        limits.raise_refused(limits.findings(wanted, 1, Known(self.target)))
+        wanted = request.session(resources, self._target)
+        limits.raise_refused(limits.findings(wanted, 1, Known(self._target)))
         return SessionOptions(wanted.partition, wanted.account, resources.time_limit_s, directives.session_options(wanted))
+
+    def dependency(self, earlier: Sequence[tuple[Condition, SubmissionRecord, int]]) -> str:
+        """Return what ``--dependency`` says, such as ``afterok:12:13``."""
+        return array_chunks.dependency([(condition, record.scheduler_id, tasks) for condition, record, tasks in earlier])
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
         """Hand a job over, as one array or, beyond MaxArraySize, as several.
@@ -243,7 +254,7 @@ class SlurmScheduler:
     def _requests(self, job: PreparedJob, directory: Path) -> list[SlurmRequest]:
         all_parts = self._parts(job)
         shares = array_chunks.throttles(all_parts, job.max_parallel)
-        return [request.build(job, directory, self.target, part, share) for part, share in zip(all_parts, shares, strict=True)]
+        return [request.build(job, directory, self._target, part, share) for part, share in zip(all_parts, shares, strict=True)]
 
     def _findings(self, wanted: SlurmRequest, tasks: int) -> list[limits.Finding]:
         return limits.findings(wanted, tasks, self._description.known(lambda: self._queue(self._description.accounts()).value))
@@ -260,7 +271,7 @@ class SlurmScheduler:
 
     def _queue(self, database: bool) -> Answer[list[QueueRow]]:
         ask = functools.partial(self.client.queue, ended=not database)
-        return self._cache.get("queue", self.target.poll_interval_s, _QUEUE, ask)
+        return self._cache.get("queue", self._target.poll_interval_s, _QUEUE, ask)
 
     def _look(self, handle: Handle, by_id: Mapping[int, Sequence[QueueRow]], as_of: float, database: bool) -> _Looked:
         found = array_chunks.parse(handle.scheduler_id, handle.tasks)
@@ -296,7 +307,7 @@ class SlurmScheduler:
     def _is_due(self, job_id: str) -> bool:
         """Return whether the accounting of a job may be asked for now, and note that it is."""
         now = time.time()
-        interval = min(ACCOUNTING_S, self.target.poll_interval_s)
+        interval = min(ACCOUNTING_S, self._target.poll_interval_s)
         return self._cache.get(_accounting_name(job_id), interval, TypeAdapter(float), lambda: now).value == now
 
     def _view(self, one: _Looked, rows: Iterable[AccountingRow], asked: bool, queue: Answer[list[QueueRow]]) -> JobView:
@@ -337,7 +348,7 @@ class SlurmScheduler:
         absent = {number + part.offset for part in one.parts for number in one.absent.get(part.slurm_id, ())}
         missing = {number for number in absent if number not in known and not (folder / str(number)).exists()}
         asked = records.load_optional(CancelRequest, one.handle.directory / records.CANCEL)
-        if asked is not None and as_of >= (seconds(asked.requested) or as_of) + self.target.exit_grace_s:
+        if asked is not None and as_of >= (seconds(asked.requested) or as_of) + self._target.exit_grace_s:
             named = missing if asked.tasks is None else missing.intersection(asked.tasks)
             reason = f"cancelled by {asked.user} before it started"
             ended = TaskView(CANCELLED, "CANCELLED", reason, ended=asked.requested, facts={"elapsed_s": 0.0}, accounted=True)
@@ -351,7 +362,7 @@ class SlurmScheduler:
         return {}
 
     def _units(self, gpu_type: str | None) -> int:
-        kinds = [kind for partition in self.target.partitions for kind in partition.gpu_types]
+        kinds = [kind for partition in self._target.partitions for kind in partition.gpu_types]
         return next((kind.units_per_gpu for kind in kinds if gpu_type in (None, "", kind.name)), 1)
 
     def _stale(self, queue: Answer[list[QueueRow]]) -> str:

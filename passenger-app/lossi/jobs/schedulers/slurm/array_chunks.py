@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lossi.jobs.schedulers.base import Condition
+
+_AFTER: dict[Condition, str] = {"ok": "afterok", "any": "afterany", "not_ok": "afternotok"}
+
 
 @dataclass(frozen=True)
 class Part:
@@ -49,3 +53,11 @@ def parse(text: str, tasks: int) -> list[Part]:
     starts.sort()
     ends = [offset for offset, _ in starts[1:]] + [tasks]
     return [Part(offset, end - offset, slurm_id) for (offset, slurm_id), end in zip(starts, ends, strict=True)]
+
+
+def dependency(earlier: Sequence[tuple[Condition, str, int]]) -> str:
+    """Return what ``--dependency`` says for earlier jobs: how each must end, its text of `dump`, its number of tasks."""
+    words = []
+    for condition, scheduler_id, tasks in earlier:
+        words.append(":".join([_AFTER[condition], *(str(part.slurm_id) for part in parse(scheduler_id, tasks))]))
+    return ",".join(words)

@@ -1,6 +1,6 @@
-"""The doors to Slurm, all of the same shape: each asks one question and answers with `records`.
+"""The clients of Slurm, all of the same shape: each method asks one question and answers with `records`.
 
-A door holds no state but how to reach its cluster. It starts nothing but what its name says, with a cleaned environment, and
+A client holds no state but how to reach its cluster. It starts nothing but what its name says, with a cleaned environment, and
 waits no longer than the cluster's ``deadline_s``.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from lossi.clusters import Cluster
 from lossi.jobs.schedulers.slurm.records import (
     AccountingRow,
     Association,
@@ -78,3 +79,18 @@ class SlurmClient(Protocol):
     def expected_start(self, request: SlurmRequest) -> tuple[str | None, str]:
         """Return when a job would start if it were submitted now, and Slurm's sentence (``sbatch --test-only``)."""
         ...
+
+
+def of_cluster(cluster: Cluster) -> SlurmClient:
+    """Return the client that a cluster names."""
+    if cluster.scheduler == "slurm_rest":
+        from lossi.jobs.schedulers.slurm.rest import RestClient
+
+        return RestClient(cluster)
+    if cluster.scheduler == "slurm_pyslurm":
+        from lossi.jobs.schedulers.slurm.pyslurm import PySlurmClient
+
+        return PySlurmClient(cluster)
+    from lossi.jobs.schedulers.slurm.cli import CliClient
+
+    return CliClient(cluster)

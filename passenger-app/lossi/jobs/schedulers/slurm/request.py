@@ -11,10 +11,9 @@ from typing import Any
 from lossi.clusters import Cluster
 from lossi.contract import records
 from lossi.contract.records import PreparedJob, Resources
+from lossi.jobs.schedulers.base import LOG
 from lossi.jobs.schedulers.slurm.array_chunks import Part
 
-LOG = "scheduler.log"
-"""In the job directory: what a job says before its script has opened the task's own log. All tasks append to it."""
 NAME = "lossi-"
 """A job is called by Lossi's id and nothing of the user's: every user of the cluster sees names."""
 SHORTEST_SIGNALLED_S = 180

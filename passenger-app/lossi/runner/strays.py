@@ -1,8 +1,8 @@
-"""Moves artifacts that MLflow writes to node-local disk to the project.
+"""Artifacts that MLflow puts on node-local disk, and where they belong.
 
-``mlflow.set_experiment`` with a new name makes an experiment whose artifacts go to ``./mlruns`` of the working directory,
-which is removed with the task. If possible, such folders are links to the project's artifacts from the start; otherwise they
-are moved there at the end. Published stores never name them.
+A notebook that calls ``mlflow.set_experiment`` with a new name makes an experiment whose artifacts lie in ``./mlruns`` of its
+working directory, which is removed with the task. Such folders are links to the project's artifacts from the start where that
+is possible, moved there at the end where it was not, and never appear in anything that is published.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Dict, List, Optional, Tuple
 from .store import columns, local_path, location_of
 
 DEFAULT_FOLDERS = ("mlruns", "mlartifacts")
-"""MLflow's default artifact folders, relative to the working directory (3.x)."""
+"""Where MLflow puts artifacts when nobody says where, relative to the working directory (3.x)."""
 
 URI_COLUMNS: Dict[str, Tuple[str, ...]] = {
     "experiments": ("artifact_location",),
@@ -28,23 +28,23 @@ URI_COLUMNS: Dict[str, Tuple[str, ...]] = {
     "trace_tags": ("value",),
     "experiment_tags": ("value",),
 }
-"""Columns of MLflow's schema that hold artifact locations."""
+"""Columns of MLflow's schema that hold the place of artifacts."""
 
 
 @dataclass(frozen=True)
 class Relocation:
-    """How paths in the task's node-local folder map to their final ones.
+    """How places below the task's node-local folder are named once the task is over.
 
     Parameters
     ----------
     work
-        The node-local folder; a path without links.
+        The node-local folder, without links on the way.
     code
         The unpacked project in it.
     project
         The live project.
     home
-        Where these artifacts of the task belong, on the shared filesystem.
+        Where this task's stray artifacts belong, on the shared filesystem.
     """
 
     work: Path
@@ -53,9 +53,9 @@ class Relocation:
     home: Path
 
     def link(self, working_directory: Path) -> None:
-        """Make MLflow's default folders links to where artifacts belong.
+        """Make the folders that MLflow chooses by default links to where artifacts belong.
 
-        If that fails (the project has a folder of this name, no space), they are moved at the end.
+        Where that cannot be done (the project has a folder of this name, no space) they are moved at the end.
         """
         try:
             self.home.mkdir(parents=True, exist_ok=True)
@@ -64,8 +64,8 @@ class Relocation:
         except OSError:
             pass
 
-    def final_path(self, path: Path) -> Optional[Path]:
-        """Return where artifacts at ``path`` belong; None if they stay."""
+    def place(self, path: Path) -> Optional[Path]:
+        """Return where artifacts at ``path`` belong, None when they may stay."""
         resolved = Path(os.path.realpath(path))
         if _is_below(resolved, self.home) and not _is_below(path, self.home):
             return resolved  # through one of the links
@@ -78,7 +78,7 @@ class Relocation:
         return self.home.joinpath("other", *parts)
 
     def rewrite(self, connection: sqlite3.Connection) -> None:
-        """Replace the node's paths by the final ones in every column that holds locations."""
+        """Replace the node's places by the final ones, wherever the schema keeps places."""
         for table, names in URI_COLUMNS.items():
             known = columns(connection, table)
             for column in names:
@@ -92,24 +92,24 @@ class Relocation:
             )
 
     def move(self, connection: sqlite3.Connection) -> List[str]:
-        """Move artifacts from the node to where they belong; return a note for each folder that cannot be moved."""
+        """Move what experiments have left on the node to where it belongs; return notes about what could not be moved."""
         notes = []
         rows = connection.execute("SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs").fetchall()
-        # Shortest first: a run's folder moves with its experiment's.
+        # Longest last: a run's folder has gone with its experiment's by then.
         for location in sorted((row[0] for row in rows if row[0]), key=len):
             path = local_path(location)
-            final = None if path is None else self.final_path(path)
-            if path is None or final is None or not path.is_dir() or os.path.realpath(path) == os.path.realpath(final):
+            place = None if path is None else self.place(path)
+            if path is None or place is None or not path.is_dir() or os.path.realpath(path) == os.path.realpath(place):
                 continue
             try:
-                shutil.copytree(path, final, symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(path, place, symlinks=True, dirs_exist_ok=True)
                 shutil.rmtree(path, ignore_errors=True)
             except (OSError, shutil.Error) as error:
-                notes.append(f"cannot move all artifacts of {path.name} to {final}: {_first(error)}")
+                notes.append(f"artifacts in {path.name} could not all be moved to {place}: {_first(error)}")
         return notes
 
     def tidy(self) -> None:
-        """Remove the artifact folder if it is empty."""
+        """Remove the folder for strays when nothing came."""
         try:
             self.home.rmdir()
         except OSError:
@@ -117,14 +117,14 @@ class Relocation:
 
     def _rewrite_column(self, connection: sqlite3.Connection, table: str, column: str) -> None:
         text = os.fspath(self.work)
-        select = f"SELECT DISTINCT {column} FROM {table} WHERE instr({column}, ?)"  # noqa: S608 - names of the schema
-        update = f"UPDATE {table} SET {column} = ? WHERE {column} = ?"  # noqa: S608
-        rows = connection.execute(select, (text,)).fetchall()
+        found = f"SELECT DISTINCT {column} FROM {table} WHERE instr({column}, ?)"  # noqa: S608 - names of the schema
+        change = f"UPDATE {table} SET {column} = ? WHERE {column} = ?"  # noqa: S608
+        rows = connection.execute(found, (text,)).fetchall()
         for (uri,) in rows:
             path = local_path(str(uri))
-            final = None if path is None else self.final_path(path)
-            if final is not None:
-                connection.execute(update, (location_of(final), uri))
+            place = None if path is None else self.place(path)
+            if place is not None:
+                connection.execute(change, (location_of(place), uri))
 
 
 def _first(error: Exception) -> str:
