@@ -61,7 +61,7 @@ def test_a_job_directory_that_was_removed_is_not_made_again(directory: Path, she
     [
         ("raise SystemExit(7)", 7, ("failed", 7, None, "exit code 7")),
         ("import os; os.kill(os.getpid(), 9)", 137, ("failed", 137, 9, "killed by signal 9")),
-        ("pass", 1, ("failed", 1, None, "without leaving its account")),
+        ("pass", 1, ("failed", 1, None, "without an exit record")),
     ],
 )
 def test_runner_without_exit_record_gets_one(

@@ -147,7 +147,7 @@ def test_setup_line_that_fails_ends_the_task_and_is_named(directory: Path, shell
     assert done.returncode not in (0, 137)
     left = exit_record(directory)
     assert (left.state, left.exit_code, left.written_by) == ("failed", done.returncode, "script")
-    assert left.reason.startswith("line 2 of the set-up of this site failed")
+    assert left.reason.startswith("line 2 of the site set-up failed")
     assert not (directory / "too-far").exists()
     assert "argv" not in (directory / "tasks/0/log").read_text()
 
