@@ -1,4 +1,4 @@
-"""The web application: puts the doors, the REST operations and the pages together. Imports nothing heavy."""
+"""The web application: authentication, REST operations and pages. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 PREFIX = "/api/v1"
 
 
-def create_app(door: security.Door | None = None, *, project: Project | None = None) -> Flask:
+def create_app(auth: security.AuthMode | None = None, *, project: Project | None = None) -> Flask:
     """Return the WSGI application.
 
     Parameters
     ----------
-    door
-        How requests are let in; without one, the portal's.
+    auth
+        How requests are authenticated (default: as in the portal).
     project
-        The project that is meant where a request names none.
+        The project of requests that name none.
     """
     from lossi import api
 
-    door = door or security.portal_door()
+    auth = auth or security.portal_mode()
     app = Application(
         "lossi",
         info=Info(
@@ -42,7 +42,7 @@ def create_app(door: security.Door | None = None, *, project: Project | None = N
         doc_ui=False,
         security_schemes={
             "token": {"type": "http", "scheme": "bearer"},
-            "session": {"type": "apiKey", "in": "cookie", "name": door.cookie},
+            "session": {"type": "apiKey", "in": "cookie", "name": auth.cookie},
         },
         responses={"default": problems.Problem},
         validation_error_model=problems.Problem,
@@ -55,12 +55,12 @@ def create_app(door: security.Door | None = None, *, project: Project | None = N
     app.config["MAX_CONTENT_LENGTH"] = 64 * 2**20
     app.url_defaults(_versioned)
     problems.register(app)
-    security.register(app, door)
+    security.register(app, auth)
     api.register(app, PREFIX)
     return app
 
 
 def _versioned(endpoint: str, values: dict[str, Any]) -> None:
-    """Name the version in addresses of static files: the portal's server lets browsers keep them for a while."""
+    """Add the version to URLs of static files: the portal's server lets browsers cache them."""
     if endpoint == "static":
         values.setdefault("v", __version__)

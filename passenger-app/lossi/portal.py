@@ -28,9 +28,9 @@ def create_portal(folder: str) -> WSGIApplication:
     """
     from werkzeug.middleware.proxy_fix import ProxyFix
 
-    app = create_app(security.portal_door())
-    app.config[session_apps.SETTING] = session_apps.beside(Path(folder))
-    # Apache speaks https to the browser and http to us. The host name is the portal's own already; no other header is believed.
+    app = create_app(security.portal_mode())
+    app.config[session_apps.SETTING] = session_apps.installed(Path(folder))
+    # Apache speaks https to the browser and http to us. The host name is already the portal's; no other header is trusted.
     return _Mounted(ProxyFix(app.wsgi_app, x_for=0, x_proto=1, x_host=0))
 
 

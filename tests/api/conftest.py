@@ -1,4 +1,4 @@
-"""The web application on a real project, asked without a network."""
+"""The web application on a real project, without a network."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def project(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> proj
 
 
 @pytest.fixture
-def door(home: Path) -> security.Door:
-    return security.Door(secret="s" * 32, token=TOKEN)
+def auth(home: Path) -> security.AuthMode:
+    return security.AuthMode(secret="s" * 32, token=TOKEN)
 
 
 @pytest.fixture
-def client(project: projects.Project, door: security.Door) -> Iterator[FlaskClient]:
-    """A program with the token."""
-    app = create_app(door, project=project)
+def client(project: projects.Project, auth: security.AuthMode) -> Iterator[FlaskClient]:
+    """A client with the token."""
+    app = create_app(auth, project=project)
     with app.test_client() as client:
         client.environ_base.update({"HTTP_AUTHORIZATION": f"Bearer {TOKEN}", "HTTP_HOST": "127.0.0.1:8477"})
         yield client

@@ -35,7 +35,7 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         place = folder / "digits"
         place.mkdir()
         (place / "train.ipynb").write_text(json.dumps(notebook()))
-        yield create_app(security.Door(secret="s" * 32, token=TOKEN), project=projects.init(place))
+        yield create_app(security.AuthMode(secret="s" * 32, token=TOKEN), project=projects.init(place))
 
 
 def operations() -> list[tuple[str, str]]:

@@ -75,11 +75,11 @@ def test_without_the_code_a_page_says_what_to_do(portal: str, tmp_path: Path) ->
     assert CHROMIUM is not None
     argv = [CHROMIUM, *OPTIONS, f"--user-data-dir={tmp_path / 'other'}", "--dump-dom", portal + "/"]
     page = subprocess.run(argv, capture_output=True, text=True, timeout=120).stdout
-    assert "Please prove who you are" in page and "lossi serve --link" in page
+    assert "Authentication required" in page and "lossi serve --link" in page
 
 
 def test_reference_page_works_without_the_internet(home: Path, tmp_path: Path) -> None:
-    """Behind the portal's door, where the browser is already known."""
+    """In the portal's auth mode, where the browser is already authenticated."""
     import threading
 
     from werkzeug.serving import make_server
@@ -87,7 +87,7 @@ def test_reference_page_works_without_the_internet(home: Path, tmp_path: Path) -
     from lossi.app import create_app
 
     assert CHROMIUM is not None
-    server = make_server("127.0.0.1", 0, create_app(security.Door(secret="s" * 32)), threaded=True)
+    server = make_server("127.0.0.1", 0, create_app(security.AuthMode(secret="s" * 32)), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:

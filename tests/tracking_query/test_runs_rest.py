@@ -22,7 +22,7 @@ TOKEN = "t" * 43
 
 @pytest.fixture
 def web(project: projects.Project) -> Iterator[FlaskClient]:
-    app = create_app(security.Door(secret="s" * 32, token=TOKEN), project=project)
+    app = create_app(security.AuthMode(secret="s" * 32, token=TOKEN), project=project)
     with app.test_client() as web:
         web.environ_base.update({"HTTP_AUTHORIZATION": f"Bearer {TOKEN}", "HTTP_HOST": "127.0.0.1:8477"})
         yield web

@@ -1,4 +1,4 @@
-"""What Passenger starts: which interpreter, in which environment, and a file that old Pythons can read."""
+"""What Passenger starts: the interpreter, its environment, and files that old Pythons can read."""
 
 from __future__ import annotations
 
@@ -27,43 +27,43 @@ def app(tmp_path: Path) -> Path:
 
 
 def interpreter(path: Path) -> Path:
-    """Make an interpreter that says by which path it was chosen."""
+    """Make an interpreter that prints the path it was started by."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f'#!/bin/sh\nCHOSEN="$0" exec {sys.executable} "$@"\n')
     path.chmod(0o755)
     return path
 
 
-def started(app: Path, **environment: str) -> tuple[str, set[str]]:
-    """Start the app's interpreter as Passenger does, from the app's folder; return which it was and its variables."""
+def start(app: Path, **environment: str) -> tuple[str, set[str]]:
+    """Start the app's interpreter as Passenger does, from the app's folder; return its path and its variables."""
     env = {"PATH": os.environ["PATH"], **environment}
     done = subprocess.run(["bin/python", "-c", SHOW], cwd=app, env=env, capture_output=True, text=True, check=True)
     chosen, names = done.stdout.splitlines()
     return chosen, set(names.split())
 
 
-def test_the_named_interpreter_is_taken_before_the_virtual_environment(app: Path, tmp_path: Path) -> None:
+def test_named_interpreter_wins_over_the_virtual_environment(app: Path, tmp_path: Path) -> None:
     own = interpreter(app / "venv" / "bin" / "python")
-    assert started(app)[0] == str(own)
+    assert start(app)[0] == str(own)
     other = interpreter(tmp_path / "my env" / "bin" / "python")
     (app / "environment").write_text(f"{other}\n# a second line\n")
-    assert started(app)[0] == str(other)
+    assert start(app)[0] == str(other)
     (app / "environment").write_text("../my env/bin/python")
-    assert Path(started(app)[0]).resolve() == other
+    assert Path(start(app)[0]).resolve() == other
 
 
 def test_without_an_environment_the_systems_own_python_runs(app: Path, tmp_path: Path) -> None:
-    here = started(app)[0]
+    here = start(app)[0]
     assert "my app" not in here
     for named in (f"{tmp_path}/nothing", str(tmp_path), "", "$(touch evil)"):
         (app / "environment").write_text(named)
-        assert started(app)[0] == here
+        assert start(app)[0] == here
     assert not (app / "evil").exists()
 
 
-def test_what_the_portal_and_module_systems_leave_is_removed_and_nothing_else(app: Path) -> None:
+def test_only_variables_of_the_portal_and_module_systems_are_removed(app: Path) -> None:
     left = ["PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED", "RUBYOPT", "RUBYLIB", "BUNDLE_GEMFILE", "GEM_HOME", "VIRTUAL_ENV"]
-    names = started(app, HOME="/x", ODD="a\nPYTHON=b\n$(c)", **dict.fromkeys(left, "/nowhere"))[1]
+    names = start(app, HOME="/x", ODD="a\nPYTHON=b\n$(c)", **dict.fromkeys(left, "/nowhere"))[1]
     assert not names & set(left)
     assert {"HOME", "ODD", "PATH", "PYTHONNOUSERSITE"} <= names
 
@@ -95,15 +95,15 @@ def test_the_manifest_is_what_the_dashboard_reads() -> None:
 
 def test_each_mount_signs_its_own_cookie(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_KEY_BASE", "k" * 64)
-    doors = []
+    modes = []
     for mount in ("/pun/sys/lossi", "/pun/dev/lossi"):
         monkeypatch.setenv("PASSENGER_BASE_URI", mount)
-        doors.append(security.portal_door())
-        assert doors[-1] == security.portal_door(), "a new process must know the session of the old one"
-    assert [door.cookie for door in doors] == ["lossi_session_sys_lossi", "lossi_session_dev_lossi"]
-    assert doors[0].secret != doors[1].secret and "k" * 64 not in {door.secret for door in doors}
+        modes.append(security.portal_mode())
+        assert modes[-1] == security.portal_mode(), "a new process must accept the session of the old one"
+    assert [mode.cookie for mode in modes] == ["lossi_session_sys_lossi", "lossi_session_dev_lossi"]
+    assert modes[0].secret != modes[1].secret and "k" * 64 not in {mode.secret for mode in modes}
     monkeypatch.delenv("SECRET_KEY_BASE")
-    kept = security.portal_door()
-    assert kept == security.portal_door() and kept.secret != doors[1].secret
+    stored = security.portal_mode()
+    assert stored == security.portal_mode() and stored.secret != modes[1].secret
     (file,) = (home / "state" / "lossi" / "portal").iterdir()
     assert file.stat().st_mode & 0o077 == 0

@@ -1,7 +1,7 @@
-"""REST under ``/api/v1`` and the start page: translates between HTTP and the rooms, never decides.
+"""REST under ``/api/v1`` and the pages: translates between HTTP and the rooms, never decides.
 
-One module per resource, each with its `Operations`; errors become problem documents in `problems`, doors and headers
-are in `security`.
+One module per resource, each with its `Operations`. `problems` turns errors into problem documents; `security` has
+authentication and headers.
 """
 
 from __future__ import annotations

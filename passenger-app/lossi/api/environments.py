@@ -1,4 +1,4 @@
-"""Environments: what the merged catalogue offers, and which ways of it are usable on this machine."""
+"""Environments: the merged catalogue, and what of it can be started on this machine."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class EnvironmentPath(BaseModel):
 
 
 class EnvironmentAnswer(Environment):
-    """An environment of the catalogue and the ways in which it can be started."""
+    """An environment of the catalogue and the ways to start it."""
 
-    ways: tuple[Way, ...] = Field(description="Each local Python and image, and whether it is usable on this machine.")
+    ways: tuple[Way, ...] = Field(description="Each local Python and image, and whether it can be started on this machine.")
 
 
 class EnvironmentList(BaseModel):
     """The merged catalogue."""
 
     environments: list[EnvironmentAnswer]
-    problems: list[Problem] = Field(description="Entries and files that are left out because they are not right.")
+    problems: list[Problem] = Field(description="Entries and files that are left out because they are not valid.")
 
 
 @api.get("/environments", summary="List environments", responses={200: EnvironmentList})
 def list_environments(query: context.ProjectQuery) -> Response:
-    """List what can be chosen: shipped, of the site, of the user, and of the project that is meant."""
+    """List the environments: shipped, the site's, the user's and the project's."""
     catalog = _catalog(query)
     return jsonify(
         {"environments": [_answer(environment) for environment in catalog.environments], "problems": plain(catalog.problems)}

@@ -1,4 +1,4 @@
-"""Notebooks of a project: their parameters, and the notebook as an HTML page that can do nothing."""
+"""Notebooks of a project: their parameters, and the notebook as a harmless HTML page."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lossi.files import beneath
 api = Operations("notebooks", __name__, abp_tags=[Tag(name="notebooks", description="Notebooks of a project.")])
 
 WAIT_S = 0.8
-"""The web process serves one request at a time: a page that takes longer is made while others are served."""
+"""The web process serves one request at a time; a page that takes longer is rendered while others are served."""
 
 _WAITING_PAGE = """\
 <!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="1"><title>Rendering…</title></head>
-<body><p>The notebook is being rendered. This page asks again by itself.</p></body></html>
+<body><p>The notebook is being rendered. This page reloads itself.</p></body></html>
 """
 
 
@@ -35,31 +35,31 @@ class NotebookQuery(context.ProjectQuery):
 
 
 class NotebookParameter(BaseModel):
-    """One thing that the notebook can be given."""
+    """A parameter of a notebook."""
 
     name: str
     type: Literal["int", "float", "str", "bool", "list", "dict", "none", "any"] = Field(
-        description="`none`: the default says nothing; `any`: the default is an expression."
+        description="`none`: the default has no type; `any`: the default is an expression."
     )
     default: Any = Field(
         None, description="The default if it is a literal; NaN and infinities as `NaN`, `Infinity`, `-Infinity`."
     )
-    source: str = Field(description="The default as it stands in the notebook.")
+    source: str = Field(description="The default as written in the notebook.")
     comment: str
     required: bool = Field(description="Declared without a default.")
-    optional: bool = Field(description="`null` is a value too.")
+    optional: bool = Field(description="`null` is allowed.")
 
 
 class NotebookParameters(BaseModel):
-    """What a notebook can be given."""
+    """The parameters of a notebook."""
 
     path: str
     title: str
-    language: str = Field(description="In lower case: `python`, `r`, …; `unknown` if nothing tells.")
-    kernel: str | None = Field(description="The kernelspec it asks for.")
-    cell_index: int | None = Field(description="Place of the cell tagged `parameters` among all cells, from 0; null without one.")
+    language: str = Field(description="In lower case: `python`, `r`, …; `unknown` if not stated.")
+    kernel: str | None = Field(description="The kernelspec that it names.")
+    cell_index: int | None = Field(description="Index of the cell tagged `parameters` among all cells, from 0; null without one.")
     parameters: list[NotebookParameter]
-    notes: list[str] = Field(description="What could not be understood, and why.")
+    notes: list[str] = Field(description="What could not be read, and why.")
 
 
 @api.get("/notebooks/parameters", summary="Show the parameters of a notebook", responses={200: NotebookParameters})
@@ -69,7 +69,7 @@ def parameters(query: NotebookQuery) -> Response:
 
     with _opened(query) as stream:
         notebook = notebooks.read(stream)
-    found = notebooks.parameters(notebook)
+    declared = notebooks.parameters(notebook)
     items = [
         NotebookParameter(
             name=item.name,
@@ -80,16 +80,16 @@ def parameters(query: NotebookQuery) -> Response:
             required=item.required,
             optional=item.optional,
         )
-        for item in found.parameters
+        for item in declared.parameters
     ]
     answer = NotebookParameters(
         path=query.path,
         title=notebook.title,
-        language=found.language,
+        language=declared.language,
         kernel=notebook.kernel,
-        cell_index=found.cell_index,
+        cell_index=declared.cell_index,
         parameters=items,
-        notes=list(found.notes),
+        notes=list(declared.notes),
     )
     return jsonify(answer.model_dump())
 
@@ -99,17 +99,17 @@ def parameters(query: NotebookQuery) -> Response:
     summary="Show a notebook as HTML",
     responses={
         200: {"content": {"text/html": {"schema": {"type": "string"}}}},
-        202: {"description": "Still rendering: ask again", "content": {"text/html": {"schema": {"type": "string"}}}},
+        202: {"description": "Still rendering: try again", "content": {"text/html": {"schema": {"type": "string"}}}},
     },
 )
 def render(query: NotebookQuery) -> Response:
-    """Show a notebook with its outputs as one page that has an origin of its own, runs no script and loads nothing."""
+    """Show a notebook with its outputs as one page with its own origin, no scripts and no external content."""
     with _opened(query) as stream:
         return rendered(stream)
 
 
 def rendered(source: Path | BinaryIO) -> Response:
-    """Answer with a notebook as HTML, or with 202 and a page that asks again when that takes longer than `WAIT_S`."""
+    """Return a notebook as HTML, or 202 and a page that reloads itself if rendering takes longer than `WAIT_S`."""
     from lossi import notebooks
 
     try:
@@ -119,13 +119,13 @@ def rendered(source: Path | BinaryIO) -> Response:
         response.headers.update(
             {"Content-Type": "text/html; charset=utf-8", "Retry-After": "1", "Cache-Control": "no-store", **_HARMLESS}
         )
-        # Without `sandbox`, in which a page may not ask again by itself; there is nothing of the user in it.
+        # Without `sandbox`, in which a page cannot reload itself; nothing in it comes from the user.
         response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'self'"
         return response
 
 
 def html_answer(page: Path) -> Response:
-    """Answer with a page that came from a notebook: in an origin of its own, without scripts."""
+    """Return a page made from a notebook, with its own origin and without scripts."""
     response = send_file(page, mimetype="text/html", etag=page.stem, conditional=True, max_age=0)
     response.headers.update(_HARMLESS)
     response.headers["Cache-Control"] = "private, no-cache"
@@ -137,9 +137,9 @@ _HARMLESS = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "no
 
 def _opened(query: NotebookQuery) -> BinaryIO:
     if not query.path.endswith(".ipynb"):
-        raise InvalidInput(f"{query.path} is not a notebook", why="its name does not end in .ipynb", hint="name a file *.ipynb")
+        raise InvalidInput(f"{query.path} is not a notebook", why="its name does not end in .ipynb", hint="choose a *.ipynb file")
     descriptor = beneath.open_beneath(context.project(query.project).root, query.path)
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InvalidInput(f"{query.path} is not a notebook", why="it is a folder", hint="name a file *.ipynb")
+        raise InvalidInput(f"{query.path} is not a notebook", why="it is a folder", hint="choose a *.ipynb file")
     return os.fdopen(descriptor, "rb")

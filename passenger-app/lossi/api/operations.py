@@ -1,7 +1,7 @@
-"""The form of REST operations, described only when somebody asks for the description.
+"""REST operations whose OpenAPI description is made on demand.
 
-flask-openapi3 makes the JSON schemas of all models while the modules load, a third of the time until the first answer of a
-process; here they are made with the first request for the OpenAPI document.
+flask-openapi3 makes the JSON schemas of all models on import, which takes a third of the time until a process's first answer;
+here they are made with the first request for the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ class Operations(APIBlueprint):
         super().__init__(*arguments, **options)
         self._undescribed: list[tuple[str, Callable[..., Any], dict[str, Any]]] = []
 
-    def _collect_openapi_info(self, rule: str, func: Callable[..., Any], **told: Any) -> Any:
-        self._undescribed.append((rule, func, told))
-        return super()._collect_openapi_info(rule, func, **{**told, "doc_ui": False})
+    def _collect_openapi_info(self, rule: str, func: Callable[..., Any], **description: Any) -> Any:
+        self._undescribed.append((rule, func, description))
+        return super()._collect_openapi_info(rule, func, **{**description, "doc_ui": False})
 
     def describe(self, app: Application) -> None:
-        """Put what is not yet described into the document of an application that these operations are registered with."""
+        """Add these operations to the OpenAPI document of the application that they are registered with."""
         while self._undescribed:
-            rule, func, told = self._undescribed.pop(0)
-            super()._collect_openapi_info(rule, func, **told)
+            rule, func, description = self._undescribed.pop(0)
+            super()._collect_openapi_info(rule, func, **description)
         for tag in self.tags:
             if tag.name not in app.tag_names:
                 app.tags.append(tag)

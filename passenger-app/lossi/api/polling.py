@@ -1,4 +1,4 @@
-"""Cheap polling: every JSON answer carries an ETag, and a client that has it already gets 304 without a body."""
+"""Cheap polling: every JSON response has an ETag, and a client that has it already gets 304 without a body."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flask import Flask, Response, request
 
 
 def register(app: Flask) -> None:
-    """Put the conditional answers in place."""
+    """Make JSON responses conditional."""
 
     @app.after_request
     def conditional(response: Response) -> Response:

@@ -19,7 +19,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(BaseModel):
-    """What every error answer holds."""
+    """Fields of every error response."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -27,12 +27,12 @@ class Problem(BaseModel):
     title: str = Field(description="The kind of problem in words.")
     status: int = Field(description="HTTP status.")
     detail: str = Field(description="What happened.")
-    why: str = Field("", description="The cause, where it is known.")
+    why: str = Field("", description="The cause, if it is known.")
     hint: str = Field("", description="What to do next.")
 
 
 def answer(status: int, slug: str, title: str, detail: str, *, why: str = "", hint: str = "", **members: Any) -> Response:
-    """Return one problem document as a response: a page for somebody with a browser outside of the API, else JSON."""
+    """Return a problem document as a response: a page for browsers outside the API, otherwise JSON."""
     document = {
         **members,
         "type": f"/problems/{slug}",
@@ -51,7 +51,7 @@ def answer(status: int, slug: str, title: str, detail: str, *, why: str = "", hi
 
 
 def from_error(error: LossiError) -> Response:
-    """Translate an error of the tree."""
+    """Return the response to a LossiError."""
     response = answer(error.status, error.slug, error.title, error.what, why=error.why, hint=error.hint, **error.details)
     if error.status == 503:
         response.headers["Retry-After"] = "5"
@@ -59,7 +59,7 @@ def from_error(error: LossiError) -> Response:
 
 
 def from_validation(error: ValidationError) -> Response:
-    """Translate a request that does not fit its model."""
+    """Return the response to a request that does not fit its model."""
     errors = [
         {"field": ".".join(str(part) for part in item["loc"]), "message": item["msg"]}
         for item in error.errors(include_url=False, include_context=False, include_input=False)
@@ -70,13 +70,13 @@ def from_validation(error: ValidationError) -> Response:
         "invalid-input",
         "The request is not valid",
         f"{first['field'] or 'the request'}: {first['message']}",
-        hint="the form of each request is in openapi.json and on the API reference page",
+        hint="openapi.json and the API reference page describe each request",
         errors=errors,
     )
 
 
 def register(app: Flask) -> None:
-    """Answer every error of the API as a problem document and never show a traceback."""
+    """Answer every error with a problem document; never show a traceback."""
 
     @app.errorhandler(LossiError)
     def lossi_error(error: LossiError) -> Response:
@@ -91,7 +91,7 @@ def register(app: Flask) -> None:
         status = error.code or 500
         if status < 400:  # redirects of the router
             return error
-        hint = "the operations are listed on the API reference page" if status in (404, 405) else ""
+        hint = "the API reference page lists the operations" if status in (404, 405) else ""
         response = answer(status, "http-error", error.name, error.description or error.name, hint=hint)
         for name, value in error.get_headers():
             if name not in ("Content-Type", "Content-Length"):
@@ -106,7 +106,7 @@ def register(app: Flask) -> None:
             500,
             "internal-error",
             "Something unexpected happened",
-            f"this is a fault in Lossi (incident {incident})",
-            hint=f"the server's log has the details under incident {incident}; please report them",
+            f"this is a bug in Lossi (incident {incident})",
+            hint=f"please report it with the lines of the server's log for incident {incident}",
             incident=incident,
         )

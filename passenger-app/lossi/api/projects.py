@@ -17,13 +17,13 @@ api = Operations(
 
 
 class ProjectList(BaseModel):
-    """The projects that the user has used, and those that the site offers to all."""
+    """The projects that the user has used, and those that the site offers to everybody."""
 
     projects: list[ProjectInfo]
 
 
 class NewProject(BaseModel):
-    """A folder to make a project of."""
+    """A folder to turn into a project."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,7 +44,7 @@ def list_projects() -> Response:
 
 @api.get("/projects/current", summary="Show a project", responses={200: ProjectInfo})
 def show_project(query: context.ProjectQuery) -> Response:
-    """Show the project that the request means."""
+    """Show the project of the request."""
     from lossi import projects
 
     return jsonify(plain(projects.describe(context.project(query.project))))
@@ -58,6 +58,6 @@ def create_project(body: NewProject) -> tuple[Response, int]:
     from lossi.files import roots
 
     if not body.path.startswith("/") or "\0" in body.path:
-        raise InvalidInput("the path of a project must be absolute", hint="send the whole path, from /")
+        raise InvalidInput("the path of a project must be absolute", hint="send the full path, starting with /")
     folder = roots.default(context.default_root()).resolve(body.path)
     return jsonify(plain(projects.describe(projects.init(folder)))), 201

@@ -18,25 +18,25 @@ api = Operations("service", __name__, abp_tags=[Tag(name="service", description=
 
 
 class Health(BaseModel):
-    """Whether the parts that Lossi stands on answer."""
+    """Whether the parts that Lossi depends on work."""
 
-    status: str = Field(description="`ok`, or `degraded` when a part does not answer.")
+    status: str = Field(description="`ok`, or `degraded` if a part does not work.")
     version: str
     checks: dict[str, str] = Field(description="Part → `ok` or what is wrong.")
 
 
 class SessionInfo(BaseModel):
-    """Who the server takes the caller for, and what browsers need for writes."""
+    """The user of the session, and what browsers need for writes."""
 
     user: str
     version: str
     csrf_token: str = Field(description="Send it as `X-CSRF-Token` with every write from a browser session.")
-    default_project: str | None = Field(description="Absolute path of the project that is meant where a request names none.")
+    default_project: str | None = Field(description="Absolute path of the project used if a request names none.")
 
 
 @api.get("/health", summary="Health", responses={200: Health})
 def health() -> Response:
-    """Say whether the state folder can be written and the catalogue is valid."""
+    """Check that the state folder can be written and the catalogue is valid."""
     from lossi import environments, settings
     from lossi.errors import LossiError
 
@@ -77,7 +77,7 @@ def document() -> Response:
 
 
 def openapi(app: Any) -> dict[str, Any]:
-    """Return the OpenAPI document of ``app`` with the media type of errors and the doors as they are."""
+    """Return the OpenAPI document of ``app`` with the media type of errors and the security schemes."""
     data = dict(app.api_doc)
     data["security"] = [{"token": []}, {"session": []}]
     problem = {

@@ -1,4 +1,4 @@
-"""Links from a project's page to the forms of Lossi's sessions beside the portal; they fill a form in and send nothing."""
+"""Links from a project's page to the forms of Lossi's interactive apps; they prefill a form and submit nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 SETTING = "LOSSI_SESSION_APPS"
-"""Setting of the web application: names of the apps that are there."""
+"""Setting of the web application: names of the installed apps."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class SessionApp:
     Attributes
     ----------
     name
-        Of its folder beside the portal's.
+        Of its folder, next to the portal's.
     field
-        Field of its form that takes the project's folder.
+        Field of its form for the project's folder.
     """
 
     name: str
@@ -34,22 +34,22 @@ ALL = (
 )
 
 
-def beside(portal: Path) -> list[str]:
-    """Return the names of the apps whose folders lie beside the portal's."""
+def installed(portal: Path) -> list[str]:
+    """Return the names of the apps that are installed next to the portal."""
     return [app.name for app in ALL if (portal.parent / app.name / "manifest.yml").is_file()]
 
 
 def links(project: Path, present: list[str], mount: str) -> list[tuple[str, str]]:
-    """Return title and address of each form, filled in with a project.
+    """Return title and URL of each form, prefilled with a project.
 
     Parameters
     ----------
     project
         The project's folder.
     present
-        As `beside` returns it.
+        As `installed` returns it.
     mount
-        Where the portal is mounted: ``/pun/sys/lossi``, or below ``/pun/dev``, where the user's own apps are.
+        Where the portal is mounted: ``/pun/sys/lossi``, or below ``/pun/dev`` for the user's own apps.
     """
     kind = "dev" if mount.startswith("/pun/dev/") else "sys"
     return [

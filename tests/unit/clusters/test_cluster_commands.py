@@ -87,7 +87,7 @@ def client(home: Path) -> Iterator[FlaskClient]:
     from lossi.api import security
     from lossi.app import create_app
 
-    with create_app(security.Door(secret="s" * 32, token="t" * 43)).test_client() as client:
+    with create_app(security.AuthMode(secret="s" * 32, token="t" * 43)).test_client() as client:
         client.environ_base.update({"HTTP_AUTHORIZATION": f"Bearer {'t' * 43}", "HTTP_HOST": "127.0.0.1:8477"})
         yield client
 

@@ -28,7 +28,7 @@ def project(home: Path, tmp_path: Path, notebook: Any) -> projects.Project:
 
 @pytest.fixture
 def client(project: projects.Project) -> Iterator[FlaskClient]:
-    with create_app(security.Door(secret="s" * 32, token=TOKEN), project=project).test_client() as client:
+    with create_app(security.AuthMode(secret="s" * 32, token=TOKEN), project=project).test_client() as client:
         client.environ_base.update({"HTTP_AUTHORIZATION": f"Bearer {TOKEN}", "HTTP_HOST": "127.0.0.1:8477"})
         yield client
 
