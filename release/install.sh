@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs Lossi on a portal's host from an unpacked release: makes an environment from the wheels beside this file, without any
-# network where they are complete, and lets it put the apps in place. All options of `lossi install` can be given:
+# Installs Lossi on a portal's host from an unpacked release: makes an environment from the wheels next to this file, without a
+# network if they are complete, then runs `lossi install`. Takes all options of `lossi install`:
 #
-#   ./install.sh --dry-run      show what would be done
+#   ./install.sh --dry-run      show what would change
 #   ./install.sh                show it, ask, do it
 #
-# PYTHON names the interpreter; without it, the first fitting one of this machine's own. It must be one that all users may run.
+# PYTHON names the interpreter (default: the first suitable one of this machine). All users must be able to run it.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 umask 022
@@ -33,16 +33,16 @@ say() {
   printf 'install.sh: %s\n' "$1" >&2
 }
 
-wanted=''
-[ ! -r "$here/wheelhouse/PYTHON" ] || IFS= read -r wanted <"$here/wheelhouse/PYTHON"
+needed=''
+[ ! -r "$here/wheelhouse/PYTHON" ] || IFS= read -r needed <"$here/wheelhouse/PYTHON"
 fits() {
   "$1" -c 'import ensurepip, sys, venv
 version = "%d.%d" % sys.version_info[:2]
-sys.exit(sys.version_info < (3, 11) or (sys.argv[1] or version) != version)' "$wanted" >/dev/null 2>&1
+sys.exit(sys.version_info < (3, 11) or (sys.argv[1] or version) != version)' "$needed" >/dev/null 2>&1
 }
 python=''
-for candidate in ${PYTHON:+"$PYTHON"} "/usr/bin/python${wanted:-3}" /usr/bin/python3 /usr/bin/python3.11 /usr/bin/python3.12 \
-  /usr/bin/python3.13 /usr/bin/python3.14 "/usr/local/bin/python${wanted:-3}" /usr/local/bin/python3; do
+for candidate in ${PYTHON:+"$PYTHON"} "/usr/bin/python${needed:-3}" /usr/bin/python3 /usr/bin/python3.11 /usr/bin/python3.12 \
+  /usr/bin/python3.13 /usr/bin/python3.14 "/usr/local/bin/python${needed:-3}" /usr/local/bin/python3; do
   if fits "$candidate"; then
     python=$candidate
     break
@@ -50,8 +50,8 @@ for candidate in ${PYTHON:+"$PYTHON"} "/usr/bin/python${wanted:-3}" /usr/bin/pyt
   if [ -n "${PYTHON:-}" ]; then break; fi
 done
 if [ -z "$python" ]; then
-  say "no Python ${wanted:-from 3.11 on} with venv was found${PYTHON:+ as $PYTHON}"
-  say "install it (on Debian and Ubuntu python3-venv, on RHEL python3.11), or name one with PYTHON=/path/to/python"
+  say "no Python ${needed:-3.11 or later} with venv was found${PYTHON:+ as $PYTHON}"
+  say "install it (Debian and Ubuntu: python3-venv, RHEL: python3.11), or set PYTHON=/path/to/python"
   exit 1
 fi
 
@@ -70,7 +70,7 @@ made=''
 in_use() {
   [ -r "$home/current/manifest.json" ] && grep -qF -- "/environments/$version-$digest/" "$home/current/manifest.json"
 }
-tidy() { # an environment that nothing came to use is not left behind
+tidy() { # remove the environment if no version uses it
   if [ -n "$made" ] && ! in_use; then
     rm -rf -- "$environment"
     rmdir -- "$home/environments" "$home" 2>/dev/null || :

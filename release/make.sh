@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes build/lossi-VERSION.tar.gz: the wheel, the wheels that it needs on this platform, install.sh, and what a reader wants to see.
+# Makes build/lossi-VERSION.tar.gz: the wheel, the wheels that it needs on this platform, install.sh, documents and sources of apps.
 #
 #   PYTHON   an interpreter with pip and setuptools; the wheels are for its version and platform
-#   WHEELS   0: without the wheels of others; install.sh then asks a package index
-#   LOCK     what the environment is made of (requirements/run.lock)
-#   BUILD    where the release is written (build/)
+#   WHEELS   0: without the wheels of dependencies; install.sh then downloads them from a package index
+#   LOCK     the packages of the environment (requirements/run.lock)
+#   BUILD    the folder for the release (build/)
 set -eu
 tree=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)
 python=${PYTHON:-$tree/.venv/bin/python}
@@ -23,7 +23,7 @@ version=$(PYTHONPATH="$tree/passenger-app" "$python" -c 'import lossi; print(los
 root=$work/lossi-$version
 mkdir "$root" "$work/tree"
 
-# From a copy, because building leaves files behind and takes in those of the last time. Links become what they lead to.
+# Build in a copy: building leaves files behind and reuses those of the last time. Links become copies of their targets.
 cp -RL "$tree/passenger-app" "$tree/setup.cfg" "$tree/pyproject.toml" "$tree/README.md" "$tree/LICENSE" "$work/tree"
 find "$work/tree" -depth \( -name __pycache__ -o -name '*.egg-info' -o -name build \) -exec rm -rf -- {} +
 rm -rf -- "$work/tree/passenger-app/venv" "$work/tree/passenger-app/environment" "$work/tree/passenger-app/tmp"

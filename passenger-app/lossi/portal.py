@@ -1,7 +1,7 @@
 """The portal inside Open OnDemand: the web application as Passenger mounts it under ``/pun/sys/lossi`` or ``/pun/dev/lossi``.
 
-Passenger runs one process per user, as that user, and hands it one request at a time; it ends the process when nobody asks
-for five minutes. So nothing lives in memory alone, and whoever asks is the process's own user.
+Passenger runs one process per user, as that user, passes it one request at a time, and ends it after five idle minutes. So no
+state is only in memory, and every request comes from the process's own user.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def create_portal(folder: str) -> WSGIApplication:
-    """Return the WSGI application that ``passenger_wsgi.py`` hands to Passenger.
+    """Return the WSGI application for Passenger.
 
     Parameters
     ----------
     folder
-        The portal's own, as it is called: the apps for sessions may lie beside it.
+        The portal's folder, by the path that Passenger uses: the session apps may be next to it.
     """
     from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -35,14 +35,14 @@ def create_portal(folder: str) -> WSGIApplication:
 
 
 class _Mounted:
-    """Sends the address without its trailing slash to the one with it, below which everything lies."""
+    """Redirects the app's address without its trailing slash to the one with it."""
 
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         mount = quote(environ.get("SCRIPT_NAME", "").encode("latin-1"))
-        # Passenger says the same PATH_INFO with and without the slash.
+        # PATH_INFO is the same with and without the slash.
         if not mount or environ.get("REQUEST_URI", "").partition("?")[0] != mount:
             return self._app(environ, start_response)
         target = mount + "/"

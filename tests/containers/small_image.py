@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lossi.environments.images import oci_layers
+from lossi.environments.images import oci_layout
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -50,7 +50,7 @@ class Image:
     architecture: str = "amd64"
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def write(self, place: Path) -> oci_layers.Layout:
+    def write(self, place: Path) -> oci_layout.Layout:
         """Write it as a layout and return that."""
         (place / "blobs" / "sha256").mkdir(parents=True)
         packed = [archive(layer) for layer in self.layers]
@@ -68,7 +68,7 @@ class Image:
         named["annotations"] = {"org.opencontainers.image.ref.name": "image"}
         (place / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
         (place / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-        return oci_layers.read(place)
+        return oci_layout.read(place)
 
 
 def archive(entries: Sequence[Entry]) -> bytes:

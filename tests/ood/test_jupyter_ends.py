@@ -175,7 +175,7 @@ def test_a_full_home_is_told_before_at_and_after_the_start(app: App, site: Site,
         assert "is full" in refused["error"] and not staged.exists()
         # at the start
         held.until_ended()
-        assert "no room is left" in held.card("info.html.erb", completed=True)
+        assert "is full" in held.card("info.html.erb", completed=True)
         assert held.status()["state"] == "failed" and not (held.staged / "connection.yml").exists()
         # while it runs: also with a new kernel
         assert in_kernel(running, cookie, "print(6 * 7)").strip() == "42"

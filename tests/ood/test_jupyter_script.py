@@ -45,7 +45,7 @@ def test_what_it_said_last_holds_when_it_was_told_to_end(tmp_path: Path) -> None
     assert state(tmp_path) == ("ready", "")
 
 
-@pytest.mark.parametrize(("before", "why"), [("ready", "ended by itself"), ("starting", "could not be started")])
+@pytest.mark.parametrize(("before", "why"), [("ready", "ended unexpectedly"), ("starting", "could not be started")])
 def test_what_ends_badly_without_being_told_is_a_failure(tmp_path: Path, before: str, why: str) -> None:
     done = subprocess.run(staged(tmp_path, FATAL, before), env={**os.environ, "LOSSI_HOST": "n1"}, capture_output=True)
     assert done.returncode == 1 and why in done.stderr.decode()

@@ -244,7 +244,7 @@ def test_cards_print_texts_and_never_markup(tmp_path: Path) -> None:
         assert "error" not in answer and "<script" not in answer["text"] and "<%" not in answer["text"], answer
     hostile, no_port, empty, good_one, failed = (answer["text"] for answer in answers)
     assert "<form" in hostile and "how full your home folder is" in no_port and "how full your home folder is" in empty
-    assert 'action="/node/n1/8888/lossi-login"' in good_one and "for reading only" in good_one and "\n\n#" not in failed
+    assert 'action="/node/n1/8888/lossi-login"' in good_one and "read-only copy" in good_one and "\n\n#" not in failed
 
 
 @needs_ruby
@@ -258,5 +258,5 @@ def test_an_ended_session_says_whether_it_ever_began(tmp_path: Path) -> None:
             (staged / name).write_text(text)
         requests.append({"path": str(APP / "completed.html.erb"), "kind": "session", "names": {"staged_root": str(staged)}})
     ended, failed, never = (answer["text"] for answer in render(requests))
-    assert "has ended" in ended and "could not start" in failed and "there is no port" in failed and "never started" in never
+    assert "has ended" in ended and "could not start" in failed and "there is no port" in failed and "did not start" in never
     assert "password" not in ended and "<form" not in ended

@@ -82,7 +82,7 @@ def test_jobs_why_logs_and_runs_are_found_by_following_links(
 ) -> None:
     browser.size(width)
     assert browser.open(running.page()) == 200
-    browser.wait_for("Expected to start at")
+    browser.wait_for("Expected start")
     text = browser.text
     for words in (
         "Open OnDemand",

@@ -1,4 +1,4 @@
-"""Every template as Open OnDemand starts it: copied as the Job Composer or the Project Manager does, submitted with sbatch as it is."""
+"""Every template as Open OnDemand starts it: copied as the Job Composer or the Project Manager does, submitted unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STARTER = TREE / "batch-templates" / "project-manager" / "starter"
 LAUNCHERS = sorted((STARTER / ".ondemand" / "launchers").glob("*/form.yml"))
 SCRIPTS = [*(folder / "script.sh" for folder in TEMPLATES), *sorted(STARTER.glob("*.sh"))]
 
-# What stands for PyTorch, which is too large to install for a test: it meets the other node as torchrun does and logs one run.
+# A stand-in for PyTorch, which is too large for a test: it connects to the other node as torchrun does and logs one run.
 MEETING = """
 import argparse, os, socket, sys, time
 parser = argparse.ArgumentParser()
@@ -38,7 +38,7 @@ if a.node_rank:
             sys.exit()
         except OSError:
             time.sleep(0.1)
-    sys.exit("nobody there")
+    sys.exit("no connection")
 with socket.create_server((a.master_addr, a.master_port)) as server:
     server.settimeout(60)
     met = server.accept()[0].recv(10).decode()
@@ -48,7 +48,7 @@ with mlflow.start_run():
 """
 
 
-# How each of the two apps copies a template.
+# How the two apps copy a template.
 COMPOSER = ("rsync", "-r", "--exclude", "manifest.yml")
 MANAGER = ("rsync", "-rltp", "--exclude", "launchers/*", "--exclude", ".ondemand/job_log.yml")
 RUNS = {
@@ -72,20 +72,20 @@ class Started:
 
 @pytest.fixture(scope="module")
 def site(slurm: OwnCluster) -> Site:
-    made = Site(slurm)
+    site = Site(slurm)
     standin = slurm.projects / "standin"
     (standin / "torch" / "distributed").mkdir(parents=True)
     (standin / "torch" / "__init__.py").write_text("class cuda:\n    device_count = staticmethod(lambda: 0)\n")
     (standin / "torch" / "distributed" / "__init__.py").touch()
     (standin / "torch" / "distributed" / "run.py").write_text(MEETING)
-    described = yaml.safe_load(made.file.read_text())
+    settings = yaml.safe_load(site.file.read_text())
     local = {"python": str(slurm.installation.python)}
-    described["environments"] = {
+    settings["environments"] = {
         "sklearn": {"title": "scikit-learn", "local": local},
         "pytorch": {"title": "PyTorch", "local": local, "variables": {"PYTHONPATH": str(standin)}},
     }
-    made.file.write_text(yaml.safe_dump(described))
-    return made
+    site.file.write_text(yaml.safe_dump(settings))
+    return site
 
 
 def started(site: Site, source: Path, script: str, *options: str, copy: Sequence[str] = COMPOSER, lossi: bool = True) -> Started:
@@ -101,42 +101,42 @@ def started(site: Site, source: Path, script: str, *options: str, copy: Sequence
 
 
 def ended(site: Site, job: Started) -> tuple[str, str, str]:
-    """Wait for a job's end and return its state, its exit code and what it wrote."""
+    """Wait for a job's end and return its state, exit code and output."""
 
     def over() -> dict[str, str] | None:
-        found = site.cluster.job(site.user, job.job_id)
-        return None if found["JobState"] in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING") else found
+        fields = site.cluster.job(site.user, job.job_id)
+        return None if fields["JobState"] in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING") else fields
 
-    found = site.cluster.wait(over, f"job {job.job_id} has ended") or {}
-    return found["JobState"], found["ExitCode"], "\n".join(path.read_text() for path in job.folder.glob("*.log"))
+    fields = site.cluster.wait(over, f"job {job.job_id} has ended") or {}
+    return fields["JobState"], fields["ExitCode"], "\n".join(path.read_text() for path in job.folder.glob("*.log"))
 
 
 def runs(site: Site, job: Started) -> dict[str, list[Any]]:
-    """Return the runs of the folder, as its owner sees them later."""
-    found: dict[str, list[Any]] = site.cluster.lossi(site.user, "runs", "list", project=job.folder, env=site.env)["columns"]
-    return found
+    """Return the folder's runs by column."""
+    columns: dict[str, list[Any]] = site.cluster.lossi(site.user, "runs", "list", project=job.folder, env=site.env)["columns"]
+    return columns
 
 
 @pytest.fixture(scope="module")
 def jobs(site: Site) -> dict[str, Started]:
     """All templates and launchers at once, each in a copy of its own."""
-    sent = {folder.name: started(site, folder, "script.sh") for folder in TEMPLATES}
+    jobs = {folder.name: started(site, folder, "script.sh") for folder in TEMPLATES}
     for form in LAUNCHERS:
-        values = {name: said.get("value") for name, said in yaml.safe_load(form.read_text())["attributes"].items()}
-        asked = ["-n", str(values["auto_cores"]), "-t", f"{values['bc_num_hours']}:00:00"]
-        sent[form.parent.name] = started(site, STARTER, values["auto_scripts"], *asked, copy=MANAGER)
-    return sent
+        values = {name: attribute.get("value") for name, attribute in yaml.safe_load(form.read_text())["attributes"].items()}
+        options = ["-n", str(values["auto_cores"]), "-t", f"{values['bc_num_hours']}:00:00"]
+        jobs[form.parent.name] = started(site, STARTER, values["auto_scripts"], *options, copy=MANAGER)
+    return jobs
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("name", RUNS)
-def test_a_template_or_launcher_runs_as_it_is_and_leaves_tracked_runs(site: Site, jobs: dict[str, Started], name: str) -> None:
-    state, _, said = ended(site, jobs[name])
-    assert state == "COMPLETED", said
-    found = runs(site, jobs[name])
-    assert len(found["run_id"]) == RUNS[name] and set(found["status"]) == {"FINISHED"}, found
+def test_a_template_or_launcher_runs_unchanged_and_tracks_its_runs(site: Site, jobs: dict[str, Started], name: str) -> None:
+    state, _, output = ended(site, jobs[name])
+    assert state == "COMPLETED", output
+    columns = runs(site, jobs[name])
+    assert len(columns["run_id"]) == RUNS[name] and set(columns["status"]) == {"FINISHED"}, columns
     if name == "torchrun":
-        assert (found["params.nodes"], found["params.met"], found["params.arguments"]) == (["2"], ["1"], ["--epochs 20"])
+        assert (columns["params.nodes"], columns["params.met"], columns["params.arguments"]) == (["2"], ["1"], ["--epochs 20"])
 
 
 def test_every_template_and_launcher_is_tried() -> None:
@@ -146,12 +146,12 @@ def test_every_template_and_launcher_is_tried() -> None:
 @pytest.mark.root
 def test_a_node_without_lossi_says_so(site: Site) -> None:
     job = started(site, TREE / "batch-templates" / "job-composer" / "notebook-run", "script.sh", lossi=False)
-    state, code, said = ended(site, job)
-    assert (state, code) == ("FAILED", "127:0") and "There is no command lossi on" in said
+    state, code, output = ended(site, job)
+    assert (state, code) == ("FAILED", "127:0") and "lossi: command not found on" in output
 
 
 @pytest.mark.parametrize("folder", TEMPLATES, ids=[folder.name for folder in TEMPLATES])
-def test_a_manifest_says_what_the_job_composer_reads(folder: Path) -> None:
+def test_a_manifest_has_what_the_job_composer_reads(folder: Path) -> None:
     manifest = yaml.safe_load((folder / "manifest.yml").read_text())
     assert set(manifest) == {"name", "notes", "script"}, "the cluster is the site's first one"
     assert all(isinstance(value, str) and value for value in manifest.values())

@@ -133,7 +133,7 @@ class TestInTheDashboard:
     ) -> None:
         browser.open(f"{running.server.url}/pun/sys/dashboard/{name}.html")
         if name == "gone":  # its files are there all the same
-            browser.wait_for("Recent jobs cannot be shown here: it answers 5")
+            browser.wait_for("Recent jobs cannot be shown here: it answers with status 5")
         assert "Open Lossi" in browser.text and "the end of the page" in browser.text
 
     def test_an_answer_becomes_text_and_links_lead_into_the_app_only(self, running: Portal, browser: Page) -> None:

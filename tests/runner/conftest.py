@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,8 @@ def runner_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def prepare(tmp_path: Path, template: Path, runner_archive: Path) -> Iterator[Callable[..., Job]]:
     """Make job directories as jobs/ makes them."""
-    made: list[Job] = []
+    jobs: list[Job] = []
+    temporary = Path(tempfile.mkdtemp(prefix="lossi-"))  # a short path: kernels have sockets below it
 
     def make(
         files: Mapping[str, bytes],
@@ -64,7 +67,7 @@ def prepare(tmp_path: Path, template: Path, runner_archive: Path) -> Iterator[Ca
         snapshot: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> Job:
-        number = len(made)
+        number = len(jobs)
         project = tmp_path / "project"
         artifacts = project / ".lossi" / "artifacts"
         directory = project / ".lossi" / "jobs" / f"01job{number}{secrets.token_hex(4)}"
@@ -83,11 +86,9 @@ def prepare(tmp_path: Path, template: Path, runner_archive: Path) -> Iterator[Ca
             )
         connection.close()
         names = (records.TASKS, records.CODE, records.TEMPLATE)
-        found = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
+        computed = {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
         home = tmp_path / "home"
-        temporary = tmp_path / "tmp"
         home.mkdir(exist_ok=True)
-        temporary.mkdir(exist_ok=True)
         spec = PreparedJob(
             id=directory.name,
             name="try",
@@ -102,23 +103,24 @@ def prepare(tmp_path: Path, template: Path, runner_archive: Path) -> Iterator[Ca
             resources=Resources(cpus=1),
             code=CodeSnapshot(commit="c0ffee", dirty=True, **(snapshot or {})),
             tracking=TrackingTarget("digits", "1", str(artifacts / "1"), **{"publish_interval_s": 0.3, **(tracking or {})}),
-            digests=found if digests is None else dict(digests),
+            digests=computed if digests is None else dict(digests),
             **changes,
         )
         environment = {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TMPDIR": str(temporary), "USER": "ada"}
         job = Job(directory, spec, environment)
         job.write_spec()
-        made.append(job)
+        jobs.append(job)
         return job
 
     yield make
-    for job in made:
+    for job in jobs:
         for run in job.started:
             if run.process.poll() is None:
                 run.process.kill()
                 run.process.wait()
         for pid in processes_of(job):
             os.kill(pid, signal.SIGKILL)
-        left = list((tmp_path / "tmp").iterdir()) if (tmp_path / "tmp").exists() else []
-        killed = any(run.process.returncode == -signal.SIGKILL for run in job.started)
-        assert killed or not left, f"node-local files are left: {left}"
+    left = list(temporary.iterdir())
+    shutil.rmtree(temporary, ignore_errors=True)
+    killed = any(run.process.returncode == -signal.SIGKILL for job in jobs for run in job.started)
+    assert killed or not left, f"node-local files are left: {left}"

@@ -183,4 +183,4 @@ def test_nodes_without_srun_are_a_failure_with_a_reason(prepare: Callable[..., J
     job = prepare({"train.py": b"import time; time.sleep(60)"}, kind="script")
     run = start(job, PATH=os.environ["PATH"], LOSSI_GRACE_S="1").wait()
     assert run.exit.state == "failed"
-    assert "further nodes" in run.exit.reason
+    assert "left no exit record" in run.exit.reason

@@ -239,7 +239,7 @@ def test_prepared_files_that_changed_are_refused(prepare: Callable[..., Job]) ->
             stream.write(b"\n")
         run = job.run()
         assert run.exit.state == "failed"
-        assert f"{name} is not what was submitted" in run.exit.reason
+        assert f"{name} changed since submission" in run.exit.reason
         assert "ran" not in run.log
         assert "Traceback" not in run.log
 

@@ -319,11 +319,12 @@ def test_another_schema_is_published_untouched_and_told(prepare: Callable[..., J
 
 def test_the_members_of_a_store_are_those_that_mlflow_has(template: Path) -> None:
     """The contract with the pinned release: every table and column that is written by name."""
-    from lossi.runner import store, strays
+    from lossi.runner import store
+    from lossi.runner.relocation import URI_COLUMNS
 
     with sqlite3.connect(template) as connection:
         store.check(connection)
-        for table, names in strays.URI_COLUMNS.items():
+        for table, names in URI_COLUMNS.items():
             assert set(names) <= store.columns(connection, table), table
         assert "dataset_source" in store.columns(connection, "datasets")
         filled = {

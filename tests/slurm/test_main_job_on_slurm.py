@@ -105,7 +105,7 @@ def test_a_job_starts_when_the_one_it_follows_has_succeeded_and_is_cancelled_whe
     third = site.submit("-t", "5", "train.py", "--after", bad["id"])
     assert site.until(third["id"], "cancelled")["counts"] == {"cancelled": 1}
     refused = site.lossi("run", "-d", "train.py", "--after", bad["id"], expect=4)
-    assert "has ended as failed" in refused["title"] + refused["detail"]
+    assert "did not succeed: failed" in refused["title"] + refused["detail"]
 
 
 def test_nothing_secret_is_in_anything_that_slurm_or_others_can_read(own_slurm: OwnCluster) -> None:

@@ -6,13 +6,13 @@
 #SBATCH --mem=2G
 #SBATCH --time=00:30:00
 #SBATCH --output=%x-%j.log
-# Runs the entry point `main` of the MLflow project in this folder (its file MLproject), in this job, as a tracked run. The software
-# is that of the catalogue's environment and not one that MLflow would install.
+# Runs the entry point `main` of the MLflow project in this folder (file MLproject), in this job, as a tracked run. The software is
+# the environment's; MLflow installs nothing.
 set -eu
-environment=sklearn # of the catalogue: lossi env list
+environment=sklearn # see: lossi env list
 
 if ! command -v lossi >/dev/null 2>&1; then
-    echo "There is no command lossi on $(uname -n): load its module or put it on PATH above this line, or ask the site to offer it on compute nodes." >&2
+    echo "lossi: command not found on $(uname -n): load its module or add it to PATH above this line, or ask the site to install it." >&2
     exit 127
 fi
 lossi project init .

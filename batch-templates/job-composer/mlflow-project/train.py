@@ -1,4 +1,4 @@
-"""The entry point of the MLflow project: logs to the run that `mlflow run` has begun."""
+"""The entry point of the MLflow project: logs to the run that `mlflow run` has started."""
 
 import argparse
 

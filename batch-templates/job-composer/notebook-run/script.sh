@@ -8,10 +8,10 @@
 #SBATCH --output=%x-%j.log
 # Runs the notebook once, in this job, as a tracked run. More options: lossi run --help
 set -eu
-environment=sklearn # of the catalogue: lossi env list
+environment=sklearn # see: lossi env list
 
 if ! command -v lossi >/dev/null 2>&1; then
-    echo "There is no command lossi on $(uname -n): load its module or put it on PATH above this line, or ask the site to offer it on compute nodes." >&2
+    echo "lossi: command not found on $(uname -n): load its module or add it to PATH above this line, or ask the site to install it." >&2
     exit 127
 fi
 lossi project init .

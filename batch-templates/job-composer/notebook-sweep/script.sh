@@ -6,14 +6,14 @@
 #SBATCH --mem=4G
 #SBATCH --time=01:00:00
 #SBATCH --output=%x-%j.log
-# Runs the notebook for each combination of parameters, as many at once as this job has cores and memory for, and compares the
-# runs at the end. For a sweep that is larger than one node, type the same without --here: each combination is then a task of
-# the queue. More options: lossi sweep --help
+# Runs the notebook for each combination of parameters, as many at a time as this job has cores and memory for, and compares the
+# runs at the end. For a sweep larger than one node, run the same command without --here on a login node: each combination is
+# then a task in the queue. More options: lossi sweep --help
 set -eu
-environment=sklearn # of the catalogue: lossi env list
+environment=sklearn # see: lossi env list
 
 if ! command -v lossi >/dev/null 2>&1; then
-    echo "There is no command lossi on $(uname -n): load its module or put it on PATH above this line, or ask the site to offer it on compute nodes." >&2
+    echo "lossi: command not found on $(uname -n): load its module or add it to PATH above this line, or ask the site to install it." >&2
     exit 127
 fi
 lossi project init .

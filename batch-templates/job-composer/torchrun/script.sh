@@ -7,14 +7,14 @@
 #SBATCH --time=00:30:00
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
-# Starts train_ddp.py once on each node; it becomes torchrun, with one process per GPU. For GPUs add a line such as
-# `#SBATCH --gpus-per-node=4` above and say below for which kind. The run is logged to this folder's own store.
+# Starts train_ddp.py once per node; it becomes torchrun, with one process per GPU. For GPUs add a line such as
+# `#SBATCH --gpus-per-node=4` above and set the accelerator below. The run is logged to this folder's store.
 set -eu
-environment=pytorch # of the catalogue: lossi env list
+environment=pytorch # see: lossi env list
 accelerator=none    # cuda or rocm
 
 if ! command -v lossi >/dev/null 2>&1; then
-    echo "There is no command lossi on $(uname -n): load its module or put it on PATH above this line, or ask the site to offer it on compute nodes." >&2
+    echo "lossi: command not found on $(uname -n): load its module or add it to PATH above this line, or ask the site to install it." >&2
     exit 127
 fi
 lossi project init .
@@ -24,7 +24,7 @@ export MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000))
 export MLFLOW_TRACKING_URI="sqlite:///$PWD/.lossi/mlflow.db"
 export SLURM_EXPORT_ENV=ALL
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
-# An environment of the catalogue gets none of the job's variables by itself.
+# An environment gets only the variables of the job that are passed here.
 # shellcheck disable=SC2016 # each node has its own number
 exec srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 sh -c '
     exec lossi exec --project . --accelerator "$accelerator" "$environment" -- env \

@@ -1,7 +1,7 @@
-"""Distributed training with PyTorch: started once per node, it starts itself through torchrun, one process per GPU.
+"""Distributed training with PyTorch: started once per node, it restarts itself with torchrun, one process per GPU.
 
-``lossi run train_ddp.py --nodes 2 --gpus 4 -p epochs=20`` (or ``sbatch script.sh``). It logs to MLflow from the first process
-alone, and keeps a checkpoint in $LOSSI_OUTPUT_DIR from which it goes on after a requeue.
+``lossi run train_ddp.py --nodes 2 --gpus 4 -p epochs=20`` (or ``sbatch script.sh``). Only the first process logs to MLflow. A
+checkpoint in $LOSSI_OUTPUT_DIR lets it resume after a requeue.
 """
 
 import argparse
@@ -14,7 +14,7 @@ parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--lr", type=float, default=0.05)
 parser.add_argument("--epochs", type=int, default=20)
 parser.add_argument("--batch", type=int, default=64, help="samples per process and step")
-parser.add_argument("--processes", type=int, default=0, help="per node; 0: one per GPU, one where there is none")
+parser.add_argument("--processes", type=int, default=0, help="per node; 0: one per GPU, or one without GPUs")
 
 
 def torchrun(processes: int) -> None:
@@ -49,7 +49,7 @@ def train(lr: float, epochs: int, batch: int) -> None:
     model = DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
 
-    # Nodes share this folder, and it is kept when Slurm starts the job again.
+    # All nodes share this folder, and a requeue keeps it.
     checkpoint = pathlib.Path(os.environ.get("LOSSI_OUTPUT_DIR", "."), "checkpoint.pt")
     first = 0
     if checkpoint.exists():
@@ -87,5 +87,5 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         torchrun(arguments.processes)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what is open is closed: told to stop, or preempted
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # on a stop or preemption, close what is open
     train(arguments.lr, arguments.epochs, arguments.batch)

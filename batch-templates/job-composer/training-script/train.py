@@ -21,4 +21,4 @@ with mlflow.start_run():
         model = SVC(C=arguments.complexity).fit(train_x[:part], train_y[:part])
         accuracy = model.score(test_x, test_y)
         mlflow.log_metric("accuracy", accuracy, step=part)
-        print(f"{part} digits: {accuracy:.4f} of the test digits are read right", flush=True)
+        print(f"{part} digits: accuracy {accuracy:.4f}", flush=True)

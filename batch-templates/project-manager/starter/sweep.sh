@@ -3,12 +3,12 @@
 #SBATCH --nodes=1
 #SBATCH --mem-per-cpu=2G
 #SBATCH --output=%x-%j.log
-# Runs the notebook for each combination of parameters, as many at once as this job has cores and memory for, and compares the runs.
+# Runs the notebook for each combination of parameters, as many at a time as this job has cores and memory for, and compares the runs.
 set -eu
-environment=sklearn # of the catalogue: lossi env list
+environment=sklearn # see: lossi env list
 
 if ! command -v lossi >/dev/null 2>&1; then
-    echo "There is no command lossi on $(uname -n): load its module or put it on PATH above this line, or ask the site to offer it on compute nodes." >&2
+    echo "lossi: command not found on $(uname -n): load its module or add it to PATH above this line, or ask the site to install it." >&2
     exit 127
 fi
 lossi project init .

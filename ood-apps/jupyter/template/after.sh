@@ -1,6 +1,6 @@
 #!/bin/bash
-# Sourced by Open OnDemand's job script beside script.sh: waits until Jupyter answers at a socket that is known to be ours. What is
-# set here is written into connection.yml (0600) next; without it the session ends and its card says why.
+# Sourced by Open OnDemand's job script while script.sh runs: waits until Jupyter answers at a socket of its own. Open OnDemand
+# writes the variables set here into connection.yml (0600); without them the session ends and its card says why.
 # shellcheck disable=SC2154,SC2034
 while [ ! -f connection.session ]; do
   if ! kill -0 "$SCRIPT_PID" 2>/dev/null; then

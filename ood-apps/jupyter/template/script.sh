@@ -1,20 +1,20 @@
 #!/bin/bash
-# Starts what `submit` has put beside this file: its words are read, never evaluated. Only setup.sh is: the site's own lines.
+# Starts what `submit` has put next to this file. Its words are read, never evaluated; only setup.sh, the site's own lines, is run.
 set -u
 umask_before=$(umask)
 cd "$(dirname "$0")" || exit 1
 staged=$PWD
 
-# failed WHY: for the card, where the session itself could not say it. WHY is one of the texts below.
+# failed WHY: reports for the card if the session itself could not. WHY is one of the texts below.
 failed() {
   grep -qs '"state": "failed"' "$staged/status.json" && exit 1
   printf 'lossi: %s\n' "$1" >&2
-  # Over what is there: it has this size, and where no room is left another file would be empty.
+  # Over the old file, which has this size: on a full disk a new one would be empty.
   printf '%-8192s' "{\"state\": \"failed\", \"why\": \"$1\", \"log\": []}" 1<>"$staged/status.json"
   exit 1
 }
 
-# What other programs' start-up reads must not reach the environment's Python.
+# Variables that change how the environment's programs start must not reach them.
 for name in $(compgen -e); do
   case $name in
     PYTHON* | LD_PRELOAD | RUBYOPT | RUBYLIB | GEM_* | BUNDLE_* | JUPYTER* | APPTAINER_BIND* | SINGULARITY_BIND* | SLURM_JWT) unset "$name" ;;
@@ -24,13 +24,13 @@ export PYTHONNOUSERSITE=1
 
 set +u
 # shellcheck source=/dev/null
-. "$staged/setup.sh" || failed "the set-up of this site failed; the end of output.log says why"
+. "$staged/setup.sh" || failed "the set-up of this site failed; see the end of output.log"
 set -u
 umask "$umask_before"
 cd "$staged" || exit 1
 
 scratch=$(cat scratch)
-# shellcheck disable=SC2016 # these two names and nothing else is replaced
+# shellcheck disable=SC2016 # replaces these two names and nothing else
 {
   scratch=${scratch//'$SLURM_JOB_ID'/${SLURM_JOB_ID:-0}}
   scratch=${scratch//'$USER'/$(id -un)}
@@ -38,15 +38,15 @@ scratch=$(cat scratch)
 if [ -n "$scratch" ] && mkdir -p "$scratch" && [ -w "$scratch" ]; then
   TMPDIR=$scratch
 fi
-private=$(mktemp -d "${TMPDIR:-/tmp}/lossi-session.XXXXXXXX") || failed "there is no room for temporary files on this node"
+private=$(mktemp -d "${TMPDIR:-/tmp}/lossi-session.XXXXXXXX") || failed "no space for temporary files on this node"
 export TMPDIR=$private APPTAINER_WORKDIR=$private
 
-# Where the node has Lossi too, `lossi` inside the session reaches it here; a socket's path must be short.
+# If the node has Lossi too, `lossi` inside the session reaches it here; a socket's path must be short.
 relay=
 interpreter=$(cat interpreter)
 if [ -x "$interpreter" ] && mkdir -m 700 "$private/tmp"; then
   (
-    # Jupyter has the cores until it answers.
+    # Leave the cores to Jupyter until it answers.
     until grep -q '"state": "ready"' status.json 2>/dev/null; do sleep 1; done
     exec "$interpreter" -I -m lossi.ood.relay "$private/tmp/lossi.socket" "$staged/session.json" </dev/null
   ) &
@@ -59,7 +59,7 @@ if [ -n "$relay" ]; then
 fi
 export LOSSI_RELAY
 
-# A container starts with a clean environment. Only names stand in this list.
+# A container starts with a clean environment; this passes on variables by name.
 for name in $(compgen -e | grep -E '^(SLURM|LOSSI|MLFLOW|OMP|MKL|OPENBLAS|CUDA_VISIBLE|NVIDIA|ROCR|HIP|HSA|LC)_[A-Za-z0-9_]*$|^(GPU_DEVICE_ORDINAL|TZ|[A-Za-z]*_(PROXY|proxy))$'); do
   export "APPTAINERENV_$name=${!name}"
 done
@@ -73,7 +73,7 @@ read -r -d '' -a ports <<<"${LOSSI_PORTS:-}" || :
 if [ "${words[0]}" = apptainer ] && ! command -v apptainer >/dev/null; then
   [ -z "$relay" ] || kill "$relay" 2>/dev/null
   rm -rf "$private"
-  failed "there is no Apptainer on this node: please tell your site's support"
+  failed "no Apptainer on this node: please tell your site's support"
 fi
 
 child='' stopped=''
@@ -92,8 +92,8 @@ while :; do
 done
 [ -z "$relay" ] || kill "$relay" 2>/dev/null
 rm -rf "$private"
-# Told to end, the container may be gone before what runs in it could say so: what it said last holds.
+# After a stop, the container may be gone before the session could report: its last report holds.
 if [ "$code" -ne 0 ] && [ -z "$stopped" ]; then
-  grep -q '"state": "ready"' "$staged/status.json" && failed "it ended by itself; the end of output.log says why"
-  failed "the environment could not be started; the end of output.log says why"
+  grep -q '"state": "ready"' "$staged/status.json" && failed "it ended unexpectedly; see the end of output.log"
+  failed "the environment could not be started; see the end of output.log"
 fi

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts MLflow with the environment that `lossi install` named for compute nodes: it must have Lossi and MLflow.
-# Nothing secret is in a command line: the password travels in the environment, which only its owner can read.
+# Starts MLflow with the interpreter that `lossi install` named for compute nodes; it must have Lossi and MLflow.
+# The password is passed in the environment, which only its owner can read, not on a command line.
 folder=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P) || exit 1
 cd "$folder" || exit 1
 
@@ -13,8 +13,8 @@ python=""
 if [ -r environment ]; then
   IFS= read -r python <environment || :
 fi
-[ -n "$python" ] || refuse "The site has not named an environment for this app (ask your site's support: lossi install)."
-[ -x "$python" ] || refuse "This node has no $python, which the site named for this app (tell your site's support)."
+[ -n "$python" ] || refuse "The site has not named an environment for this app (please tell your site's support to run: lossi install)."
+[ -x "$python" ] || refuse "This node has no $python, which the site named for this app (please tell your site's support)."
 
 LOSSI_SESSION_SECRET=${password:-} LOSSI_SESSION_HOST=${host:-} LOSSI_SESSION_PORTS=${ports:-}
 export LOSSI_SESSION_SECRET LOSSI_SESSION_HOST LOSSI_SESSION_PORTS

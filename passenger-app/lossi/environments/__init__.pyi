@@ -37,7 +37,6 @@ from .own import add as add
 from .resolution import (
     TARGETS as TARGETS,
     cache_key as cache_key,
-    facts as facts,
     lacking as lacking,
     resolve as resolve,
     ways as ways,

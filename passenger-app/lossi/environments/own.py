@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lossi.environments import catalog, catalog_text, interpreter, messages
-from lossi.environments.images import image_file
+from lossi.environments.images import sif as sif_file
 from lossi.environments.models import ACCELERATORS, ARCHITECTURES, CatalogFile, Environment
 from lossi.environments.paths import expanded
 from lossi.errors import Conflict, InvalidInput, did_you_mean
@@ -109,7 +109,7 @@ def _entry(
         found = None
         if sif is not None:
             variant["sif"] = str(expanded(sif))
-            found = image_file.check_image_file(variant["sif"])
+            found = sif_file.check_image_file(variant["sif"])
         architecture = architecture or found or platform.machine()
         _known("architecture", architecture, ARCHITECTURES)
         if found not in (None, architecture):

@@ -1,56 +1,59 @@
-"""From an environment to what is started: variant, image or interpreter, prefix. Decided once, before submission.
+"""Resolves an environment to what is started: variant, image or interpreter, prefix. Decided once, before submission.
 
-Looks at this machine (does the SIF exist, does the Python answer) but starts no container. An image without a SIF is
-run by reference only when it is pinned by a digest: a tag may point to something else by the time the job starts.
+Checks this machine (does the SIF exist, does the Python answer) but starts no container. An image without a SIF runs by
+reference only if it is pinned by a digest: a tag may have moved by the time the job starts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from pathlib import Path
 
 from lossi.contract.records import ResolvedEnvironment
 from lossi.environments import interpreter
 from lossi.environments.command import RUNTIME, container_prefix, reference, runtime
-from lossi.environments.images import image_file
+from lossi.environments.images import sif
 from lossi.environments.models import ACCELERATORS, ARCHITECTURES, Environment, Variant, Way
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable, did_you_mean
 
 TARGETS = ("auto", "local", "apptainer")
+CONTRACT = ("ipykernel", "mlflow", "papermill")
+"""Distributions that every environment must have, besides Python ≥ 3.9."""
 
 
 def resolve(
     environment: Environment, *, target: str = "auto", accelerator: str = "none", architecture: str | None = None
 ) -> ResolvedEnvironment:
-    """Return what is to be started for an environment.
+    """Resolve an environment.
 
     Parameters
     ----------
     environment
         From the catalogue.
     target
-        ``local`` (a Python of this machine), ``apptainer``, or ``auto``: a SIF that is there and Apptainer to run it; otherwise the
+        ``local`` (a Python of this machine), ``apptainer``, or ``auto``: the SIF if it and Apptainer exist here; otherwise the
         local Python; otherwise the pinned image.
     accelerator
         ``none``, ``cuda`` or ``rocm``; a local Python is the same for all.
     architecture
-        Of the machine that will run it (default: this one's).
+        Of the machine that will run it (default: this one).
 
     Raises
     ------
     InvalidInput
-        When ``target``, ``accelerator`` or ``architecture`` is no known word.
+        When ``target``, ``accelerator`` or ``architecture`` is unknown.
     NotSupported
-        When the environment has no such way.
+        When the environment does not offer that.
     Unavailable
-        When what it names is not on this machine.
+        When the interpreter or image is not on this machine.
     """
-    _check_word("target", target, TARGETS)
-    _check_word("accelerator", accelerator, ACCELERATORS)
+    _check_known("target", target, TARGETS)
+    _check_known("accelerator", accelerator, ACCELERATORS)
     machine = platform.machine()
     architecture = architecture or machine
     if architecture != machine:
-        _check_word("architecture", architecture, ARCHITECTURES)
+        _check_known("architecture", architecture, ARCHITECTURES)
     if target == "local":
         return _local(environment, architecture)
     if target == "apptainer":
@@ -60,7 +63,7 @@ def resolve(
 
 def _automatic(environment: Environment, architecture: str, accelerator: str) -> ResolvedEnvironment:
     variant = environment.variant(architecture, accelerator)
-    has_image = variant is not None and _sif_is_there(variant) and _runtime_is_here()
+    has_image = variant is not None and _sif_exists(variant) and _has_runtime()
     if environment.local is None or has_image:
         return _container(environment, architecture, accelerator)
     try:
@@ -79,21 +82,21 @@ def _local(environment: Environment, architecture: str) -> ResolvedEnvironment:
     if environment.local is None:
         raise NotSupported(
             f"environment {environment.name!r} has no local Python",
-            hint=f"start it as a container, or add your own: lossi env add my-{environment.name} --python /path/to/venv",
+            hint=f"use its image, or add your own: lossi env add my-{environment.name} --python /path/to/venv",
         )
-    found = interpreter.describe(interpreter.locate(environment.local.python), environment.variables)
-    if architecture != found.machine:
+    python = interpreter.describe(interpreter.locate(environment.local.python), environment.variables)
+    if architecture != python.machine:
         raise NotSupported(
-            f"the local Python of {environment.name!r} runs on {found.machine}, not on {architecture}",
-            hint=f"choose a machine with {found.machine}, or an environment with an image for {architecture}",
+            f"the local Python of {environment.name!r} runs on {python.machine}, not on {architecture}",
+            hint=f"use a {python.machine} machine, or an environment with an image for {architecture}",
         )
     return ResolvedEnvironment(
         name=environment.name,
         kind="local",
-        python=found.python,
+        python=python.python,
         variant="local",
-        mlflow_version=found.packages.get("mlflow"),
-        packages_sha256=found.packages_sha256,
+        mlflow_version=python.packages.get("mlflow"),
+        packages_sha256=python.packages_sha256,
         variables=dict(environment.variables),
     )
 
@@ -120,10 +123,10 @@ def _container(environment: Environment, architecture: str, accelerator: str) ->
 def _image(environment: Environment, variant: Variant, architecture: str, accelerator: str) -> str:
     """Return the path of the SIF, or the pinned reference."""
     if variant.sif:
-        found = image_file.check_image_file(variant.sif)
-        if found not in (None, architecture):
+        actual = sif.check_image_file(variant.sif)
+        if actual not in (None, architecture):
             raise InvalidInput(
-                f"the image {variant.sif} is for {found}, not for {architecture}",
+                f"the image {variant.sif} is for {actual}, not for {architecture}",
                 hint=f"correct the entry of {environment.name!r} in {environment.file}, line {environment.line}",
             )
         return variant.sif
@@ -131,16 +134,16 @@ def _image(environment: Environment, variant: Variant, architecture: str, accele
         return reference(variant.image, variant.digest)
     raise NotSupported(
         f"environment {environment.name!r} has no image for {architecture}-{accelerator} on this machine",
-        why=f"its catalogue entry names {variant.image or 'a recipe'}, but neither a SIF nor the digest of a built image",
+        why=f"its catalogue entry has {variant.image or 'a recipe'}, but neither a SIF nor the digest of a built image",
         hint=_how_to_get(environment, variant, f"{architecture}-{accelerator}"),
     )
 
 
 def _how_to_get(environment: Environment, variant: Variant, name: str) -> str:
-    own = f"use a Python of your own: lossi env add my-{environment.name} --title … --python /path/to/venv"
+    own = f"use your own Python: lossi env add my-{environment.name} --title … --python /path/to/venv"
     if variant.recipe:
         return f"build it: lossi env build {environment.name} --variant {name}; or {own}"
-    return f"fetch it: lossi env pull {environment.name} --variant {name} --image {variant.image}; or {own}"
+    return f"pull it: lossi env pull {environment.name} --variant {name} --image {variant.image}; or {own}"
 
 
 def _no_variant(environment: Environment, architecture: str, accelerator: str) -> LossiError:
@@ -148,21 +151,21 @@ def _no_variant(environment: Environment, architecture: str, accelerator: str) -
     what = f"environment {environment.name!r} has no image for {architecture}-{accelerator}"
     if known:
         return NotSupported(what, hint=f"it has {', '.join(known)}; choose one of these, or another environment", known=known)
-    return NotSupported(what, why="it is a Python of this machine only", hint="choose target `local`, or another environment")
+    return NotSupported(what, why="it is a Python of this machine only", hint="use --target local, or another environment")
 
 
-def _check_word(what: str, word: str, known: tuple[str, ...]) -> None:
-    if word not in known:
+def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
         raise InvalidInput(
-            f"{what} {word[:80]!r} is not known", hint=did_you_mean(word, known) or f"choose one of {', '.join(known)}"
+            f"{what} {value[:80]!r} is not known", hint=did_you_mean(value, known) or f"choose one of {', '.join(known)}"
         )
 
 
-def _sif_is_there(variant: Variant) -> bool:
+def _sif_exists(variant: Variant) -> bool:
     return bool(variant.sif) and Path(str(variant.sif)).exists()
 
 
-def _runtime_is_here() -> bool:
+def _has_runtime() -> bool:
     try:
         return bool(runtime())
     except Unavailable:
@@ -170,18 +173,18 @@ def _runtime_is_here() -> bool:
 
 
 def ways(environment: Environment) -> tuple[Way, ...]:
-    """Return every way in which an environment can be started; looks whether files exist, starts nothing."""
-    found: list[Way] = []
+    """Return every way to start an environment; checks whether files exist, starts nothing."""
+    result: list[Way] = []
     if environment.local is not None:
         try:
-            found.append(Way(target="local", variant="local", usable=True, detail=interpreter.locate(environment.local.python)))
+            result.append(Way(target="local", variant="local", usable=True, detail=interpreter.locate(environment.local.python)))
         except LossiError as error:
-            found.append(Way(target="local", variant="local", usable=False, detail=str(error)))
-    here, machine = _runtime_is_here(), platform.machine()
+            result.append(Way(target="local", variant="local", usable=False, detail=str(error)))
+    runtime_here, machine = _has_runtime(), platform.machine()
     for architecture, by_accelerator in environment.variants.items():
         for accelerator, variant in by_accelerator.items():
-            found.append(_way(environment, variant, architecture, accelerator, here=here and architecture == machine))
-    return tuple(found)
+            result.append(_way(environment, variant, architecture, accelerator, here=runtime_here and architecture == machine))
+    return tuple(result)
 
 
 def _way(environment: Environment, variant: Variant, architecture: str, accelerator: str, *, here: bool) -> Way:
@@ -197,32 +200,21 @@ def _way(environment: Environment, variant: Variant, architecture: str, accelera
 
 
 def cache_key(resolved: ResolvedEnvironment) -> str:
-    """Return a file-name-safe key that is equal for equal software: template stores are kept by it."""
+    """Return a file-name-safe key of the software, equal for equal software; template stores are cached by it."""
     if resolved.kind == "local":
-        return image_file.short_hash("local", resolved.python, resolved.mlflow_version or "", resolved.packages_sha256 or "")
+        return _short_hash("local", resolved.python, resolved.mlflow_version or "", resolved.packages_sha256 or "")
     if resolved.digest:
-        return image_file.short_hash("digest", resolved.digest)
-    return image_file.short_hash("sif", image_file.identity(resolved.sif or ""))
-
-
-def facts(resolved: ResolvedEnvironment) -> dict[str, str]:
-    """Return what a run records of its environment, as MLflow tags."""
-    values = {
-        "lossi.environment": resolved.name,
-        "lossi.environment_variant": resolved.variant,
-        "lossi.image_digest": resolved.digest,
-        "lossi.packages_sha256": resolved.packages_sha256,
-    }
-    return {key: value for key, value in values.items() if value}
+        return _short_hash("digest", resolved.digest)
+    return _short_hash("sif", sif.identity(resolved.sif or ""))
 
 
 def lacking(resolved: ResolvedEnvironment) -> tuple[str, ...]:
-    """Return which packages of the image contract a local Python lacks (cheap: reads folder names); none for an image."""
+    """Return the packages of the image contract that a local Python lacks (cheap: reads folder names); none for an image."""
     if resolved.kind != "local":
         return ()
     packages = interpreter.describe(resolved.python, resolved.variables).packages
     return tuple(name for name in CONTRACT if name not in packages)
 
 
-CONTRACT = ("ipykernel", "mlflow", "papermill")
-"""Distributions that every environment must have, besides Python ≥ 3.9."""
+def _short_hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -1,7 +1,7 @@
 """MLflow's own pages inside the portal: a Passenger app, one process per user, for all of the user's known projects.
 
-Room: mlflow_ui. The portal has made sure who asks, and the process is that user's own; so there is no secret here. Passenger hands
-over one request at a time, which lets one MLflow serve several stores in turn.
+The portal has authenticated the user, and the process runs as that user, so it needs no secret. Passenger passes on one request
+at a time, so one MLflow can serve several stores in turn.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Embedded:
         """Answer one request."""
         try:
             if not gate.is_same_origin(environ):
-                return gate.answer(start_response, "403 Forbidden", b"A page of another site may not do this.\n")
+                return gate.answer(start_response, "403 Forbidden", b"Pages of other sites may not do this.\n")
             path, mount = environ.get("PATH_INFO", ""), environ.get("SCRIPT_NAME", "")
             if path.startswith(BELOW):
                 return self._mlflow(environ, start_response, *path[len(BELOW) :].partition("/")[::2])
@@ -77,8 +77,8 @@ class Embedded:
                 }
                 return _redirect(start_response, mount + self._address(query.get("project", ""), query.get("run", "")))
             if path in ("", "/"):
-                return _page(start_response, "200 OK", _listed(mount))
-            raise NotFound("there is no such page", hint="open the app anew from Lossi's pages")
+                return _page(start_response, "200 OK", _project_list(mount))
+            raise NotFound("there is no such page", hint="open the app again from Lossi's pages")
         except LossiError as error:
             status = f"{error.status} {STATUS.get(error.status, 'Error')}"
             return _page(start_response, status, f"<p>{html.escape(str(error), quote=False)}</p>")
@@ -89,13 +89,13 @@ class Embedded:
             return _redirect(start_response, f"{mount}{BELOW}{key}/")
         project = _known(key)
         with self._lock:
-            app = self._ready(key, project)
+            app = self._select(key, project)
             environ["SCRIPT_NAME"] = f"{mount}{BELOW}{key}"
             environ["PATH_INFO"] = f"/{rest}"
             gate.forget(environ)
             return app(environ, start_response)
 
-    def _ready(self, key: str, project: Project) -> WSGIApplication:
+    def _select(self, key: str, project: Project) -> WSGIApplication:
         """Let MLflow use this project's store and return its application."""
         if self._app is not None and key == self._current:
             return self._app
@@ -110,7 +110,7 @@ class Embedded:
         else:
             opened, objects, changed = kept
         if self._app is None:
-            # The portal's web server has checked the host name before it started this process.
+            # The portal's web server has checked the host name.
             self._app, self._place = server.load(opened, ["*"])
         assert self._place is not None
         self._current = ""
@@ -118,15 +118,15 @@ class Embedded:
         self._current = key
         return self._app
 
-    def _address(self, named: str, run: str) -> str:
+    def _address(self, name: str, run: str) -> str:
         """Return the address of a run, or of the project's first page, below the mount."""
-        project = _allowed(projects.by_name_or_path(named))
+        project = _allowed(projects.by_name_or_path(name))
         with contextlib.suppress(LossiError):
             ingest_runs(project, budget_s=INGEST_BUDGET_S)
         key = key_of(project)
         with self._lock:
             kept = self._opened.get(key)
-            # Whoever comes from Lossi's pages sees what they saw there, also where MLflow is given a copy.
+            # A user who comes from Lossi's pages must see the same runs here: make a copy anew if the store has changed.
             if kept is not None and kept[0].mode is opening.Mode.COPY and kept[2] != project.store.stat().st_mtime_ns:
                 del self._opened[key]
                 self._current = ""
@@ -134,7 +134,7 @@ class Embedded:
 
 
 def key_of(project: Project) -> str:
-    """Return the name that a project has in addresses."""
+    """Return a project's name in addresses."""
     return hashlib.sha256(str(project.root).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -142,28 +142,28 @@ def _known(key: str) -> Project:
     for project in projects.registered():
         if key_of(project) == key:
             return _allowed(project)
-    raise NotFound("there is no such project", hint="open the app anew from Lossi's pages")
+    raise NotFound("there is no such project", hint="open the app again from Lossi's pages")
 
 
 def _allowed(project: Project) -> Project:
-    """Return a project that the user knows and the portal may show; any other is as if it were not there."""
-    known = {item.root for item in projects.registered()}
-    if project.root not in known or not roots.portal_allows(project.root):
-        raise NotFound("there is no such project among yours", hint="open the project in Lossi first")
+    """Return a project that the user has opened and the portal may show; any other is not found."""
+    opened = {item.root for item in projects.registered()}
+    if project.root not in opened or not roots.portal_allows(project.root):
+        raise NotFound("you have no such project", hint="open the project in Lossi first")
     return project
 
 
 def _experiment(project: Project, run: str) -> str:
     if not run.isalnum() or len(run) > 64:
-        raise InvalidInput("this is not the id of a run", hint="follow the link on a page of Lossi")
+        raise InvalidInput("this is not a run id", hint="follow the link on a page of Lossi")
     with contextlib.closing(stores.connect_readonly(project.store)) as connection:
         row = connection.execute("SELECT experiment_id FROM runs WHERE run_uuid = ?", (run,)).fetchone()
     if row is None:
-        raise NotFound(f"there is no run {run} in {project.name}", hint="was it deleted?")
+        raise NotFound(f"there is no run {run} in {project.name}", hint="it may have been deleted")
     return str(int(row[0]))
 
 
-def _listed(mount: str) -> str:
+def _project_list(mount: str) -> str:
     shown = [project for project in projects.registered() if roots.portal_allows(project.root) and project.store.exists()]
     if not shown:
         return "<p>None of your projects has runs yet. They appear once a job of Lossi has run.</p>"

@@ -1,7 +1,7 @@
-"""The gate in front of a server on a compute node: nobody gets past it without the session's own secret.
+"""The gate in front of a server on a compute node: nobody passes without the session's secret. Standard library only.
 
-Room: mlflow_ui; standard library only. Any user of the cluster can reach the port, directly or through the portal's
-``/node/HOST/PORT``, and can forge every header but the secret.
+Any user of the cluster can reach the port, directly or through the portal's ``/node/HOST/PORT``, and can forge any header but
+the one with the secret.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 LOGIN = "/lossi-login"
-"""Where the card's form goes, below the base."""
+"""Address of the card's form, below the base."""
 LARGEST_FORM = 4096
 LARGEST_DISCARDED = 65536
 SHORTEST_SECRET = 22
-"""Characters: 128 bits when each is one of 62."""
+"""Characters; 128 bits if each is one of 62."""
 READS = ("GET", "HEAD", "OPTIONS")
 PROGRAM = ("/", "/static-files/")
-"""MLflow's own page, and below the second what it consists of."""
+"""MLflow's own page, and the prefix of its scripts and styles."""
 INERT = [
     ("Content-Security-Policy", "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"),
     ("X-Content-Type-Options", "nosniff"),
@@ -58,21 +58,21 @@ PAGE = """<!doctype html>
 
 
 class SecretGate:
-    """Lets through what carries the secret: a cookie that the form gives, or ``Authorization: Bearer``.
+    """Lets requests with the secret through: with the cookie that the form sets, or ``Authorization: Bearer``.
 
     Parameters
     ----------
     app
-        What is behind it; it sees neither the secret nor any cookie of the portal.
+        The application behind it; it sees neither the secret nor any cookie.
     secret
-        The session's own.
+        The session's secret.
     base
-        Address below which everything lies, such as ``/node/cpu01/23456``.
+        Address of the application, such as ``/node/cpu01/23456``.
 
     Raises
     ------
     ValueError
-        When the secret is too short to stand for itself.
+        If the secret is too short.
     """
 
     def __init__(self, app: WSGIApplication, secret: str, base: str) -> None:
@@ -81,7 +81,7 @@ class SecretGate:
         self._app = app
         self._secret = secret.encode()
         self._base = base.rstrip("/")
-        # Not the secret itself: whoever copies a cookie gets no token for programs.
+        # Not the secret itself: a copied cookie is no token for programs.
         self._cookie = hmac.new(self._secret, b"cookie of the browser", hashlib.sha256).hexdigest()
         self._name = f"lossi_mlflow_{hashlib.sha256(self._base.encode()).hexdigest()[:12]}"
 
@@ -95,11 +95,11 @@ class SecretGate:
             return self._refuse(environ, start_response)
         if not by_token and not is_same_origin(environ):
             discard(environ)
-            return answer(start_response, "403 Forbidden", b"A page of another site may not do this.\n")
+            return answer(start_response, "403 Forbidden", b"Pages of other sites may not do this.\n")
         if path == self._base:
             return self._to_base(start_response, "308 Permanent Redirect", [])
         if not path.startswith(self._base + "/"):
-            return answer(start_response, "404 Not Found", f"Everything is below {self._base}/\n".encode())
+            return answer(start_response, "404 Not Found", f"All pages are below {self._base}/\n".encode())
         environ["SCRIPT_NAME"] = self._base
         environ["PATH_INFO"] = path[len(self._base) :]
         forget(environ)
@@ -112,10 +112,9 @@ class SecretGate:
             length = -1
         if not 0 <= length <= LARGEST_FORM:
             discard(environ)
-            return answer(start_response, "413 Content Too Large", b"This is not the form of the card.\n")
+            return answer(start_response, "413 Content Too Large", b"This is not the card's form.\n")
         form = parse_qs(environ["wsgi.input"].read(length).decode("utf-8", "replace"))
-        given = form.get("secret", [""])[0]
-        if not is_same(given, self._secret.decode()):
+        if not is_same(form.get("secret", [""])[0], self._secret.decode()):
             return self._refuse(environ, start_response)
         secure = "; Secure" if environ.get("HTTP_X_FORWARDED_PROTO", "") == "https" else ""
         cookie = f"{self._name}={self._cookie}; Path={self._base or '/'}; HttpOnly; SameSite=Strict{secure}"
@@ -130,7 +129,7 @@ class SecretGate:
         return kind.lower() == "bearer" and is_same(token.strip(), self._secret.decode())
 
     def _has_cookie(self, environ: WSGIEnvironment) -> bool:
-        # Other apps of the portal set cookies too, and one that Python cannot read must not hide ours.
+        # Parsed by hand: a cookie of another app that Python cannot parse must not hide ours.
         for part in environ.get("HTTP_COOKIE", "").split(";"):
             name, _, value = part.strip().partition("=")
             if name == self._name and is_same(value, self._cookie):
@@ -140,20 +139,20 @@ class SecretGate:
     def _refuse(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         discard(environ)
         if "text/html" not in environ.get("HTTP_ACCEPT", ""):
-            return answer(start_response, "403 Forbidden", b"This MLflow belongs to one session: its token is on the card.\n")
+            return answer(start_response, "403 Forbidden", b"This MLflow belongs to a session: the token is on its card.\n")
         page = PAGE.format(
-            title="This MLflow belongs to one session",
-            text="Open it with the button on the session's card in Open OnDemand, or give the password that the card shows.",
+            title="This MLflow belongs to a session",
+            text="Open it with the button on the session's card in Open OnDemand, or enter the password on the card.",
             action=f"{self._base}{LOGIN}",
         )
         return answer(start_response, "403 Forbidden", page.encode(), "text/html; charset=utf-8")
 
 
 class Inert:
-    """Lets nothing but MLflow's own program be a page of the portal's address.
+    """Lets only MLflow's own program act as a page of the portal's origin.
 
-    All else that MLflow answers, artifacts above all, comes from whoever wrote the run. Opened by its address it has no scripts
-    and an origin of its own, whatever its type is; for the page that fetches it nothing changes.
+    Everything else that MLflow answers, above all artifacts, comes from the author of a run. Opened by its address, it runs no
+    scripts and has an origin of its own, whatever its type; a page that fetches it sees no difference.
     """
 
     def __init__(self, app: WSGIApplication) -> None:
@@ -167,22 +166,22 @@ class Inert:
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
             replaced = {name.lower() for name, _ in INERT}
-            kept = [(name, value) for name, value in headers if name.lower() not in replaced]
-            return start_response(status, [*kept, *INERT], *more)
+            others = [(name, value) for name, value in headers if name.lower() not in replaced]
+            return start_response(status, [*others, *INERT], *more)
 
         return self._app(environ, start)
 
 
-def is_same(given: str, expected: str) -> bool:
-    """Compare two texts in a time that tells nothing of where they differ."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
+def is_same(text: str, expected: str) -> bool:
+    """Compare two texts in constant time."""
+    return hmac.compare_digest(text.encode("utf-8", "surrogateescape"), expected.encode())
 
 
 def is_same_origin(environ: WSGIEnvironment) -> bool:
-    """Whether a request of a browser comes from a page of the address that it was sent to.
+    """Return whether a browser's request comes from a page of the address that it was sent to.
 
-    Behind the portal that address is in ``X-Forwarded-Host``: a page of another site cannot set it without being asked about
-    first (CORS), which is refused here.
+    Behind the portal that address is in ``X-Forwarded-Host``. A page of another site cannot set that header without a CORS
+    preflight, which is refused here.
     """
     site = environ.get("HTTP_SEC_FETCH_SITE", "")
     origin = environ.get("HTTP_ORIGIN", "")
@@ -191,7 +190,7 @@ def is_same_origin(environ: WSGIEnvironment) -> bool:
         return False
     if not origin:
         return not writes or bool(site)
-    # Appended by each proxy: the last one is ours.
+    # Each proxy appends to the header: the last value is ours.
     forwarded = environ.get("HTTP_X_FORWARDED_HOST", "").split(",")[-1].strip()
     host = forwarded or environ.get("HTTP_HOST", "")
     scheme = environ.get("HTTP_X_FORWARDED_PROTO", "").split(",")[-1].strip()
@@ -199,19 +198,19 @@ def is_same_origin(environ: WSGIEnvironment) -> bool:
 
 
 def discard(environ: WSGIEnvironment) -> None:
-    """Read a short body that is not wanted: a connection that is closed on unread data takes the answer with it."""
+    """Read a short unwanted body: closing a connection with unread data may lose the answer."""
     length = environ.get("CONTENT_LENGTH") or "0"
     if length.isdecimal() and int(length) <= LARGEST_DISCARDED:
         environ["wsgi.input"].read(int(length))
 
 
 def forget(environ: WSGIEnvironment) -> None:
-    """Take away what the app behind must not see: secrets, cookies of the portal, and an origin that has been checked here."""
+    """Remove what the app behind must not see: secrets, the portal's cookies, and the origin, which was checked here."""
     for name in ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_ORIGIN"):
         environ.pop(name, None)
 
 
 def answer(start_response: StartResponse, status: str, body: bytes, kind: str = "text/plain; charset=utf-8") -> Iterable[bytes]:
-    """Answer a whole short text."""
+    """Answer with a short text."""
     start_response(status, [("Content-Type", kind), ("Content-Length", str(len(body))), *OWN_HEADERS])
     return [body]

@@ -1,6 +1,6 @@
-"""What MLflow is given to open: the project's store under the lease, a copy of it, or what an old ``mlruns`` became.
+"""The store that MLflow opens: the project's own under the lease, a copy of it, or a migrated ``mlruns``.
 
-Room: mlflow_ui. Writes nothing but copies in a folder that it is given, the lease, and what the ingest writes.
+Writes only the lease, and copies into a given folder.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from lossi.projects import Project, stores
 COPY = "mlflow.db"
 MIGRATION_LIMIT_S = 3600
 PATIENCE_S = 15.0
-"""How long a page that takes in results may hold the lease before the store is shown from a copy."""
+"""How long to wait for the lease, which an ingest may hold, before the store is shown from a copy."""
 
 
 class Mode(Enum):
-    """What MLflow may do; the value is what the card says."""
+    """What MLflow may do; the values are written for the card."""
 
     WRITABLE = "writable"
     COPY = "copy"
@@ -44,10 +44,10 @@ class Opened:
     uri
         As SQLAlchemy reads it.
     artifacts
-        The folder that holds all artifacts; nothing outside of it is shown.
+        The folder of all artifacts; nothing outside is shown.
     mode
-        WRITABLE: the store itself. COPY: as it was at the start, for reading. MIGRATED: made from an old ``mlruns``; what is
-        changed there is changed in the copy.
+        WRITABLE: the store itself. COPY: a read-only copy as of the start. MIGRATED: made from an old ``mlruns``; changes go
+        into this copy.
     why
         Why it is a copy.
     """
@@ -60,48 +60,48 @@ class Opened:
 
 
 def open_project(project: Project, scratch: Path, *, hold: bool) -> Opened:
-    """Return the project's store for MLflow, or a copy where MLflow may not safely write to it.
+    """Return the project's store for MLflow, or a copy if MLflow may not safely write to it.
 
     Parameters
     ----------
     project
-        Whose store.
+        The project.
     scratch
         Folder for a copy.
     hold
-        Take the lease of the ingest and keep it, so that nobody else writes meanwhile.
+        Acquire the ingest lease and keep it, so that nobody else writes meanwhile.
 
     Raises
     ------
     NotFound
-        When the project has no store.
+        If the project has no store.
     NotSupported
-        When the store's schema is not that of the MLflow here, which would change it in place.
+        If the store's schema is not that of this MLflow, which would change it in place.
     Unavailable
-        When it cannot be read or copied.
+        If it cannot be read or copied.
     """
     check_revision(project.store)
     why, lease = "", None
     if not os.access(project.home, os.W_OK) or not os.access(project.store, os.W_OK):
         why = "you may read this project but not write to it"
     elif not locks.hold_between_nodes(project.home):
-        why = "locks of this filesystem hold on one node only, so that two writers would damage the store"
+        why = "locks of this filesystem hold on one node only, so two writers would damage the store"
     elif hold:
         lease, why = _acquire(project)
     if why:
-        return copied(project, scratch, why)
+        return copy_store(project, scratch, why)
     return Opened(stores.tracking_uri(project), project.artifacts, Mode.WRITABLE, lease=lease)
 
 
-def copied(project: Project, scratch: Path, why: str) -> Opened:
-    """Return the store as it is now, in a file that nobody writes to.
+def copy_store(project: Project, scratch: Path, why: str) -> Opened:
+    """Return a read-only copy of the store as it is now.
 
     Raises
     ------
     Unavailable
-        When it cannot be copied.
+        If it cannot be copied.
     """
-    # A new name each time: MLflow keeps what it opened under the old one.
+    # A new name each time: MLflow keeps what it opened under the old name.
     for old in scratch.glob("*.db"):
         old.unlink(missing_ok=True)
     target = scratch / f"{secrets.token_hex(6)}.db"
@@ -120,19 +120,19 @@ def copied(project: Project, scratch: Path, why: str) -> Opened:
     return Opened(f"sqlite:///{target.as_uri()}?mode=ro&uri=true", project.artifacts, Mode.COPY, why)
 
 
-def migrated(mlruns: Path, folder: Path) -> Opened:
+def migrate(mlruns: Path, folder: Path) -> Opened:
     """Let MLflow migrate an old ``mlruns`` into a new store in ``folder``; the old one is only read.
 
     Raises
     ------
     Conflict
-        When there is a store already.
+        If ``folder`` has a store already.
     Unavailable
-        When MLflow could not do it; says why in MLflow's own words.
+        If MLflow fails; quotes its message.
     """
     target = folder / COPY
     if target.exists():
-        raise Conflict(f"there is {target} already", hint="start another session")
+        raise Conflict(f"{target} already exists", hint="start another session")
     argv = [sys.executable, "-I", "-m", "mlflow", "migrate-filestore", "--no-progress"]
     argv += ["--source", str(mlruns), "--target", f"sqlite:///{target}"]
     try:
@@ -146,7 +146,7 @@ def migrated(mlruns: Path, folder: Path) -> Opened:
         target.unlink(missing_ok=True)
         raise Unavailable(f"MLflow could not migrate {mlruns}", why=done.last_line)
     target.chmod(0o600)
-    return Opened(f"sqlite:///{target}", mlruns, Mode.MIGRATED, "MLflow reads such folders no more: this is a copy of it")
+    return Opened(f"sqlite:///{target}", mlruns, Mode.MIGRATED, "MLflow no longer reads such folders: this is a copy of it")
 
 
 def check_revision(store: Path) -> None:
@@ -157,16 +157,16 @@ def check_revision(store: Path) -> None:
     NotFound, NotSupported, Unavailable
     """
     revision = stores.revision(store)
-    made_by = stores.KNOWN_REVISIONS.get(revision or "")
+    written_by = stores.KNOWN_REVISIONS.get(revision or "")
     try:
-        here = ".".join(metadata.version("mlflow").split(".")[:2])
+        installed = ".".join(metadata.version("mlflow").split(".")[:2])
     except metadata.PackageNotFoundError:
         raise NotSupported(
-            f"{sys.executable} has no MLflow", hint="tell your site's support: name an environment that has it"
+            f"{sys.executable} has no MLflow", hint="ask your site's support to name an environment that has it"
         ) from None
-    if made_by is None or made_by != here:
+    if written_by is None or written_by != installed:
         raise NotSupported(
-            f"{store} has a schema (revision {revision}) that MLflow {here} would change in place",
+            f"{store} has a schema (revision {revision}) that MLflow {installed} would change in place",
             why="older programs could not read it afterwards",
             hint="look at its runs in Lossi itself, which reads it as it is",
         )
@@ -182,7 +182,7 @@ def _acquire(project: Project) -> tuple[tracking.Lease | None, str]:
         if lease is not None:
             return lease, ""
         if time.monotonic() > end:
-            return None, "another process is writing to it, such as another session on the same project"
+            return None, "another process is writing to it, perhaps another session on the same project"
         time.sleep(0.2)
 
 

@@ -1,8 +1,8 @@
-"""The job of one session: opens the store, listens, and says that it is ready once it answers.
+"""The job of one session: opens the store, listens, and reports when it answers.
 
-Room: mlflow_ui. Started on a compute node by ``ood-apps/mlflow-session`` as ``python -m lossi.mlflow_ui.session FOLDER``. Reads what
-`lossi.ood.mlflow_session` has put there (``session.json``), and the secret from the environment; writes ``ready`` or
-``failure.txt`` into the session's folder.
+``ood-apps/mlflow-session`` starts it on a compute node as ``python -m lossi.mlflow_ui.session FOLDER``. Reads ``session.json``, which
+`lossi.ood.mlflow_session` has written, and the secret from the environment; writes ``ready`` or ``failure.txt`` into the
+session's folder.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from lossi.tracking import ingest_runs
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-ASKED, READY, FAILURE = "session.json", "ready", "failure.txt"
+SESSION, READY, FAILURE = "session.json", "ready", "failure.txt"
 SECRET, HOST, PORTS = "LOSSI_SESSION_SECRET", "LOSSI_SESSION_HOST", "LOSSI_SESSION_PORTS"
 INGEST_S = 15.0
-"""Results of running tasks are looked for this often."""
+"""How often results of running tasks are taken in."""
 
 
 class Keeper(threading.Thread):
-    """Keeps the lease while MLflow may write, and takes in what tasks publish meanwhile."""
+    """Keeps the lease while MLflow may write, and takes in the results that tasks publish meanwhile."""
 
     def __init__(self, project: Project, lease: tracking.Lease) -> None:
         super().__init__(name="lease", daemon=True)
         self._project, self._lease = project, lease
         self.lost = ""
-        """Why the lease is not ours any more; empty while it is."""
+        """Why the lease was lost; empty while it is held."""
 
     def run(self) -> None:
-        """Go on until the process ends or the lease is lost."""
-        next_look = time.monotonic()
+        """Run until the process ends or the lease is lost."""
+        next_ingest = time.monotonic()
         while not self.lost:
             try:
                 self._lease.verify()
@@ -57,16 +57,16 @@ class Keeper(threading.Thread):
                 self.lost = str(lost)
                 return
             self._lease.beat()
-            if time.monotonic() >= next_look:
+            if time.monotonic() >= next_ingest:
                 report = ingest_runs(self._project, budget_s=tracking.STALE_S / 4, lease=self._lease)
                 for problem in report.problems:
                     sys.stderr.write(f"{problem}\n")
-                next_look = time.monotonic() + INGEST_S
+                next_ingest = time.monotonic() + INGEST_S
             time.sleep(tracking.BEAT_S / 2)
 
 
 class WhileHeld:
-    """Answers as long as the lease is held: MLflow must not write to a store that somebody else is writing to."""
+    """Answers while the lease is held: MLflow must not write to a store that another process writes to."""
 
     def __init__(self, app: WSGIApplication, keeper: Keeper) -> None:
         self._app, self._keeper = app, keeper
@@ -80,7 +80,7 @@ class WhileHeld:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a session until its job ends; returns 1 after writing ``failure.txt`` when it cannot start."""
+    """Run a session until its job ends; return 1 after writing ``failure.txt`` if it cannot start."""
     folder = Path(arguments[0]).resolve()
     secret, host = os.environ.pop(SECRET, ""), os.environ.pop(HOST, "")
     scratch = Path(tempfile.mkdtemp(prefix="lossi-mlflow-"))
@@ -88,30 +88,30 @@ def main(arguments: Sequence[str]) -> int:
         listener = listen(os.environ.pop(PORTS, ""))
         _serve(folder, secret, host, listener, _opener(folder, scratch))
     except LossiError as error:
-        _failed(folder, error)
+        _report_failure(folder, error)
         return 1
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return 0
 
 
-def _failed(folder: Path, error: LossiError) -> None:
+def _report_failure(folder: Path, error: LossiError) -> None:
     sys.stderr.write(f"{error}\n")
     with contextlib.suppress(OSError):  # a full disk
         (folder / FAILURE).write_text(f"{error}\n", "utf-8", "replace")
 
 
 def _opener(folder: Path, scratch: Path) -> Callable[[], tuple[Opened, Project | None]]:
-    """Check what the form asks for, migrate what has to be, and return what opens the store in the process that serves it."""
+    """Check the form's store, migrate an old one, and return a function that opens it in the serving process."""
     try:
-        text = json.loads((folder / ASKED).read_bytes())["store"]
+        text = json.loads((folder / SESSION).read_bytes())["store"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         text = None
     if not isinstance(text, str):
-        raise InvalidInput("the form did not say which store to open", hint="start the session from its form")
+        raise InvalidInput("the session names no store", hint="start the session from its form")
     place = projects.runs_in(text)
     if isinstance(place, Path):
-        copy = opening.migrated(place, folder)
+        copy = opening.migrate(place, folder)
         return lambda: (copy, None)
     opening.check_revision(place.store)
     return lambda: (opening.open_project(place, scratch, hold=True), place)
@@ -128,22 +128,22 @@ def _application(opened: Opened, project: Project | None, secret: str, base: str
     return gate.SecretGate(app, secret, base)
 
 
-def listen(wanted: str) -> socket.socket:
-    """Return a listening socket on the first of some ports, with blanks between, that nobody else was quicker to take.
+def listen(ports: str) -> socket.socket:
+    """Return a listening socket on the first free one of some ports, separated by blanks.
 
-    It is bound here and never given away: what the card is told of is a socket of this very process. It has the port of all
-    addresses of the node, also those of IPv6, so that no name of the node leads to somebody else's listener.
+    The socket is bound here and never passed on, so the card gets a port of this very process. It has the port at all
+    addresses of the node, IPv6 included, so that no name of the node leads to another process.
 
     Raises
     ------
     Unavailable
-        When none can be had.
+        If none is free.
     """
     dual = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
-    for port in (int(word) for word in wanted.split() if re.fullmatch(r"[0-9]{4,5}", word)):
+    for port in (int(word) for word in ports.split() if re.fullmatch(r"[0-9]{4,5}", word)):
         with contextlib.suppress(OSError, OverflowError):
-            # Without the option that lets a port be bound at one address while somebody else has it at another.
+            # Without SO_REUSEADDR: another process might have the port at one of the addresses.
             listener = socket.socket(family, socket.SOCK_STREAM)
             try:
                 if dual:
@@ -174,8 +174,8 @@ def _serve(
             self.cfg.set("workers", 1)
             self.cfg.set("threads", 8)
             self.cfg.set("timeout", 300)
-            # Each request its own connection: the portal's proxy shares kept ones among users, and what is left unread of one
-            # request may hold up the next.
+            # One connection per request: the portal's proxy shares open ones among users, and the unread rest of one request
+            # may delay the next.
             self.cfg.set("keepalive", 0)
             self.cfg.set("graceful_timeout", 5)
             self.cfg.set("loglevel", "warning")
@@ -189,8 +189,8 @@ def _serve(
             try:
                 opened, project = opener()
             except LossiError as error:
-                _failed(folder, error)
-                raise SystemExit(3) from error  # gunicorn starts no further worker then
+                _report_failure(folder, error)
+                raise SystemExit(3) from error  # gunicorn then starts no other worker
             modes.append(opened)
             hosts = [f"{name}:{port}" for name in (host, "localhost", "127.0.0.1")]
             return _application(opened, project, secret, f"/node/{host}/{port}", hosts)

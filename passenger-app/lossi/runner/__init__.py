@@ -1,5 +1,5 @@
-"""What executes on the compute node: standard library plus what the image has (papermill, mlflow).
+"""What runs on the compute node: standard library plus what the image has (papermill, mlflow).
 
-Packed into ``runner.pyz`` in every job directory. Runs on Python 3.9 and later. Other rooms import only `records`
-and `archive` (which packs this package).
+Packed into ``runner.pyz`` in every job directory. Python 3.9 and later. Other rooms import `archive`, which packs this
+package.
 """

@@ -1,4 +1,4 @@
-"""Packs the runner into ``runner.pyz``. Runs in the web process; reads the sources of `contract` and `runner` and writes one file."""
+"""Packs `contract` and `runner` into ``runner.pyz``. Runs in the web process."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Dict
 from .writing import write
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip file can hold: no file says when it was made."""
+"""The earliest time that a zip file can hold: the archive must not depend on when it was made."""
 ROOMS = ("contract", "runner")
 LEFT_OUT = frozenset(("archive.py", "__main__.py"))
 
-PACKAGE = '"""The part of Lossi that runs on the compute node."""\n'
+PACKAGE = b'"""The part of Lossi that runs on the compute node."""\n'
 
 
 def build(destination: Path) -> str:
     """Write the runner as a zip application and return its SHA-256 in hex.
 
-    The same sources give the same bytes: fixed order, times and permissions, nothing compressed (zlib's output differs
-    between versions, and one file of this size reads faster as it is).
+    The same sources give the same bytes: fixed order, times and permissions, no compression (zlib's output differs between
+    versions, and a file of this size reads faster uncompressed).
 
     Raises
     ------
     OSError
-        When it cannot be written; a file that was there before stays.
+        When it cannot be written; an existing file stays.
     """
-    data = packed()
+    data = pack()
     write(destination, data)
     return hashlib.sha256(data).hexdigest()
 
 
-def packed() -> bytes:
+def pack() -> bytes:
     """Return the bytes of the archive."""
     package = Path(__file__).parent.parent
     files: Dict[str, bytes] = {
         "__main__.py": (package / "runner" / "__main__.py").read_bytes(),
-        "lossi/__init__.py": PACKAGE.encode(),
+        "lossi/__init__.py": PACKAGE,
     }
     for room in ROOMS:
         for name in sorted(os.listdir(package / room)):
@@ -50,7 +50,7 @@ def packed() -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, data in sorted(files.items()):
             info = zipfile.ZipInfo(name, EPOCH)
-            info.create_system = 3  # Unix, wherever it is made
+            info.create_system = 3  # Unix, on every system
             info.external_attr = 0o100644 << 16
             archive.writestr(info, data)
     return buffer.getvalue()

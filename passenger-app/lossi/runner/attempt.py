@@ -1,4 +1,4 @@
-"""What is known of one attempt at a task while it runs; passed from step to step."""
+"""The state of one attempt at a task while it runs; passed from step to step."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any, Dict, List, Optional
 
 from ..contract import records
 from ..contract.records import PreparedJob, TaskError
-from . import outputs, places
+from . import outputs
+from .paths import TaskPaths
 from .progress import ProgressFile
-from .ranks import Lost, Ranks
+from .ranks import FailedRank, Ranks
 from .signals import Signals
 
 
 @dataclass
 class Attempt:
-    """What is known while a task runs."""
+    """One attempt at a task."""
 
     job: PreparedJob
     number: int
     attempt: int
-    places: places.Places
+    paths: TaskPaths
     signals: Signals
     progress: ProgressFile
     started: str
@@ -34,41 +35,40 @@ class Attempt:
     files: outputs.Manifest = field(default_factory=dict)
     error: Optional[TaskError] = None
     kernel_signal: Optional[int] = None
-    ran: bool = False
-    """Whether the payload was started."""
-    told: bool = False
+    payload_started: bool = False
+    stop_sent: bool = False
     """Whether the payload was told to stop."""
     failed_s: Optional[float] = None
-    """When things went wrong, seconds since the epoch."""
+    """When it failed, seconds since the epoch."""
     ranks: Optional[Ranks] = None
-    """The processes on the task's further nodes, for the one that looks after them."""
-    lost: Optional[Lost] = None
-    """The one of them because of which the task ends."""
+    """The processes on the task's other nodes; rank 0 only."""
+    failed_rank: Optional[FailedRank] = None
+    """The process on another node that makes the task end."""
 
     @property
     def working_directory(self) -> Path:
         """Where the payload runs: its folder in the copy of the project."""
-        return Path(os.path.normpath(self.places.code / self.job.working_directory))
+        return Path(os.path.normpath(self.paths.code / self.job.working_directory))
 
     def note(self, text: str) -> None:
-        """Keep something that the user should know."""
+        """Add a note for the user."""
         self.notes.append(text)
         self.progress.note(text)
-        say(text)
+        log(text)
 
     def ending(self) -> records.Ending:
-        """Return why it was told to stop."""
-        found = records.load_optional(records.Ending, self.places.task / records.ENDING)
-        if found is None or found.state not in records.FINAL_STATES:
-            if self.lost is not None:
-                state = self.lost.exit.state
-                return records.Ending(state if state in records.FINAL_STATES else records.FAILED, self.lost.reason)
-            return records.Ending(records.CANCELLED, "stopped by a signal")
-        return found
+        """Return why the task was told to stop."""
+        ending = records.load_optional(records.Ending, self.paths.task / records.ENDING)
+        if ending is not None and ending.state in records.FINAL_STATES:
+            return ending
+        if self.failed_rank is not None:
+            state = self.failed_rank.exit.state
+            return records.Ending(state if state in records.FINAL_STATES else records.FAILED, self.failed_rank.reason)
+        return records.Ending(records.CANCELLED, "stopped by a signal")
 
 
-def say(text: str) -> None:
-    """Tell the reader of the log."""
+def log(text: str) -> None:
+    """Write a line to the task's log."""
     try:
         print(f"lossi: {text}", file=sys.stderr, flush=True)
     except OSError:

@@ -1,7 +1,7 @@
-"""The papermill engine: per-cell progress, atomic saving, a kernel behind unix sockets, and an orderly stop.
+"""The papermill engine: per-cell progress, atomic saving, a kernel on unix sockets, and an orderly stop.
 
-Imported only in the notebook child, after papermill. Subclasses papermill's own engine, manager and client, so that what a
-notebook does is what papermill does.
+Imported only in the notebook child, after papermill. Subclasses papermill's own engine, manager and client, so that
+notebooks behave as papermill defines it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager, papermil
 from papermill.execute import execute_notebook
 from papermill.translators import PythonTranslator, papermill_translators
 
-from .kernels import Refused
-from .reporting import Log, Reporter
-from .writing import explained, write
+from .errors import explained
+from .kernels import KernelError
+from .notebook import Log, Reporter
+from .writing import write
 
 SAVE_EVERY_S = 1.0
 SAVE_SHARE = 0.1
-"""Saving takes at most this share of the time: a notebook of 50 MB is saved every ten seconds or so."""
+"""Saving takes at most this share of the time; a notebook of 50 MB is saved about every ten seconds."""
 START_TIMEOUT_S = 180
 SOCKET_FOLDER_LIMIT = 94
-"""Bytes of the folder of unix sockets: 107 (sockaddr_un, unix(7)) less ``/k<pid>-<number>``."""
+"""Bytes of the path of the socket folder: 107 (sockaddr_un, unix(7)) less ``/k<pid>-<number>``."""
 FIRST_LINE_LIMIT = 120
 STOP_RESERVE_S = 2.0
-"""Of the grace, what is kept for saving after the kernel was interrupted."""
+"""Part of the grace period that is kept for saving after the kernel was interrupted."""
 
 
 class KernelDied(Exception):
-    """The kernel's process ended under a cell, or did not start."""
+    """The kernel's process died while a cell ran, or did not start."""
 
 
 class Stopped(Exception):
@@ -54,7 +55,7 @@ def run(
     log: Log,
     stop: Dict[str, Any],
 ) -> None:
-    """Execute the notebook and keep its output, whatever happens.
+    """Execute the notebook; its output is saved whatever happens.
 
     Raises
     ------
@@ -91,11 +92,11 @@ def run(
         if journal is not None:
             journal.close()
     if "at" in stop:
-        raise Stopped("stopped before the notebook had ended")
+        raise Stopped("stopped before the notebook ended")
 
 
 def register_r(kernel: str) -> None:
-    """Let R notebooks take parameters through the runner's own translator."""
+    """Let R notebooks take parameters through our own translator."""
     from . import r_translator
 
     r_translator.register()
@@ -105,11 +106,11 @@ def register_r(kernel: str) -> None:
 
 
 class ExactPython(PythonTranslator):  # type: ignore[misc]
-    """Writes parameters as Python literals that mean exactly the same values, and leaves the text to no formatter."""
+    """Writes parameters as Python literals of exactly the same values; no formatter changes the text."""
 
     @classmethod
     def translate(cls, val: Any) -> str:
-        """Return a literal; ``repr`` escapes what is not printable, U+0085 and lone surrogates included."""
+        """Return a literal; ``repr`` escapes what is not printable, including U+0085 and lone surrogates."""
         if isinstance(val, float) and not math.isfinite(val):
             return f"float('{val}')"
         if isinstance(val, dict):
@@ -120,12 +121,12 @@ class ExactPython(PythonTranslator):  # type: ignore[misc]
 
     @classmethod
     def codify(cls, parameters: Mapping[str, Any], comment: str = "Parameters") -> str:
-        """Return the cell that is injected."""
+        """Return the injected cell."""
         return "".join([f"# {comment}\n", *(f"{name} = {cls.translate(value)}\n" for name, value in parameters.items())])
 
 
 class Journal(NotebookExecutionManager):  # type: ignore[misc]
-    """Keeps the executed notebook on disk and tells the runner about each cell."""
+    """Saves the executed notebook and reports each cell to the runner."""
 
     def __init__(self, nb: Any, facts: Mapping[str, Any]) -> None:
         super().__init__(nb, output_path=None, progress_bar=False, log_output=False, autosave_cell_every=0)
@@ -141,17 +142,17 @@ class Journal(NotebookExecutionManager):  # type: ignore[misc]
         self.stop["journal"] = self
 
     def save(self, **_: Any) -> None:
-        """Save unless that was done a moment ago; `tick` and `close` catch up."""
+        """Save, unless a save was a moment ago; `tick` and `close` catch up."""
         self._dirty = True
         self.tick()
 
     def tick(self) -> None:
-        """Save if something changed and it is time."""
+        """Save if a change is due."""
         if self._dirty and time.monotonic() - self._saved >= max(SAVE_EVERY_S, self._took / SAVE_SHARE):
             self._write(durable=False)
 
     def close(self) -> None:
-        """Save what there is, for good.
+        """Save durably.
 
         Raises
         ------
@@ -170,7 +171,7 @@ class Journal(NotebookExecutionManager):  # type: ignore[misc]
         self.report.send("start", cells=max(self.numbers.values(), default=0), notes=self.notes)
 
     def cell_start(self, cell: Any, cell_index: Optional[int] = None, **kwargs: Any) -> None:
-        """Report the cell; begin none after the task was told to stop."""
+        """Report the cell; start none after a request to stop."""
         if "at" in self.stop:
             raise Stopped("stopped between two cells")
         if cell_index in self.numbers:
@@ -182,20 +183,20 @@ class Journal(NotebookExecutionManager):  # type: ignore[misc]
         super().cell_start(cell, cell_index, **kwargs)
 
     def cell_exception(self, cell: Any, cell_index: Optional[int] = None, **kwargs: Any) -> None:
-        """Report when it failed, before the kernel shuts down and MLflow ends its open run."""
+        """Report the time of failure, before the kernel shuts down and MLflow ends its open run."""
         self.report.send("error", t=time.time())
         super().cell_exception(cell, cell_index, **kwargs)
 
     def cell_complete(self, cell: Any, cell_index: Optional[int] = None, **kwargs: Any) -> None:
-        """Report that a cell has ended."""
+        """Report that a cell ended."""
         if cell.metadata.papermill["status"] == self.PENDING:
-            return  # it was not begun any more
+            return  # it never started
         super().cell_complete(cell, cell_index, **kwargs)
         if cell_index in self.numbers:
             self.report.send("cell_done", cell=self.numbers[cell_index])
 
     def died(self, message: str) -> None:
-        """Put into the running cell why it has no end."""
+        """Write into the running cell why the kernel died."""
         from nbformat.v4 import new_output
 
         cell = self.running
@@ -223,10 +224,10 @@ class Journal(NotebookExecutionManager):  # type: ignore[misc]
 
 
 class Client(PapermillNotebookClient):  # type: ignore[misc]
-    """papermill's client with a kernel that listens on unix sockets in a private folder instead of open ports."""
+    """papermill's client, with a kernel on unix sockets in a private folder instead of open ports."""
 
     def create_kernel_manager(self) -> Any:
-        """Use sockets for Python kernels: no other user can connect and no two kernels race for a port."""
+        """Use sockets for Python kernels: no other user can connect, and no two kernels race for a port."""
         manager = super().create_kernel_manager()
         folder = os.environ.get("JUPYTER_RUNTIME_DIR", "")
         if self.nb_man.order["language"].lower() == "python" and 0 < len(os.fsencode(folder)) <= SOCKET_FOLDER_LIMIT:
@@ -235,7 +236,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
         return manager
 
     def papermill_execute_cells(self) -> None:
-        """Execute the cells; find out why a kernel died before its traces are cleaned up."""
+        """Execute the cells; find out why a kernel died before its process is cleaned up."""
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         try:
@@ -255,7 +256,7 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
         await super()._async_check_alive()
 
     def _on_stop(self, *_: Any) -> None:
-        """Interrupt the running cell, once: a second interrupt would break into what the first one started."""
+        """Interrupt the running cell once: a second interrupt would disturb the handling of the first."""
         if "at" not in self.nb_man.stop:
             self.nb_man.stop["at"] = time.monotonic()
             process = self._process()
@@ -281,11 +282,11 @@ class Client(PapermillNotebookClient):  # type: ignore[misc]
 
 
 class Engine(NBClientEngine):  # type: ignore[misc]
-    """papermill's nbclient engine with this module's journal and client."""
+    """papermill's nbclient engine with our journal and client."""
 
     @classmethod
     def execute_notebook(cls, nb: Any, kernel_name: str, journal_facts: Mapping[str, Any], **options: Any) -> Any:
-        """Execute a notebook that has its parameters already."""
+        """Execute a notebook whose parameters are already injected."""
         journal = Journal(nb, journal_facts)
         journal.notebook_start()
         try:
@@ -301,7 +302,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]
                 client.execute()
             except RuntimeError as error:
                 if "Kernel died" in str(error) or "Kernel didn't respond" in str(error):
-                    raise Refused(f"the kernel {kernel_name!r} did not start: the log says why ({error})") from error
+                    raise KernelError(f"the kernel {kernel_name!r} did not start: see the log ({error})") from error
                 raise
         finally:
             journal.notebook_complete()
@@ -309,7 +310,7 @@ class Engine(NBClientEngine):  # type: ignore[misc]
 
 
 def code_cell_numbers(nb: Any) -> Dict[int, int]:
-    """Return index of cell → its 1-based number among the user's code cells; the injected cell has its predecessor's."""
+    """Return cell index → 1-based number among the user's code cells; the injected cell has its predecessor's."""
     numbers: Dict[int, int] = {}
     number = 0
     for index, cell in enumerate(nb.cells):
@@ -321,14 +322,14 @@ def code_cell_numbers(nb: Any) -> Dict[int, int]:
 
 
 def first_line(source: str) -> str:
-    """Return a cell's first line that says something: no blank, no comment where there is code."""
+    """Return a cell's first line that is not blank, and not a comment if there is code."""
     lines = [line.strip() for line in source.splitlines() if line.strip()]
-    told = next((line for line in lines if not line.startswith("#")), lines[0] if lines else "")
-    return "".join(character if character.isprintable() else " " for character in told)[:FIRST_LINE_LIMIT]
+    first = next((line for line in lines if not line.startswith("#")), lines[0] if lines else "")
+    return "".join(character if character.isprintable() else " " for character in first)[:FIRST_LINE_LIMIT]
 
 
 def storable(nb: Any) -> Any:
-    """Return the notebook with parameters in its metadata that JSON and UTF-8 can hold (papermill repeats them there)."""
+    """Make the parameters that papermill repeats in the metadata fit JSON and UTF-8; return the notebook."""
     parameters = nb.metadata.get("papermill", {}).get("parameters")
     if parameters:
         nb.metadata.papermill["parameters"] = _storable(parameters)

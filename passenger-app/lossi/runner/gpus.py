@@ -1,7 +1,7 @@
-"""What nvidia-smi and rocm-smi say about the GPUs of a task, where one of them is on PATH.
+"""GPU use of a task, from nvidia-smi or rocm-smi if one of them is on PATH.
 
-Only the devices that the task may see are counted: ``CUDA_VISIBLE_DEVICES`` for NVIDIA, ``ROCR_VISIBLE_DEVICES`` or
-``HIP_VISIBLE_DEVICES`` for AMD, by number or by (the beginning of) the UUID; under Slurm else those that it names, or none.
+Only the devices that the task may see count: those of ``CUDA_VISIBLE_DEVICES`` for NVIDIA, ``ROCR_VISIBLE_DEVICES`` or
+``HIP_VISIBLE_DEVICES`` for AMD, by number or by (the start of) the UUID; without these, those that Slurm names, or none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SLURM_VARIABLES = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU at one moment; None where the tool says that it is not supported."""
+    """One GPU at one moment; None for what the tool does not support."""
 
     index: str
     uuid: str
@@ -31,7 +31,7 @@ class Gpu:
 
 
 class Meter:
-    """Asks the tool that this node has, if any, about the GPUs that the environment shows."""
+    """Runs this node's tool, if any, for the GPUs that the environment shows."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         path = environment.get("PATH")
@@ -43,17 +43,17 @@ class Meter:
         ):
             tool = shutil.which(name, path=path)
             known = next((key for key in (*variables, *SLURM_VARIABLES) if key in environment), None)
-            # A Slurm job that was given no GPU may still see the node's, where the site does not hide them.
-            given = "" if "SLURM_JOB_ID" in environment else None
-            value = given if known is None else environment[known]
-            visible = None if value is None else listed(value)
+            # A Slurm job without a GPU may still see the node's, if the site does not hide them.
+            default = "" if "SLURM_JOB_ID" in environment else None
+            value = default if known is None else environment[known]
+            visible = None if value is None else parse_visible(value)
             if tool and visible != []:
                 options = [NVIDIA_QUERY, "--format=csv,noheader,nounits"] if name == "nvidia-smi" else list(ROCM_OPTIONS)
                 self.argv, self.visible = [tool, *options], visible
                 break
 
     def read(self) -> List[Gpu]:
-        """Return the visible GPUs; empty where there are none or the tool fails."""
+        """Return the visible GPUs; none if the tool fails."""
         if not self.argv:
             return []
         try:
@@ -63,11 +63,11 @@ class Meter:
         except (OSError, subprocess.SubprocessError):
             return []
         output = done.stdout.decode("utf-8", "replace")
-        gpus = from_rocm(output) if ROCM_OPTIONS[0] in self.argv else from_nvidia(output)
-        return chosen(gpus, self.visible)
+        gpus = parse_rocm(output) if ROCM_OPTIONS[0] in self.argv else parse_nvidia(output)
+        return select_visible(gpus, self.visible)
 
 
-def listed(variable: str) -> List[str]:
+def parse_visible(variable: str) -> List[str]:
     """Return the devices that a variable such as ``CUDA_VISIBLE_DEVICES`` names; the first invalid one ends the list."""
     result: List[str] = []
     for part in variable.split(","):
@@ -78,19 +78,19 @@ def listed(variable: str) -> List[str]:
     return result
 
 
-def chosen(gpus: Sequence[Gpu], visible: Optional[Sequence[str]]) -> List[Gpu]:
-    """Return the GPUs that are visible; all of them where the variable is not set or names none that the tool shows.
+def select_visible(gpus: Sequence[Gpu], visible: Optional[Sequence[str]]) -> List[Gpu]:
+    """Return the visible GPUs; all of them if the variable is not set or names none that the tool shows.
 
-    Where cgroups hide the other devices, the tool counts the remaining ones from 0 while the variable may hold UUIDs.
+    If cgroups hide the other devices, the tool counts the remaining ones from 0 while the variable may hold UUIDs.
     """
     if visible is None:
         return list(gpus)
-    found = [gpu for gpu in gpus if any(device == gpu.index or (device and gpu.uuid.startswith(device)) for device in visible)]
-    return found or list(gpus)
+    selected = [gpu for gpu in gpus if any(device == gpu.index or (device and gpu.uuid.startswith(device)) for device in visible)]
+    return selected or list(gpus)
 
 
-def from_nvidia(output: str) -> List[Gpu]:
-    """Return the GPUs in the CSV that nvidia-smi prints for `NVIDIA_QUERY` (percent and MiB; ``[N/A]`` where unknown)."""
+def parse_nvidia(output: str) -> List[Gpu]:
+    """Return the GPUs in the CSV that nvidia-smi prints for `NVIDIA_QUERY` (percent and MiB; ``[N/A]`` if unknown)."""
     gpus = []
     for line in output.splitlines():
         fields = [field.strip() for field in line.split(",")]
@@ -99,8 +99,8 @@ def from_nvidia(output: str) -> List[Gpu]:
     return gpus
 
 
-def from_rocm(output: str) -> List[Gpu]:
-    """Return the GPUs in the JSON of ``rocm-smi --json`` (bytes of VRAM; names of keys differ between releases)."""
+def parse_rocm(output: str) -> List[Gpu]:
+    """Return the GPUs in the JSON of ``rocm-smi --json`` (bytes of VRAM; key names differ between releases)."""
     try:
         data = json.loads(output[output.index("{") :])
     except ValueError:

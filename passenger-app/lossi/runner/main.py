@@ -1,4 +1,4 @@
-"""The runner's command line: ``run --job DIR --task N [--attempt K] [--rank R]``, and two children of its own, ``notebook`` and ``client``."""
+"""The runner's command line: ``run --job DIR --task N [--attempt K] [--rank R]``; ``notebook`` and ``client`` are its own children."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ USAGE = "usage: python3 runner.pyz run --job DIR --task N [--attempt K] [--rank 
 
 
 def main() -> int:
-    """Do what the command line says; return the exit code."""
+    """Run the command line; return the exit code."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["notebook"]:
         from . import notebook
 
         return notebook.main(arguments[1:])
     if arguments[:1] == ["client"]:
-        from . import client
+        from . import mlflow_client
 
-        return client.main()
+        return mlflow_client.main()
     try:
-        options = parsed(arguments)
+        options = parse_options(arguments)
         number, attempt, rank = int(options["--task"]), int(options.get("--attempt", "1")), int(options.get("--rank", "0"))
         if number < 0 or attempt < 1 or rank < 0:
             raise ValueError("--task and --rank count from 0, --attempt from 1")
     except (KeyError, ValueError) as error:
         print(f"{USAGE} ({error})", file=sys.stderr)
         return 2
-    # First of all: a signal that comes while the rest is imported must not end the task without a trace.
+    # First: a signal that comes while the rest is imported must not end the task without a trace.
     from .signals import Signals
 
     signals = Signals()
@@ -38,13 +38,13 @@ def main() -> int:
     return task.run(Path(os.path.abspath(options["--job"])), number, attempt, signals, rank)
 
 
-def parsed(arguments: List[str]) -> Dict[str, str]:
-    """Return the options of ``run``.
+def parse_options(arguments: List[str]) -> Dict[str, str]:
+    """Parse the options of ``run``.
 
     Raises
     ------
     ValueError
-        When the command line is not understood.
+        When the command or an option is unknown.
     KeyError
         When a required option is missing.
     """

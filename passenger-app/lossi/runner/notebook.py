@@ -1,7 +1,7 @@
 """The child process that executes a notebook with the environment's papermill; never imports mlflow.
 
-``python runner.pyz notebook <events>`` imports papermill while the runner still unpacks the code, reads one line of JSON (its
-order) from standard input, and reports one JSON object per line on the descriptor ``events``:
+``python runner.pyz notebook <events>`` imports papermill while the runner still unpacks the code, reads one JSON line, the
+order, from standard input, and writes events to the descriptor ``events``, one JSON object per line:
 ``start`` (cells, notes), ``cell`` (cell, first_line), ``cell_done``, ``error`` (t), ``end`` (error | null, signal).
 """
 
@@ -15,12 +15,48 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
-from .plain import TRACEBACK_LIMIT, plain
-from .reporting import Log, Reporter
-from .writing import explained
+from .errors import TRACEBACK_LIMIT, explained, plain
 
 OPTIONAL = ("boto3", "pyarrow", "pyarrow.fs", "gcsfs", "azure", "azure.datalake", "azure.storage", "github")
-"""What papermill tries to import for storage that is not used here: half of its import time."""
+"""What papermill tries to import for remote storage, which is not used here: half of its import time."""
+
+
+class Reporter:
+    """Sends events to the runner; goes on if the runner is gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        os.set_inheritable(descriptor, False)  # the kernel must not keep it open
+
+    def send(self, event: str, **facts: Any) -> None:
+        """Send one event."""
+        data = (json.dumps({"event": event, **facts}) + "\n").encode()
+        try:
+            while data:
+                data = data[os.write(self.descriptor, data) :]
+        except OSError:
+            pass
+
+
+class Log:
+    """A text stream for the output of cells: a full disk or an invalid character must not end the notebook."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        """Write and flush."""
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):
+            pass
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: every write is flushed."""
 
 
 def main(arguments: List[str]) -> int:
@@ -32,23 +68,23 @@ def main(arguments: List[str]) -> int:
     signal.signal(signal.SIGINT, lambda *_: stop.setdefault("at", time.monotonic()))
     problem: Optional[Dict[str, Any]] = None
     try:
-        papermill_parts()
+        import_papermill()
     except ImportError as error:
-        problem = failure("ImportError", f"the environment cannot run notebooks: {error} (it needs papermill and ipykernel)")
+        problem = task_error("ImportError", f"the environment cannot run notebooks: {error} (it needs papermill and ipykernel)")
     line = sys.stdin.buffer.readline()
     if not line:
-        return 3  # the runner could not prepare the task: it knows why
+        return 3  # the runner could not prepare the task, and reports why
     order = json.loads(line)
     if problem is None:
-        problem = executed(order, report, log, stop)
+        problem = execute(order, report, log, stop)
     if problem is not None:
         log.write(f"{problem.get('traceback') or problem['name'] + ': ' + problem['message']}\n")
     report.send("end", error=problem, signal=stop.get("kernel_signal"))
     return 0 if problem is None else 1
 
 
-def papermill_parts() -> Any:
-    """Import papermill without what it would only need for remote storage, and return its module.
+def import_papermill() -> Any:
+    """Import papermill without its support for remote storage, and return the module.
 
     Raises
     ------
@@ -70,8 +106,8 @@ def papermill_parts() -> Any:
     return papermill
 
 
-def executed(order: Mapping[str, Any], report: Reporter, log: Log, stop: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-    """Execute one notebook; return what went wrong, None when nothing did.
+def execute(order: Mapping[str, Any], report: Reporter, log: Log, stop: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """Execute one notebook; return the error, None if it succeeded.
 
     Parameters
     ----------
@@ -79,9 +115,9 @@ def executed(order: Mapping[str, Any], report: Reporter, log: Log, stop: Dict[st
         ``notebook``, ``output``, ``parameters``, ``cwd`` (paths), ``name`` (for people), ``language``, ``kernel`` (or null),
         ``grace_s``.
     report, log
-        Where events and what cells print go to.
+        Take events and the output of cells.
     stop
-        Gets ``at`` from the signal handler; the engine adds its own way to stop.
+        Gets ``at`` from the signal handler; the engine adds what it needs to stop.
     """
     from papermill.exceptions import PapermillExecutionError
 
@@ -92,33 +128,33 @@ def executed(order: Mapping[str, Any], report: Reporter, log: Log, stop: Dict[st
         notes: List[str] = []
         language = str(order["language"]).lower()
         parameters = json.loads(Path(order["parameters"]).read_bytes().decode("utf-8", "surrogatepass"))
-        kernels.refuse(language, bool(parameters))
-        kernel, note = kernels.chosen(kernels.available(), order.get("kernel"), language)
+        kernels.check_language(language, bool(parameters))
+        kernel, note = kernels.choose(kernels.installed(), order.get("kernel"), language)
         if note:
             notes.append(note)
             log.write(f"lossi: {note}\n")
         engine.run(order, parameters, kernel=kernel, language=language, notes=notes, report=report, log=log, stop=stop)
     except PapermillExecutionError as error:
-        return failure(
+        return task_error(
             str(error.ename), str(error.evalue), cell=stop.get("cell"), traceback="\n".join(str(line) for line in error.traceback)
         )
     except engine.Stopped as error:
-        return failure("Stopped", str(error), cell=stop.get("cell"))
+        return task_error("Stopped", str(error), cell=stop.get("cell"))
     except engine.KernelDied as error:
-        return failure("DeadKernelError", str(error), cell=stop.get("cell"))
-    except kernels.Refused as error:
-        return failure("KernelError", str(error))
+        return task_error("DeadKernelError", str(error), cell=stop.get("cell"))
+    except kernels.KernelError as error:
+        return task_error("KernelError", str(error))
     except OSError as error:
-        return failure(type(error).__name__, explained(error))
-    except Exception as error:  # noqa: BLE001 - whatever papermill or the notebook's form does wrong ends this task only
+        return task_error(type(error).__name__, explained(error))
+    except Exception as error:  # noqa: BLE001 - any fault of papermill or the notebook ends this task only
         import traceback
 
-        return failure(type(error).__name__, str(error), cell=stop.get("cell"), traceback=traceback.format_exc())
+        return task_error(type(error).__name__, str(error), cell=stop.get("cell"), traceback=traceback.format_exc())
     return None
 
 
-def failure(name: str, message: str, *, cell: Optional[int] = None, traceback: str = "") -> Dict[str, Any]:
-    """Return a `TaskError` as JSON: plain text, the traceback's end."""
+def task_error(name: str, message: str, *, cell: Optional[int] = None, traceback: str = "") -> Dict[str, Any]:
+    """Return a `TaskError` as JSON: plain text, limited in length."""
     return {
         "name": plain(name)[:200],
         "message": plain(message)[:4000],

@@ -1,7 +1,7 @@
-"""Files that a task has left in its copy of the project, collected into ``tasks/<n>/out``.
+"""Collects the files that a task wrote in its copy of the project into ``tasks/<n>/out``.
 
-What was written in the working directory keeps its path relative to it; what was written elsewhere in the copy goes to
-``_project/``. Links are not followed.
+Files in the working directory keep their relative path; files elsewhere in the copy go to ``_project/``. Links are not
+followed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
-from .writing import BLOCK, explained
+from .errors import explained
+from .writing import BLOCK
 
 Manifest = Dict[str, Tuple[int, int, int]]
 """Path relative to the copy → (inode, size, modification time in ns)."""
@@ -21,11 +22,11 @@ Manifest = Dict[str, Tuple[int, int, int]]
 SKIPPED_FOLDERS = frozenset(("__pycache__", ".ipynb_checkpoints", ".git"))
 ELSEWHERE = "_project"
 NAMED = 20
-"""Files that are named when they are left out; the others are counted."""
+"""Files left out that are named; the others are only counted."""
 
 
 def manifest(code: Path) -> Manifest:
-    """Return what is in the copy now."""
+    """Return the files in the copy now."""
     return {os.path.relpath(path, code): _identity(info) for path, info in _files(code)}
 
 
@@ -39,7 +40,7 @@ def collect(
     since_ns: int = 0,
     deadline: Optional[float] = None,
 ) -> List[str]:
-    """Copy new and changed files to ``target``, small ones first, and return notes about what was left out.
+    """Copy new and changed files to ``target``, small ones first, and return a note about those left out.
 
     Parameters
     ----------
@@ -48,13 +49,13 @@ def collect(
     before
         What was in the copy before.
     target
-        The folder that takes the files.
+        The folder to copy to.
     limit_mb
-        MiB that are copied at most.
+        Most MiB to copy.
     since_ns
-        When this attempt started: a file in ``target`` from an earlier one is replaced, one of this attempt is not.
+        When this attempt started. A file in ``target`` is replaced if it is older.
     deadline
-        Monotonic time after which no further file is begun; None = no hurry.
+        Monotonic time after which no more files are copied; None: no limit.
     """
     new = []
     for path, info in _files(code):
@@ -68,14 +69,14 @@ def collect(
             missed.append(relative)
             continue
         if deadline is not None and time.monotonic() > deadline:
-            problem = "there was no time left"
+            problem = "no time left"
             missed.append(relative)
             continue
         try:
             _copy(path, target / relative, info, since_ns)
             left -= size
         except FileExistsError:
-            missed.append(f"{relative} (there is such a file in the output folder already)")
+            missed.append(f"{relative} (exists in the output folder)")
         except OSError as error:
             problem = explained(error, str(target))
             missed.append(relative)
@@ -120,7 +121,7 @@ def _copy(source: str, target: Path, info: os.stat_result, since_ns: int) -> Non
         try:
             shutil.copyfileobj(incoming, outgoing, BLOCK)
         except OSError:
-            target.unlink()  # half a file says nothing
+            target.unlink()  # no partial files
             raise
     os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
     os.chmod(target, stat.S_IMODE(info.st_mode) & 0o777 | 0o600)

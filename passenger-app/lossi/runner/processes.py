@@ -1,4 +1,4 @@
-"""The processes of a task, read from /proc (proc(5)): which they are, what they use, and how they are ended.
+"""The processes of a task, from /proc (proc(5)): which they are, what they use, and how they are ended.
 
 A task's processes are the runner, its descendants, and every process that carries the task's ``LOSSI_JOB_ID`` and
 ``LOSSI_TASK`` in its environment: Jupyter kernels start sessions of their own and daemons lose their parent.
@@ -18,21 +18,21 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Process:
-    """What matters of ``/proc/<pid>/stat``."""
+    """The fields of ``/proc/<pid>/stat`` that matter here."""
 
     pid: int
     parent: int
     session: int
     state: str
     started: int
-    """In clock ticks since boot: with the pid it names a process for ever."""
+    """In clock ticks since boot; with the pid it identifies a process."""
     cpu_s: float
     """User and system time of the process itself, in seconds."""
     rss_bytes: int
 
 
-def parsed(pid: int, stat: bytes) -> Process:
-    """Return the process that a ``stat`` line describes (the command name may hold blanks and parentheses)."""
+def parse_stat(pid: int, stat: bytes) -> Process:
+    """Return the process that a ``stat`` line describes (the command name may hold spaces and parentheses)."""
     fields = stat[stat.rindex(b")") + 2 :].split()
     return Process(
         pid=pid,
@@ -45,8 +45,8 @@ def parsed(pid: int, stat: bytes) -> Process:
     )
 
 
-def table() -> Dict[int, Process]:
-    """Return all living processes by pid; zombies and those that end meanwhile are left out."""
+def list_processes() -> Dict[int, Process]:
+    """Return all living processes by pid, without zombies."""
     return {process.pid: process for process in _read() if process.state not in "ZX"}
 
 
@@ -55,20 +55,20 @@ def _read() -> Iterator[Process]:
         if name.isdigit():
             try:
                 with open(f"/proc/{name}/stat", "rb") as stream:
-                    yield parsed(int(name), stream.read())
+                    yield parse_stat(int(name), stream.read())
             except (OSError, ValueError):
                 continue
 
 
-class Family:
-    """The processes of one task. Remembers which strangers it has looked at, so that a look costs little.
+class TaskProcesses:
+    """The processes of one task. Caches which other processes carry the marks, so that `members` is cheap.
 
     Parameters
     ----------
     job_id, task
         The values of ``LOSSI_JOB_ID`` and ``LOSSI_TASK`` that mark the task's processes.
     rank
-        That of ``LOSSI_NODE_RANK``, for a task of several nodes (two of which may be one machine); None: does not matter.
+        That of ``LOSSI_NODE_RANK``, for a task on several nodes (two may be the same machine); None: any.
     """
 
     def __init__(self, job_id: str, task: int, rank: Optional[int] = None) -> None:
@@ -79,36 +79,36 @@ class Family:
         self._marked: Dict[Tuple[int, int], bool] = {}
 
     def members(self) -> List[Process]:
-        """Return the living processes, the runner included; what started the runner is not one of them."""
-        known = table()
+        """Return the living processes, including the runner but not the processes that started it."""
+        known = list_processes()
         above = _ancestors(self.me, known)
-        # What started the runner carries the marks too, and whatever else it started beside the runner.
-        apart = {known[pid].session for pid in above if pid in known}
+        # The runner's parents carry the marks too, and so do their other children.
+        foreign_sessions = {known[pid].session for pid in above if pid in known}
         marked = {}
-        found: Set[int] = {self.me}
+        members: Set[int] = {self.me}
         for process in known.values():
             key = (process.pid, process.started)
             marked[key] = self._marked[key] if key in self._marked else self._carries_marks(process.pid)
-            if marked[key] and process.session not in apart:
-                found.add(process.pid)
+            if marked[key] and process.session not in foreign_sessions:
+                members.add(process.pid)
         self._marked = marked
         children: Dict[int, List[int]] = {}
         for process in known.values():
             children.setdefault(process.parent, []).append(process.pid)
-        waiting = list(found)
+        waiting = list(members)
         while waiting:
             for child in children.get(waiting.pop(), ()):
-                if child not in found:
-                    found.add(child)
+                if child not in members:
+                    members.add(child)
                     waiting.append(child)
-        return [known[pid] for pid in found if pid in known]
+        return [known[pid] for pid in members if pid in known]
 
     def others(self) -> List[Process]:
-        """Return the members without the runner."""
+        """Return the members except the runner."""
         return [process for process in self.members() if process.pid != self.me]
 
     def end(self, patience_s: float) -> int:
-        """End every process but the runner: SIGTERM, after ``patience_s`` SIGKILL. Return how many there were."""
+        """End every process except the runner: SIGTERM, after ``patience_s`` SIGKILL. Return how many there were."""
         living = self.others()
         count = len(living)
         if patience_s > 0:
@@ -117,7 +117,7 @@ class Family:
             while living and time.monotonic() < deadline:
                 time.sleep(0.02)
                 living = self.others()
-        # A process that forks while it is looked for escapes one look, not several.
+        # A process that forks meanwhile escapes one scan, but not several.
         for _ in range(50):
             if not living:
                 break
@@ -135,12 +135,12 @@ class Family:
 
 
 def _ancestors(pid: int, known: Dict[int, Process]) -> Set[int]:
-    """Return the process itself and its parents, as far as they can be seen (a container may hide some)."""
-    found: Set[int] = set()
-    while pid in known and pid not in found:
-        found.add(pid)
+    """Return the process and its ancestors, as far as they are visible (a container may hide some)."""
+    ancestors: Set[int] = set()
+    while pid in known and pid not in ancestors:
+        ancestors.add(pid)
         pid = known[pid].parent
-    return found
+    return ancestors
 
 
 def _signal(processes: List[Process], number: signal.Signals) -> None:
@@ -152,7 +152,7 @@ def _signal(processes: List[Process], number: signal.Signals) -> None:
 
 
 def oom_kills() -> Optional[int]:
-    """Return how many processes the kernel has killed for memory in this cgroup, None where that is not told.
+    """Return how many processes of this cgroup were killed for memory; None if unknown.
 
     ``memory.events`` of cgroup v2, ``memory.oom_control`` of v1 (Documentation/admin-guide/cgroup-v2.rst).
     """

@@ -1,4 +1,4 @@
-"""``progress.json``: written when something happened, at most once a second, and now and then as a sign of life."""
+"""``progress.json``: written after a change, at most once a second, and every 15 s as a sign of life."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def now() -> str:
 
 
 class ProgressFile:
-    """Keeps ``progress.json`` up to date without writing it for each of a thousand quick cells.
+    """Keeps ``progress.json`` up to date without a write for each of a thousand quick cells.
 
-    A failed write is not an error: progress is a courtesy, and a full disk is told where it matters.
+    A failed write is ignored: a full disk is reported where it matters.
     """
 
     def __init__(self, path: Path, task: int, attempt: int, started: str) -> None:
@@ -36,16 +36,16 @@ class ProgressFile:
         self._written = float("-inf")
 
     def phase(self, phase: str) -> None:
-        """Enter a phase; written at once."""
+        """Enter a phase and write at once."""
         self._change(phase=phase)
         self.flush(force=True)
 
     def note(self, text: str) -> None:
-        """Add something the user should know."""
+        """Add a note for the user."""
         self._change(notes=[*self.state.notes, text])
 
     def event(self, event: str, facts: Any) -> None:
-        """Take in what the notebook child reports."""
+        """Apply an event of the notebook child."""
         if event == "start":
             self._change(cells=int(facts.get("cells", 0)))
         elif event == "cell":
@@ -57,7 +57,7 @@ class ProgressFile:
             self._dirty = True
 
     def flush(self, *, force: bool = False) -> None:
-        """Write if something changed and it is time, or as a sign of life."""
+        """Write if a change or a sign of life is due."""
         since = time.monotonic() - self._written
         if not (force or since >= ALIVE_S or (self._dirty and since >= EVERY_S)):
             return
@@ -82,14 +82,14 @@ class ProgressFile:
 
 
 def estimate(durations: List[float], cells: int, running_s: float) -> Optional[float]:
-    """Return the estimated seconds left, from the mean of the finished cells; None before the first has ended.
+    """Return the estimated seconds left, from the mean of the finished cells; None before the first ended.
 
     Parameters
     ----------
     durations
         Seconds of each finished cell.
     cells
-        Cells in all; the injected one counts with its predecessor, so there may be one duration more.
+        All cells; the injected one counts with its predecessor, so there may be one duration more.
     running_s
         Seconds since the running cell began.
     """

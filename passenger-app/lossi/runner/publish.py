@@ -1,8 +1,8 @@
-"""Published snapshots: whole, checksummed, immutable copies of a task's store in its folder on the shared filesystem.
+"""Publishes snapshots of a task's store: whole, checksummed, immutable copies in its folder on the shared filesystem.
 
-The only way in which tracking leaves the node, so nothing depends on locks across nodes. A snapshot is
-``tracking-<seq>-<sha256[:16]>.db`` (`records.SNAPSHOT_PATTERN`); the greatest seq is the newest and older ones are removed
-once it is in place. Made with SQLite's backup API, which sees one committed state while a client goes on writing.
+Tracking leaves the node in no other way, so nothing depends on locks across nodes. A snapshot is
+``tracking-<seq>-<sha256[:16]>.db`` (`records.SNAPSHOT_PATTERN`); the greatest seq is the newest, and older ones are removed
+once it is in place. SQLite's backup API copies one committed state while a client keeps writing.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Callable, List, Optional, Tuple
 
 from ..contract.records import SNAPSHOT_PATTERN
+from .errors import explained
 from .store import StoreError
-from .writing import copy, explained, sha256
+from .writing import copy, sha256
 
 Amend = Callable[[sqlite3.Connection], None]
 
@@ -26,29 +27,29 @@ SNAPSHOT = re.compile(r"tracking-(\d{8,})-([0-9a-f]{16})\.db")
 BUSY_S = 30.0
 """Seconds to wait for a client that holds the store's lock."""
 FIRST_S = 3.0
-"""Seconds after the start before which nothing is published: a short task publishes once, at its end."""
+"""Seconds before the first publication: a short task publishes once, at its end."""
 
 
 def publish(store: Path, task_folder: Path, seq: int, *, amend: Optional[Amend] = None, busy_s: float = BUSY_S) -> Path:
-    """Publish the store as it is now and return the snapshot's path.
+    """Publish the current store and return the snapshot's path.
 
     Parameters
     ----------
     store
-        The task's store on node-local disk; its folder also takes the working copy.
+        The task's store on node-local disk; the working copy is made next to it.
     task_folder
         ``tasks/<n>`` of the job.
     seq
         Greater than that of every earlier snapshot of the task.
     amend
-        Changes the copy before it is published; the store itself is not touched.
+        Changes the copy before it is published, not the store itself.
     busy_s
         Seconds to wait for a client that holds the store's lock.
 
     Raises
     ------
     OSError
-        When the snapshot cannot be written; the earlier one stays.
+        When the snapshot cannot be written; the previous one stays.
     sqlite3.Error
         When the store cannot be read, or is locked for longer than ``busy_s``.
     """
@@ -100,7 +101,7 @@ def backup(store: Path, target: Path, busy_s: float = BUSY_S) -> None:
         copied = sqlite3.connect(target, isolation_level=None)
         try:
             copied.execute("PRAGMA synchronous=OFF")
-            # One step: pages copied in several would be copied again whenever the client commits in between.
+            # In one step: with several, a commit of the client in between would restart the copy.
             source.backup(copied, pages=-1, progress=waiting, sleep=0.01)
             copied.execute("PRAGMA journal_mode=DELETE")
         finally:
@@ -120,7 +121,7 @@ def snapshots(task_folder: Path) -> List[Tuple[int, Path]]:
 
 
 def restore(task_folder: Path, store: Path) -> bool:
-    """Make the store of a task that runs again from its newest whole snapshot; return whether there was one.
+    """Restore the store of a requeued task from its newest whole snapshot; return whether there was one.
 
     Raises
     ------
@@ -136,9 +137,9 @@ def restore(task_folder: Path, store: Path) -> bool:
 
 
 def state_of(store: Path) -> Tuple[bytes, Tuple[int, int]]:
-    """Return what changes with every commit, read without a lock: the file change counter and the write-ahead log.
+    """Return what changes with every commit: the file change counter and the write-ahead log. Takes no lock.
 
-    Bytes 24 to 28 of a SQLite file (https://sqlite.org/fileformat2.html); they stay the same in WAL mode until a checkpoint.
+    The counter is bytes 24 to 28 of a SQLite file (https://sqlite.org/fileformat2.html); in WAL mode it waits for a checkpoint.
     """
     try:
         with open(store, "rb") as stream:
@@ -154,10 +155,10 @@ def state_of(store: Path) -> Tuple[bytes, Tuple[int, int]]:
 
 
 class Publisher:
-    """Publishes a store while its task runs: when it changed, holds a run, and not more often than the interval.
+    """Publishes a store while its task runs: if it changed and has a run, at most once per interval.
 
-    `poll` returns at once; the work is done in a thread, because a shared filesystem may take its time. Problems are kept in
-    ``problem`` until a later snapshot succeeds.
+    `poll` returns at once; a thread does the work, because a shared filesystem may be slow. ``problem`` is the last failure
+    until a snapshot succeeds.
     """
 
     def __init__(self, store: Path, task_folder: Path, *, interval_s: float, amend: Amend, first_seq: int = 0) -> None:
@@ -168,28 +169,28 @@ class Publisher:
         self.problem = ""
         earlier = snapshots(task_folder)
         self._seq = max(first_seq, earlier[-1][0] if earlier else 0)
-        self._seen = state_of(store)
+        self._published_state = state_of(store)
         self._next = time.monotonic() + min(interval_s, FIRST_S)
         self._thread: Optional[threading.Thread] = None
 
     def poll(self) -> None:
-        """Start to publish if it is due."""
+        """Start publishing if it is due."""
         if time.monotonic() < self._next or (self._thread is not None and self._thread.is_alive()):
             return
         state = state_of(self.store)
-        if state != self._seen:
-            self._seen = state
+        if state != self._published_state:
+            self._published_state = state
             self._next = time.monotonic() + self.interval_s
             self._thread = threading.Thread(target=self._publish, name="publisher", daemon=True)
             self._thread.start()
 
     def wait(self) -> None:
-        """Wait for what is being published."""
+        """Wait for a running publication."""
         if self._thread is not None:
             self._thread.join()
 
     def finish(self) -> None:
-        """Publish the store as it is, once more; nobody may be writing to it any more."""
+        """Publish the final store, when nobody writes to it any more."""
         self.wait()
         self._publish(always=True)
 

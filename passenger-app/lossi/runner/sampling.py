@@ -1,6 +1,6 @@
-"""Samples of what a task uses, in a thread of the runner: one line in ``use.jsonl`` every two seconds, and their summary.
+"""Samples a task's resource use in a thread: one line in ``use.jsonl`` every two seconds, and a summary.
 
-Reads /proc, asks nvidia-smi or rocm-smi, appends to one file. Never delays the task: whoever ends does not wait for it.
+Reads /proc, runs nvidia-smi or rocm-smi, appends to one file. Never delays the task: nothing waits for the thread.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Dict, List, Mapping, Optional, Tuple
 
 from ..contract.records import UseSample, dump
 from .gpus import Gpu, Meter
-from .processes import Family, Process
+from .processes import Process, TaskProcesses
 
 FIRST_S = 0.5
 INTERVAL_S = 2.0
 LATER_S = 10.0
-"""Interval after ten minutes: a task of two days writes a file of 1.5 MB."""
+"""Interval after ten minutes; a task of two days writes a file of 1.5 MB."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Use:
-    """The summary of a task's samples, with the names of `TaskExit`."""
+    """The summary of a task's samples, with the field names of `TaskExit`."""
 
     cpu_s: float
     max_rss_mb: float
@@ -36,18 +36,18 @@ class Use:
 
 
 class Sampler:
-    """Samples a family of processes until `stop`.
+    """Samples the processes of a task until `stop`.
 
     Parameters
     ----------
     file
-        ``use.jsonl``; appended to, so that a second attempt continues it.
+        ``use.jsonl``; a second attempt appends to it.
     environment
         The payload's environment: it names the visible GPUs.
     """
 
-    def __init__(self, family: Family, file: Path, environment: Mapping[str, str]) -> None:
-        self.family = family
+    def __init__(self, processes: TaskProcesses, file: Path, environment: Mapping[str, str]) -> None:
+        self.processes = processes
         self.file = file
         self.meter = Meter(environment)
         self.gpu_type: Optional[str] = None
@@ -62,7 +62,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     def start(self) -> None:
-        """Begin to sample."""
+        """Start sampling."""
         self._thread.start()
 
     def stop(self) -> Use:
@@ -70,11 +70,11 @@ class Sampler:
         self._stop.set()
         own = resource.getrusage(resource.RUSAGE_SELF)
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        waited_for = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-        # Processes that were killed with their parent, or left it, are in the samples only.
+        reaped = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+        # Processes that were killed with their parent, or outlived it, are in the samples only.
         percents = list(self._percents)
         return Use(
-            cpu_s=round(max(waited_for, self._total[0]), 3),
+            cpu_s=round(max(reaped, self._total[0]), 3),
             max_rss_mb=round(max(self._max_rss, own.ru_maxrss / 1024, children.ru_maxrss / 1024), 1),
             gpu_utilisation=round(sum(percents) / len(percents), 1) if percents else None,
             gpu_memory_mb=self._max_gpu_memory,
@@ -84,21 +84,21 @@ class Sampler:
 
     def _run(self) -> None:
         try:
-            gpus = self._look_at_gpus()
+            gpus = self._read_gpus()
             pause = max(0.0, FIRST_S - (time.monotonic() - self._began))
             while not self._stop.wait(pause):
                 began = time.monotonic()
                 sample = self.sample(gpus)
                 self._append(sample)
-                gpus = self._look_at_gpus()
+                gpus = self._read_gpus()
                 interval = INTERVAL_S if sample.t < 600 else LATER_S
                 pause = max(0.2, interval - (time.monotonic() - began))
         except OSError:
-            return  # a full disk ends the samples, not the task; the summary keeps what there was
+            return  # a full disk ends sampling, not the task; the summary keeps what there is
 
     def sample(self, gpus: List[Gpu]) -> UseSample:
-        """Return one sample and take it into the summary."""
-        members = self.family.members()
+        """Take one sample and add it to the summary."""
+        members = self.processes.members()
         now = time.monotonic()
         total = self._cpu_total(members)
         before, then = self._total
@@ -119,12 +119,12 @@ class Sampler:
         )
 
     def _cpu_total(self, members: List[Process]) -> float:
-        """Return the CPU seconds of all processes seen so far; those that ended count with what was last seen of them."""
+        """Return the CPU seconds of all processes so far; ended ones count with their last sample."""
         for process in members:
             self._cpu[(process.pid, process.started)] = process.cpu_s
         return sum(self._cpu.values())
 
-    def _look_at_gpus(self) -> List[Gpu]:
+    def _read_gpus(self) -> List[Gpu]:
         gpus = self.meter.read()
         if gpus and self.gpu_type is None:
             self.gpu_type, self.gpu_driver = gpus[0].name or None, gpus[0].driver or None

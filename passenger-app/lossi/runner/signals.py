@@ -1,4 +1,4 @@
-"""Signals as readable bytes: one `select` waits for the payload's end, its reports and a request to stop."""
+"""Signals as readable bytes: one `select` waits for the payload's end, its events and a request to stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """Turns SIGTERM, SIGINT and SIGCHLD into wake-ups; the first request to stop is remembered, later ones change nothing."""
+    """Turns SIGTERM, SIGINT and SIGCHLD into wake-ups. The first request to stop counts, later ones change nothing."""
 
     def __init__(self) -> None:
         self.stopped_at: Optional[float] = None
@@ -31,7 +31,7 @@ class Signals:
         return self.stopped_at is not None
 
     def wait(self, timeout_s: float, descriptors: List[int]) -> List[int]:
-        """Wait for a signal or until one of the descriptors can be read; return those that can."""
+        """Wait for a signal or a readable descriptor; return the readable ones."""
         ready = select.select([self._reader, *descriptors], [], [], max(0.0, timeout_s))[0]
         if self._reader in ready:
             try:

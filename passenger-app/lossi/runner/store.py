@@ -1,8 +1,8 @@
-"""A task's MLflow store, read and written with sqlite3 alone: runs, tags, params, experiments.
+"""Reads and writes a task's MLflow store with sqlite3 alone: runs, tags, params, experiments.
 
-The schema is MLflow's own (`mlflow/store/tracking/dbmodels/models.py`); tests hold it against the pinned release. Columns are
-looked up by name in the store itself, so that a revision with more of them still works, and one whose required columns are
-not known here is refused instead of half written.
+The schema is MLflow's own (`mlflow/store/tracking/dbmodels/models.py`); tests compare it with the pinned release. Columns are
+looked up by name, so a revision with more columns still works, and one with unknown required columns is refused instead of
+half written.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PARENT_TAG = "mlflow.parentRunId"
 
 
 class StoreError(Exception):
-    """The store is not one that can be written here; the message says why."""
+    """The store cannot be written; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def opened(path: Path, *, timeout_s: float = 20.0) -> Iterator[sqlite3.Connectio
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing."""
+    """Commit everything or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -88,12 +88,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def check(connection: sqlite3.Connection) -> None:
-    """Refuse a store whose tables are not MLflow's as they are known here.
+    """Refuse a store without the known tables and columns of MLflow.
 
     Raises
     ------
     StoreError
-        With what is missing.
+        When one is missing.
     """
     for table, needed in NEEDED.items():
         missing = needed - columns(connection, table)
@@ -102,12 +102,12 @@ def check(connection: sqlite3.Connection) -> None:
 
 
 def columns(connection: sqlite3.Connection, table: str) -> Set[str]:
-    """Return the names of a table's columns; empty when there is no such table."""
+    """Return the column names of a table; empty if there is no such table."""
     return {row[1] for row in _table_info(connection, table)}
 
 
 def runs(connection: sqlite3.Connection) -> List[Run]:
-    """Return the active runs, the task's own first: by start, those that are not nested before those that are."""
+    """Return the active runs, the task's own first: not nested before nested, then by start."""
     rows = connection.execute(
         "SELECT r.run_uuid, r.experiment_id, r.status, r.start_time, r.end_time, r.artifact_uri,"
         " EXISTS (SELECT 1 FROM tags t WHERE t.run_uuid = r.run_uuid AND t.key = ?) AS nested"
@@ -118,16 +118,16 @@ def runs(connection: sqlite3.Connection) -> List[Run]:
 
 
 def experiment(connection: sqlite3.Connection, name: str, location: str) -> Tuple[int, str]:
-    """Return id and artifact location of the experiment of this name, made as MLflow makes it when it is missing.
+    """Return id and artifact location of an experiment; create it as MLflow does if it is missing.
 
     Raises
     ------
     StoreError
-        When a required column is not known here.
+        When the store requires an unknown column.
     """
-    found = connection.execute("SELECT experiment_id, artifact_location FROM experiments WHERE name = ?", (name,)).fetchone()
-    if found is not None:
-        return int(found[0]), found[1] or location
+    row = connection.execute("SELECT experiment_id, artifact_location FROM experiments WHERE name = ?", (name,)).fetchone()
+    if row is not None:
+        return int(row[0]), row[1] or location
     now = int(time.time() * 1000)
     number = _insert(
         connection,
@@ -164,7 +164,7 @@ def create_run(
     Raises
     ------
     StoreError
-        When a required column is not known here.
+        When the store requires an unknown column.
     """
     run_id = uuid.uuid4().hex
     artifact_uri = f"{location.rstrip('/')}/{run_id}/artifacts"
@@ -192,7 +192,7 @@ def create_run(
 
 
 def set_tags(connection: sqlite3.Connection, run_id: str, tags: Mapping[str, str], *, replace: bool = True) -> None:
-    """Set tags on a run; ``replace=False`` keeps those that it already has."""
+    """Set tags on a run; ``replace=False`` keeps existing values."""
     verb = "INSERT OR REPLACE" if replace else "INSERT OR IGNORE"
     connection.executemany(
         f"{verb} INTO tags (key, value, run_uuid) VALUES (?, ?, ?)",
@@ -201,7 +201,7 @@ def set_tags(connection: sqlite3.Connection, run_id: str, tags: Mapping[str, str
 
 
 def add_params(connection: sqlite3.Connection, run_id: str, params: Mapping[str, Any]) -> None:
-    """Log the parameters that the run does not have, as text as ``mlflow.log_param`` writes them."""
+    """Log the parameters that the run lacks, as text as ``mlflow.log_param`` writes them."""
     connection.executemany(
         "INSERT OR IGNORE INTO params (key, value, run_uuid) VALUES (?, ?, ?)",
         [(key, param_text(value), run_id) for key, value in params.items() if len(key) <= NAME_LIMIT],
@@ -209,14 +209,14 @@ def add_params(connection: sqlite3.Connection, run_id: str, params: Mapping[str,
 
 
 def take_params(connection: sqlite3.Connection, run_id: str) -> Dict[str, str]:
-    """Remove a run's params and return them, so that a run that goes on can log its own."""
-    found = dict(connection.execute("SELECT key, value FROM params WHERE run_uuid = ?", (run_id,)).fetchall())
+    """Remove a run's params and return them, so that a continued run can log its own."""
+    params = dict(connection.execute("SELECT key, value FROM params WHERE run_uuid = ?", (run_id,)).fetchall())
     connection.execute("DELETE FROM params WHERE run_uuid = ?", (run_id,))
-    return found
+    return params
 
 
 def keep_artifacts_below(connection: sqlite3.Connection, folder: Path) -> None:
-    """Let the artifacts of all experiments go to a folder."""
+    """Set the artifact location of every experiment to a folder below this one."""
     for (number,) in connection.execute("SELECT experiment_id FROM experiments").fetchall():
         connection.execute(
             "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (location_of(folder / str(number)), number)
@@ -234,17 +234,17 @@ def end_run(connection: sqlite3.Connection, run_id: str, status: str, end_ms: in
 
 
 def revive(connection: sqlite3.Connection, run_id: str) -> None:
-    """Let an ended run go on."""
+    """Set an ended run back to RUNNING."""
     connection.execute("UPDATE runs SET status = 'RUNNING', end_time = NULL WHERE run_uuid = ?", (run_id,))
 
 
 def storable(text: str, limit: int) -> str:
-    """Return a text that SQLite can hold and MLflow accepts: valid Unicode, at most ``limit`` characters."""
+    """Return a text that SQLite and MLflow accept: valid Unicode, at most ``limit`` characters."""
     return text[:limit].encode("utf-8", "backslashreplace").decode("utf-8")[:limit]
 
 
 def local_path(uri: str) -> Optional[Path]:
-    """Return the path that an artifact location or URI means, None when it is not on this filesystem.
+    """Return the path of an artifact location or URI; None if it is not on this filesystem.
 
     MLflow unquotes plain paths as well (`mlflow.utils.file_utils.local_file_uri_to_path`).
     """
@@ -255,7 +255,7 @@ def local_path(uri: str) -> Optional[Path]:
 
 
 def location_of(path: Path) -> str:
-    """Return a folder as an artifact location that MLflow reads back as the same folder."""
+    """Return a folder as an artifact location that MLflow reads as the same folder."""
     text = os.fspath(path)
     try:
         text.encode()
@@ -265,13 +265,13 @@ def location_of(path: Path) -> str:
 
 
 def _insert(connection: sqlite3.Connection, table: str, values: Dict[str, Any], automatic: Collection[str] = ()) -> int:
-    """Insert a row of the columns that the table has; return its rowid."""
+    """Insert the values that the table has columns for; return the rowid."""
     info = _table_info(connection, table)
     for _number, name, _type, required, default, _key in info:
         if required and default is None and name not in values and name not in automatic:
-            raise StoreError(f"the MLflow store requires {table}.{name}, which is not known here")
+            raise StoreError(f"the MLflow store requires {table}.{name}, which is unknown")
     names = [row[1] for row in info if row[1] in values]
-    statement = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608 - the schema's names
+    statement = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608 - names of the schema
     inserted = connection.execute(statement, [values[name] for name in names])
     return int(inserted.lastrowid or 0)
 

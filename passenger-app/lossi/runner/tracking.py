@@ -1,4 +1,4 @@
-"""A task's tracking from its start to its end: its own store on the node, or an MLflow server."""
+"""Tracks a task from start to end: in its own store on the node, or on an MLflow server."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ..contract import records, run_status
 from ..contract.records import PreparedJob
-from . import adoption, store, strays, variables
-from .adoption import Belonging, Ended
-from .places import Places
+from . import payload_environment, store, task_runs
+from .errors import explained
+from .paths import TaskPaths
 from .publish import Publisher, restore
+from .relocation import Relocation
+from .task_runs import RunFacts, TaskEnd
 from .unpacking import check_digest
-from .writing import copy, explained
+from .writing import copy
 
 Gpu = Tuple[Optional[str], Optional[str]]
 
 ATTEMPT_SEQ = 1_000_000
-"""Each attempt numbers its snapshots from here on: one that still runs on a node that was given up is always the older."""
+"""Each attempt numbers its snapshots from a multiple of this: those of an attempt on an abandoned node are always older."""
 CHILD_TIMEOUT_S = 120.0
-"""Seconds for one call of the MLflow client, its import included."""
+"""Seconds for one call of the MLflow client, including its import."""
 
 
 class Tracking:
-    """What both ways have in common. Trouble with tracking never fails a task: it is kept in ``problem``."""
+    """Base class. Trouble with tracking never fails a task; it is kept in ``problem``."""
 
-    def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, job: PreparedJob, task: int, paths: TaskPaths, attempt: int, parameters: Mapping[str, Any]) -> None:
         self.job = job
         self.attempt = attempt
         self.task = task
-        self.places = places
-        # With the notebook's own defaults, so that a run without -p can be compared with one that has it.
+        self.paths = paths
+        # With the notebook's defaults, so that a run without -p can be compared with one that has it.
         self.parameters: Mapping[str, Any] = {**job.defaults, **parameters}
         self.run_id: Optional[str] = None
-        """The run that an earlier attempt has left and this one goes on with."""
+        """The run of an earlier attempt that this one continues."""
         self.problem = ""
         self.notes: List[str] = []
 
@@ -49,11 +51,11 @@ class Tracking:
         return self._environment(python)
 
     def _environment(self, python: str, uri: Optional[str] = None) -> Dict[str, str]:
-        return variables.payload_environment(
+        return payload_environment.payload_environment(
             os.environ,
             self.job,
             self.task,
-            self.places,
+            self.paths,
             python=python,
             tags=self.tags((None, None)),
             run_id=self.run_id,
@@ -63,23 +65,23 @@ class Tracking:
 
     def tags(self, gpu: Gpu) -> Dict[str, str]:
         """Return the join tags of the task's runs."""
-        return adoption.join_tags(self.job, self.task, os.uname().nodename, os.environ, gpu)
+        return task_runs.join_tags(self.job, self.task, os.uname().nodename, os.environ, gpu)
 
     def run_name(self) -> str:
-        """Return the name of a run that is made for the task."""
+        """Return the name of a run created for the task."""
         return self.job.name if self.job.tasks == 1 else f"{self.job.name}-{self.task}"
 
-    def link_strays(self, working_directory: Path) -> None:
-        """Prepare the working directory for artifacts that MLflow puts there."""
+    def link_default_folders(self, working_directory: Path) -> None:
+        """Prepare the working directory for artifacts that MLflow writes there."""
 
     def begin(self, gpu: Callable[[], Gpu]) -> None:
-        """The payload has started; ``gpu`` tells type and driver as far as they are known."""
+        """Start tracking the running payload; ``gpu`` returns type and driver once they are known."""
 
     def poll(self) -> None:
-        """Do what is due while the payload runs; returns at once."""
+        """Publish if it is due; returns at once."""
 
     def finish(self, state: str, started_s: float, failed_s: Optional[float], gpu: Optional[Gpu]) -> List[str]:
-        """Complete the task's runs and return their ids, its own first. The payload has ended.
+        """Complete the runs of a task whose payload has ended; return their ids, its own first.
 
         Parameters
         ----------
@@ -88,7 +90,7 @@ class Tracking:
         started_s, failed_s
             Seconds since the epoch.
         gpu
-            Type and driver version, where they were looked for.
+            Type and driver version; None if they were not read.
         """
         raise NotImplementedError
 
@@ -99,40 +101,40 @@ class Tracking:
 class Embedded(Tracking):
     """The task's own SQLite store on node-local disk, published to the task's folder."""
 
-    def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> None:
-        super().__init__(job, task, places, attempt, parameters)
+    def __init__(self, job: PreparedJob, task: int, paths: TaskPaths, attempt: int, parameters: Mapping[str, Any]) -> None:
+        super().__init__(job, task, paths, attempt, parameters)
         root = store.local_path(job.tracking.artifact_location) if job.tracking.artifact_location else None
         artifacts = root.parent if root is not None else Path(job.project) / ".lossi" / "artifacts"
-        self.relocation = strays.Relocation(places.work, places.code, Path(job.project), artifacts / f"{job.id}.{task}")
+        self.relocation = Relocation(paths.work, paths.code, Path(job.project), artifacts / f"{job.id}.{task}")
         self.location = job.tracking.artifact_location or store.location_of(artifacts / job.tracking.experiment_id)
         self.publisher: Optional[Publisher] = None
         self._gpu: Callable[[], Gpu] = lambda: (None, None)
-        template = places.job / records.TEMPLATE
+        template = paths.job / records.TEMPLATE
         self._earlier: Mapping[str, Mapping[str, str]] = {}
-        """Params that an earlier attempt has logged, by run: this one may log others, and keeps those that it does not."""
-        if attempt == 1 or not restore(places.task, places.store):
+        """Params logged by an earlier attempt, by run. This one may replace them."""
+        if attempt == 1 or not restore(paths.task, paths.store):
             check_digest(template, job.digests.get(records.TEMPLATE))
-            shutil.copyfile(template, places.store)
+            shutil.copyfile(template, paths.store)
             return
         try:
-            with store.opened(places.store) as connection:
-                self.run_id, self._earlier = adoption.resume(connection, int(time.time() * 1000))
+            with store.opened(paths.store) as connection:
+                self.run_id, self._earlier = task_runs.resume(connection, int(time.time() * 1000))
         except (sqlite3.Error, store.StoreError) as error:
-            self._add_problem(f"the run of the earlier attempt could not be continued: {error}")
+            self._add_problem(f"cannot continue the run of the earlier attempt: {error}")
 
-    def link_strays(self, working_directory: Path) -> None:
-        """Let MLflow's default folder be a link to where artifacts belong."""
+    def link_default_folders(self, working_directory: Path) -> None:
+        """Link MLflow's default folders to where artifacts belong."""
         self.relocation.link(working_directory)
 
     def begin(self, gpu: Callable[[], Gpu]) -> None:
-        """Watch the store from now on."""
+        """Start publishing the store."""
         self._gpu = gpu
         self.publisher = Publisher(
-            self.places.store,
-            self.places.task,
+            self.paths.store,
+            self.paths.task,
             interval_s=self.job.tracking.publish_interval_s,
             first_seq=(self.attempt - 1) * ATTEMPT_SEQ,
-            amend=lambda connection: adoption.amend_live(connection, self._belonging(self._gpu())),
+            amend=lambda connection: task_runs.amend_live(connection, self._run_facts(self._gpu())),
         )
 
     def poll(self) -> None:
@@ -146,24 +148,24 @@ class Embedded(Tracking):
             self.begin(self._gpu)
         assert self.publisher is not None
         self.publisher.wait()
-        ended = Ended(state, int(started_s * 1000), int(time.time() * 1000), None if failed_s is None else int(failed_s * 1000))
-        belonging = self._belonging(gpu or self._gpu())
-        runs = self._finalised(belonging, ended)
+        ended = TaskEnd(state, int(started_s * 1000), int(time.time() * 1000), None if failed_s is None else int(failed_s * 1000))
+        facts = self._run_facts(gpu or self._gpu())
+        runs = self._finalised(facts, ended)
         self.publisher.finish()
         if self.publisher.problem:
             self._add_problem(self.publisher.problem)
-        if runs and self.places.notebook.exists():
+        if runs and self.paths.notebook.exists():
             self._keep_notebook(runs[0])
         self.relocation.tidy()
         return [run.id for run in runs]
 
-    def _finalised(self, belonging: Belonging, ended: Ended) -> List[store.Run]:
+    def _finalised(self, facts: RunFacts, ended: TaskEnd) -> List[store.Run]:
         problem = ""
         for _ in range(2):
             try:
-                with store.opened(self.places.store) as connection:
+                with store.opened(self.paths.store) as connection:
                     self.notes += self.relocation.move(connection)
-                    return adoption.finalise(connection, belonging, ended)
+                    return task_runs.finalise(connection, facts, ended)
             except store.StoreError as error:
                 problem = str(error)
                 break
@@ -171,28 +173,28 @@ class Embedded(Tracking):
                 problem = explained(error)
             except sqlite3.Error as error:
                 problem = f"the task's store: {error}"
-            # A full node: the payload has ended, and nobody needs its temporary files any more.
-            shutil.rmtree(self.places.temporary, ignore_errors=True)
-        self._add_problem(f"the runs could not be completed: {problem}")
+            # On a full disk: the payload has ended, so its temporary files can go.
+            shutil.rmtree(self.paths.temporary, ignore_errors=True)
+        self._add_problem(f"cannot complete the runs: {problem}")
         return []
 
     def _keep_notebook(self, run: store.Run) -> None:
         folder = store.local_path(run.artifact_uri)
         if folder is None:
             problem = _client(
-                {"do": "artifact", "run_id": run.id, "path": str(self.places.notebook)}, self.environment(sys.executable)
+                {"do": "artifact", "run_id": run.id, "path": str(self.paths.notebook)}, self.environment(sys.executable)
             )[1]
             if problem:
-                self._add_problem(f"the output notebook is not among the artifacts: {problem}")
+                self._add_problem(f"cannot store the output notebook as an artifact: {problem}")
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            copy(self.places.notebook, folder / records.OUTPUT_NOTEBOOK)
+            copy(self.paths.notebook, folder / records.OUTPUT_NOTEBOOK)
         except OSError as error:
-            self._add_problem(f"the output notebook is not among the artifacts: {explained(error)}")
+            self._add_problem(f"cannot store the output notebook as an artifact: {explained(error)}")
 
-    def _belonging(self, gpu: Gpu) -> Belonging:
-        return Belonging(
+    def _run_facts(self, gpu: Gpu) -> RunFacts:
+        return RunFacts(
             tags=self.tags(gpu),
             user_tags=self.job.tags,
             params=self.parameters,
@@ -206,46 +208,46 @@ class Embedded(Tracking):
 
 
 class Throwaway(Tracking):
-    """The store of a process beyond the first of a task: what it logs, the first one logs too, and it goes with the node's folder.
+    """The store of a process on another node than the first, removed with the node's folder: the first one logs the same.
 
-    So a program that logs on every node neither makes a run per node nor fails for the want of a store.
+    So a program that logs on every node neither makes a run per node nor fails for lack of a store.
     """
 
-    def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> None:
-        super().__init__(job, task, places, attempt, parameters)
-        template = places.job / records.TEMPLATE
+    def __init__(self, job: PreparedJob, task: int, paths: TaskPaths, attempt: int, parameters: Mapping[str, Any]) -> None:
+        super().__init__(job, task, paths, attempt, parameters)
+        template = paths.job / records.TEMPLATE
         check_digest(template, job.digests.get(records.TEMPLATE))
-        shutil.copyfile(template, places.store)
+        shutil.copyfile(template, paths.store)
         try:
-            with store.opened(places.store) as connection:
-                store.keep_artifacts_below(connection, places.work / "artifacts")
+            with store.opened(paths.store) as connection:
+                store.keep_artifacts_below(connection, paths.work / "artifacts")
         except sqlite3.Error as error:
-            self._add_problem(f"the store of rank {places.rank}: {error}")
+            self._add_problem(f"the store of rank {paths.rank}: {error}")
 
     def environment(self, python: str) -> Dict[str, str]:
         """Return the payload's environment, with the throwaway store."""
-        return self._environment(python, f"sqlite:///{self.places.store}")
+        return self._environment(python, f"sqlite:///{self.paths.store}")
 
-    def link_strays(self, working_directory: Path) -> None:
-        """Let MLflow's default folder go with the store."""
-        work, code = self.places.work, self.places.code
-        strays.Relocation(work, code, Path(self.job.project), work / "artifacts").link(working_directory)
+    def link_default_folders(self, working_directory: Path) -> None:
+        """Link MLflow's default folders to where they are removed with the store."""
+        work = self.paths.work
+        Relocation(work, self.paths.code, Path(self.job.project), work / "artifacts").link(working_directory)
 
     def finish(self, state: str, started_s: float, failed_s: Optional[float], gpu: Optional[Gpu]) -> List[str]:
-        """Return nothing: no run is kept."""
+        """Return no ids: no run is kept."""
         return []
 
 
 class Server(Tracking):
-    """An MLflow server: the payload logs there by itself; the rest is done by the image's MLflow client in a child."""
+    """An MLflow server: the payload logs there itself; a child with the image's MLflow client does the rest."""
 
-    def __init__(self, job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> None:
-        super().__init__(job, task, places, attempt, parameters)
+    def __init__(self, job: PreparedJob, task: int, paths: TaskPaths, attempt: int, parameters: Mapping[str, Any]) -> None:
+        super().__init__(job, task, paths, attempt, parameters)
         if attempt > 1:
             answer, problem = _client({"do": "resume", **self._identity()}, self.environment(sys.executable))
             self.run_id = next(iter(answer.get("run_ids", ())), None)
             if problem:
-                self._add_problem(f"the run of the earlier attempt could not be continued: {problem}")
+                self._add_problem(f"cannot continue the run of the earlier attempt: {problem}")
 
     def finish(self, state: str, started_s: float, failed_s: Optional[float], gpu: Optional[Gpu]) -> List[str]:
         """Let the client complete the runs."""
@@ -260,40 +262,40 @@ class Server(Tracking):
             "started_ms": int(started_s * 1000),
             "ended_ms": int(time.time() * 1000),
             "failed_ms": None if failed_s is None else int(failed_s * 1000),
-            "artifact": str(self.places.notebook) if self.places.notebook.exists() else None,
+            "artifact": str(self.paths.notebook) if self.paths.notebook.exists() else None,
         }
         answer, problem = _client(order, self.environment(sys.executable))
         if problem:
-            self._add_problem(f"{variables.server_uri(self.job)}: {problem}")
+            self._add_problem(f"{payload_environment.server_uri(self.job)}: {problem}")
         return [str(run_id) for run_id in answer.get("run_ids", ())]
 
     def _identity(self) -> Dict[str, str]:
         return {"job_id": self.job.id, "task": str(self.task)}
 
 
-def open_for(job: PreparedJob, task: int, places: Places, attempt: int, parameters: Mapping[str, Any]) -> Tracking:
-    """Make the task's tracking ready.
+def open_for(job: PreparedJob, task: int, paths: TaskPaths, attempt: int, parameters: Mapping[str, Any]) -> Tracking:
+    """Prepare the task's tracking.
 
     Raises
     ------
     TaskFailure
-        When the prepared store is not what was submitted.
+        When the prepared store changed since submission.
     OSError
-        When it cannot be brought to the node.
+        When it cannot be copied to the node.
     """
-    if places.rank:
-        return Throwaway(job, task, places, attempt, parameters)
-    kind = Embedded if variables.server_uri(job) is None else Server
-    return kind(job, task, places, attempt, parameters)
+    if paths.rank:
+        return Throwaway(job, task, paths, attempt, parameters)
+    kind = Embedded if payload_environment.server_uri(job) is None else Server
+    return kind(job, task, paths, attempt, parameters)
 
 
 def _client(order: Dict[str, Any], environment: Dict[str, str]) -> Tuple[Dict[str, Any], str]:
-    """Run the environment's MLflow client on an order; return its answer, and what went wrong."""
+    """Run the environment's MLflow client on an order; return its answer and the problem, if any."""
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
     kept = {name: value for name, value in environment.items() if name not in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME")}
     try:
         done = subprocess.run(
-            [*variables.own_command(), "client"],
+            [*payload_environment.own_command(), "client"],
             input=json.dumps(order).encode(),
             stdout=subprocess.PIPE,
             env={**settings, **kept},
@@ -303,5 +305,5 @@ def _client(order: Dict[str, Any], environment: Dict[str, str]) -> Tuple[Dict[st
     except subprocess.TimeoutExpired:
         return {}, f"MLflow's client did not answer within {CHILD_TIMEOUT_S:g} s"
     except (OSError, ValueError, IndexError) as error:
-        return {}, f"MLflow's client failed ({error}); the log says why"
+        return {}, f"MLflow's client failed ({error}); see the log"
     return answer, str(answer.get("problem", ""))

@@ -1,7 +1,7 @@
-"""Bringing a prepared job to the node: digests, one line of parameters, the code, links to data.
+"""Copies a prepared job to the node: digests, one line of parameters, the code, links to data.
 
-Reads the job directory and writes only below the task's node-local folder. ``code.tar`` is unpacked by hand, because the
-extraction filters of `tarfile` are missing in many releases of Python 3.9 to 3.11.
+Reads the job directory and writes only to the task's node-local folder. ``code.tar`` is unpacked by hand, because many
+releases of Python 3.9 to 3.11 lack the extraction filters of `tarfile`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import IO, List, Optional, Sequence
 
 from ..contract.records import DataLink
-from .writing import BLOCK, TaskFailure, sha256
+from .errors import TaskFailure
+from .writing import BLOCK, sha256
 
 
 def check_digest(path: Path, expected: Optional[str]) -> None:
-    """Refuse a prepared file that is not what was submitted; ``expected`` None = not recorded, not checked.
+    """Refuse a prepared file that changed since submission; ``expected`` None: no digest was recorded.
 
     Raises
     ------
@@ -32,7 +33,7 @@ def check_digest(path: Path, expected: Optional[str]) -> None:
 
 
 def parameters_line(path: Path, number: int, expected: Optional[str]) -> bytes:
-    """Return line ``number`` (0-based) of ``tasks.jsonl``; the other lines are hashed but never parsed.
+    """Return line ``number`` (0-based) of ``tasks.jsonl``; the other lines are hashed, not parsed.
 
     Raises
     ------
@@ -42,33 +43,33 @@ def parameters_line(path: Path, number: int, expected: Optional[str]) -> bytes:
         When it cannot be read.
     """
     digest = hashlib.sha256()
-    found: Optional[bytes] = None
+    parameters: Optional[bytes] = None
     with open(path, "rb") as stream:
-        for index, line in enumerate(stream):  # bytes: only \n ends a line, whatever the values hold
+        for index, line in enumerate(stream):  # as bytes: only \n ends a line
             if expected:
                 digest.update(line)
             if index == number:
-                found = line
+                parameters = line
                 if not expected:
                     break
     if expected and digest.hexdigest() != expected:
         raise TaskFailure(_changed(path))
-    if found is None:
+    if parameters is None:
         raise TaskFailure(f"{path} has no line for task {number}")
-    return found
+    return parameters
 
 
 def unpack(archive: Path, destination: Path, expected: Optional[str]) -> List[str]:
     """Unpack ``code.tar`` into an empty folder and return notes about members that were left out.
 
-    Files are created exclusively and links only after all files, so that nothing is ever written through a link. A link
-    that leads out of the folder is left out with a note; a name that does, a device or a second member of the same name
-    is refused. Permissions are reduced to those of the owner's class, without set-id bits.
+    Files are created exclusively, and links after all files, so nothing is written through a link. A link out of the folder
+    is left out with a note; a name out of it, a device or a second member of the same name is refused. Set-id bits are
+    dropped.
 
     Raises
     ------
     TaskFailure
-        When the archive changed since submission, or could not have been made by Lossi.
+        When the archive changed since submission, or was not made by Lossi.
     OSError
         When something cannot be read or written.
     """
@@ -87,21 +88,21 @@ def unpack(archive: Path, destination: Path, expected: Optional[str]) -> List[st
                     elif member.isreg():
                         _write_member(tar, member, path)
                     else:
-                        raise TaskFailure(f"{archive}: member {member.name!r} is neither file, folder nor symbolic link")
+                        raise TaskFailure(f"{archive}: member {member.name!r} is not a file, folder or symbolic link")
         except tarfile.TarError as error:
             raise TaskFailure(f"{archive} is damaged: {error}") from error
         except FileExistsError as error:
-            raise TaskFailure(f"{archive}: two members are called {error.filename}") from error
+            raise TaskFailure(f"{archive}: two members have the name {error.filename}") from error
     return _make_links(destination, links)
 
 
 def link_data(destination: Path, links: Sequence[DataLink]) -> List[str]:
-    """Link folders of the live project that are not in the archive; return notes about those that could not be linked.
+    """Link folders of the live project that are not in the archive; return a note for each that cannot be linked.
 
     Raises
     ------
     OSError
-        When a link cannot be made.
+        When a link cannot be created.
     """
     notes = []
     root = os.path.realpath(destination)
@@ -109,7 +110,7 @@ def link_data(destination: Path, links: Sequence[DataLink]) -> List[str]:
         path = destination / _inside(link.path)
         parent = os.path.realpath(path.parent)
         if not os.path.isabs(link.target) or not _below(parent, root):
-            notes.append(f"data {link.path}: not linked, its place is not inside the project")
+            notes.append(f"data {link.path}: not linked, its path is outside the project")
             continue
         if not os.path.exists(link.target):
             notes.append(f"data {link.path}: not linked, {link.target} does not exist here")
@@ -122,7 +123,7 @@ def link_data(destination: Path, links: Sequence[DataLink]) -> List[str]:
 
 
 def _check_stream(path: Path, stream: IO[bytes], expected: str) -> None:
-    """Hash the very descriptor that is unpacked afterwards."""
+    """Hash the same descriptor that is unpacked afterwards."""
     digest = hashlib.sha256()
     while True:
         block = stream.read(BLOCK)
@@ -135,11 +136,11 @@ def _check_stream(path: Path, stream: IO[bytes], expected: str) -> None:
 
 
 def _changed(path: Path) -> str:
-    return f"{path} is not what was submitted (its SHA-256 differs): submit the job again"
+    return f"{path} changed since submission (its SHA-256 differs): submit the job again"
 
 
 def _inside(name: str) -> str:
-    """Return a member's name if it stays below the folder it is unpacked into."""
+    """Return a member's name; refuse one that leads out of the folder."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
         raise TaskFailure(f"code.tar: the name {name!r} leads out of the project")
@@ -161,24 +162,26 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> 
 
 
 def _make_links(destination: Path, members: Sequence[tarfile.TarInfo]) -> List[str]:
-    """Create the links, then remove those that lead out: judged by where they really lead, links on the way included."""
-    made = {}
+    """Create the links, then remove those that lead out, judged by their resolved target."""
+    created = {}
     root = os.path.realpath(destination)
     for member in members:
         name = _inside(member.name)
         path = destination / name
         if os.path.realpath(path.parent) != os.path.dirname(os.path.join(root, name)) or os.path.lexists(path):
-            raise TaskFailure(f"code.tar: {member.name!r} is below a link or there twice")
+            raise TaskFailure(f"code.tar: {member.name!r} is below a link or in the archive twice")
         path.parent.mkdir(parents=True, exist_ok=True)
         os.symlink(member.linkname, path)
-        made[path] = member
+        created[path] = member
     notes = []
-    offending = list(made)
+    offending = list(created)
     while offending:
-        offending = [path for path in made if os.path.isabs(made[path].linkname) or not _below(os.path.realpath(path), root)]
+        offending = [
+            path for path in created if os.path.isabs(created[path].linkname) or not _below(os.path.realpath(path), root)
+        ]
         for path in offending:
             path.unlink()
-            member = made.pop(path)
+            member = created.pop(path)
             notes.append(f"the link {member.name} was left out: {member.linkname} is outside the project")
     return notes
 

@@ -1,4 +1,4 @@
-"""Writing into the job directory: beside, fsync, rename; and what a failed write means to the user.
+"""Writing into the job directory: to a temporary name, fsync, rename.
 
 The runner's own small version of `lossi.files.atomic`, which does not travel to the compute node.
 """
@@ -12,24 +12,22 @@ import shutil
 import time
 from pathlib import Path
 
+from .errors import explained
+
 BLOCK = 1 << 20
 
 
-class TaskFailure(Exception):
-    """The task cannot go on; the message is the reason that the user reads, one sentence."""
-
-
 def write(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Replace ``path`` by ``data`` so that a reader sees the old or the new content, never a part.
+    """Replace ``path`` by ``data``: a reader sees the old or the new content, never a part.
 
-    ``durable`` waits until it is on disk: not needed for what is soon written again, such as progress.
+    ``durable`` waits until it is on disk; not needed for what is soon written again, such as progress.
 
     Raises
     ------
     OSError
-        When it cannot be written; nothing is left beside.
+        When it cannot be written; no temporary file stays.
     """
-    part = beside(path)
+    part = temporary(path)
     try:
         with open(part, "xb") as stream:
             stream.write(data)
@@ -45,14 +43,14 @@ def write(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file beside its target, make it durable and rename it.
+    """Copy a file to a temporary name, make it durable and rename it.
 
     Raises
     ------
     OSError
-        When it cannot be read or written; nothing is left beside.
+        When it cannot be read or written; no temporary file stays.
     """
-    part = beside(target)
+    part = temporary(target)
     try:
         with open(source, "rb") as reader, open(part, "xb") as writer:
             shutil.copyfileobj(reader, writer, BLOCK)
@@ -65,7 +63,7 @@ def copy(source: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def beside(path: Path) -> Path:
+def temporary(path: Path) -> Path:
     """Return an unused hidden name in the folder of ``path``."""
     return path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.part")
 
@@ -94,8 +92,8 @@ def sha256(path: Path) -> str:
 
 
 def no_room(folder: Path) -> str:
-    """Return why nothing more can be written into a folder, an empty text where something can."""
-    path = beside(folder / "room")
+    """Return why nothing more can be written into a folder; empty if something can."""
+    path = temporary(folder / "room")
     try:
         with open(path, "xb", buffering=0) as stream:
             stream.write(bytes(4096))
@@ -106,22 +104,6 @@ def no_room(folder: Path) -> str:
     finally:
         _discard(path)
     return ""
-
-
-def explained(error: OSError, what: str = "") -> str:
-    """Return one sentence for the user about a failed access."""
-    place = str(error.filename2 or error.filename or what or "a file of the task")
-    if error.errno == errno.ENOSPC:
-        return f"the filesystem of {place} is full"
-    if error.errno == errno.EDQUOT:
-        return f"your quota on the filesystem of {place} is used up"
-    if error.errno == errno.EROFS:
-        return f"the filesystem of {place} is read-only"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"no permission for {place}"
-    if error.errno == errno.ENOENT:
-        return f"{place} does not exist (any more)"
-    return f"{place}: {error.strerror or error}"
 
 
 def _discard(part: Path) -> None:

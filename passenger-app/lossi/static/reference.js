@@ -1,4 +1,4 @@
-// Starts the API reference. Requests made from it carry the CSRF token of this browser session.
+// Starts the API reference; its requests carry the CSRF token of this browser session.
 "use strict";
 const place = document.getElementById("reference");
 fetch(place.dataset.session, { credentials: "same-origin" })

@@ -1,4 +1,4 @@
-// While a job is under way the page is fetched again every five seconds, but only where somebody sees it.
+// While a job is active, reload every five seconds if the page is visible.
 "use strict";
 setInterval(() => {
   if (document.visibilityState === "visible") {

@@ -1,6 +1,6 @@
-// The box "recent runs and jobs" on another page of the portal, such as Open OnDemand's dashboard. The page holds
-// <div data-lossi-widget="ADDRESS OF THE APP"> with what is shown until this script has an answer, and keeps it if there is none.
-// Names are other people's words: they only ever become text. Nothing here can break the page around it.
+// The box "recent runs and jobs" on another page of the portal, such as Open OnDemand's dashboard. The page has a
+// <div data-lossi-widget="ADDRESS OF THE APP">, whose content stays until this script has an answer. Untrusted names only ever
+// become text. Nothing here can break the page around it.
 "use strict";
 (() => {
   const LIMIT = 5;
@@ -9,24 +9,24 @@
   const COLOURS = { succeeded: "success", running: "primary", queued: "secondary", unknown: "secondary", cancelled: "secondary" };
 
   function element(tag, classes, text, ...children) {
-    const made = document.createElement(tag);
-    made.className = classes;
+    const node = document.createElement(tag);
+    node.className = classes;
     if (text !== null) {
-      made.textContent = String(text);
+      node.textContent = String(text);
     }
-    made.append(...children);
-    return made;
+    node.append(...children);
+    return node;
   }
 
-  // A link into the app itself, or bare text where an address leads elsewhere.
+  // A link into the app, or plain text if the address leads elsewhere.
   function link(app, address, text, classes = "") {
     const target = new URL(String(address), location.href);
     if (target.origin !== location.origin || !target.pathname.startsWith(`${app}/`)) {
       return element("span", classes, text);
     }
-    const made = element("a", classes, text);
-    made.href = target.href;
-    return made;
+    const anchor = element("a", classes, text);
+    anchor.href = target.href;
+    return anchor;
   }
 
   async function ask(address) {
@@ -36,7 +36,7 @@
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
     if (!answer.ok || !(answer.headers.get("Content-Type") || "").startsWith("application/json")) {
-      throw new Error(`it answers ${answer.status}`);
+      throw new Error(`it answers with status ${answer.status}`);
     }
     return answer.json();
   }
@@ -61,9 +61,9 @@
       ? link(app, job.runs_page, job.runs === 1 ? "1 run" : `${job.runs} runs`, "btn btn-sm btn-link ml-auto ms-auto")
       : "";
     const name = element("div", "text-break", null, link(app, job.page, job.name), " ", state, facts);
-    const made = element("li", "list-group-item d-flex align-items-start", null, name, runs);
-    made.dataset.job = job.id;
-    return made;
+    const item = element("li", "list-group-item d-flex align-items-start", null, name, runs);
+    item.dataset.job = job.id;
+    return item;
   }
 
   function show(box, app, answer) {
@@ -80,7 +80,7 @@
     try {
       const first = await ask(recent);
       show(box, app, first);
-      // What is under way is asked for once more, one project after another: the app answers one request at a time.
+      // Refresh projects with active jobs, one after another: the app answers one request at a time.
       const active = new Set(first.items.filter((job) => job.active).map((job) => job.project));
       for (const project of [...active].slice(0, REFRESHED_PROJECTS)) {
         await ask(`${app}/api/v1/jobs?${new URLSearchParams({ project, limit: "1" })}`);
@@ -91,8 +91,8 @@
     } catch (error) {
       if (box.dataset.state !== "shown") {
         box.dataset.state = "failed";
-        const told = error.name === "TimeoutError" ? "it does not answer" : error.message;
-        box.append(element("p", "text-muted mb-0 px-3 pb-3", `Recent jobs cannot be shown here: ${told}.`));
+        const why = error.name === "TimeoutError" ? "it does not answer" : error.message;
+        box.append(element("p", "text-muted mb-0 px-3 pb-3", `Recent jobs cannot be shown here: ${why}.`));
       }
     }
   }

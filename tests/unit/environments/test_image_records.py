@@ -14,7 +14,7 @@ import yaml
 
 import lossi
 from lossi import environments
-from lossi.environments.images import build, pipeline, programs, recording, registry
+from lossi.environments.images import build, pipeline, programs, record, registry
 from lossi.errors import Conflict, InvalidInput, LossiError, NotFound, NotSupported, Unavailable
 
 WriteCatalog = Callable[[str], Path]
@@ -22,7 +22,7 @@ DIGEST = "sha256:" + "1" * 64
 MACHINE = platform.machine()
 
 
-def image(sif: Path | None, **changes: object) -> recording.Image:
+def image(sif: Path | None, **changes: object) -> record.Image:
     values = {
         "architecture": MACHINE,
         "accelerator": "none",
@@ -30,7 +30,7 @@ def image(sif: Path | None, **changes: object) -> recording.Image:
         "digest": DIGEST,
         "frameworks": {},
     }
-    return recording.Image(**{**values, "sif": sif, **changes})  # type: ignore[arg-type]
+    return record.Image(**{**values, "sif": sif, **changes})  # type: ignore[arg-type]
 
 
 def test_sites_catalogue_gets_the_shipped_entry_with_the_image_and_no_path_that_an_upgrade_moves(
@@ -38,10 +38,10 @@ def test_sites_catalogue_gets_the_shipped_entry_with_the_image_and_no_path_that_
 ) -> None:
     path = site_catalog("# ours\nenvironments:\n  mine: {title: Mine, local: {python: auto}}\n")
     shipped = environments.load().get("sklearn")
-    where = recording.place(shipped)
-    assert where == recording.Place(path, "sklearn", False)
+    where = record.place(shipped)
+    assert where == record.Place(path, "sklearn", False)
     made = image(sif(), frameworks={"scikit-learn": "1.9.2", "mlflow": "3.17.2"})
-    found = recording.record(where, shipped, made)
+    found = record.record(where, shipped, made)
     assert found and found.source == "site" and found.title == shipped.title and found.local == shipped.local
     variant = found.variant(MACHINE, "none")
     assert variant and (variant.digest, variant.frameworks) == (DIGEST, {"scikit-learn": "1.9.2"})
@@ -49,34 +49,34 @@ def test_sites_catalogue_gets_the_shipped_entry_with_the_image_and_no_path_that_
     assert environments.load().problems == ()
     # The recipe is still found, and a second image replaces the first.
     assert build.recipe(found).file == Path(environments.shipped_file()).parent / "sklearn" / "Containerfile.none"
-    again = recording.record(recording.place(found), found, image(sif("2.sif"), digest=None, image="localhost/lossi/sklearn:1"))
+    again = record.record(record.place(found), found, image(sif("2.sif"), digest=None, image="localhost/lossi/sklearn:1"))
     variant = again.variant(MACHINE, "none") if again else None
     assert variant and (variant.digest, variant.sif) == (None, str(sif("2.sif")))
 
 
 def test_user_gets_a_name_of_their_own_where_the_site_offers_no_catalogue(home: Path, sif: Callable[..., Path]) -> None:
     shipped = environments.load().get("sklearn")
-    where = recording.place(shipped)
-    assert where == recording.Place(environments.user_file(), "my-sklearn", True)
-    found = recording.record(where, shipped, image(sif()))
+    where = record.place(shipped)
+    assert where == record.Place(environments.user_file(), "my-sklearn", True)
+    found = record.record(where, shipped, image(sif()))
     assert found and found.local is None and found.variant_names() == [f"{MACHINE}-none"]
     assert environments.load().problems == ()
     # A second one goes to the same place, from either name.
-    assert recording.place(shipped) == recording.place(found) == where
+    assert record.place(shipped) == record.place(found) == where
 
 
 def test_name_that_another_has_is_not_taken(site_catalog: WriteCatalog) -> None:
     site_catalog("environments:\n  my-sklearn: {title: Mine, local: {python: auto}}\n")
     with pytest.raises(Conflict, match="taken"):
-        recording.place(environments.load().get("sklearn"), own=True)
+        record.place(environments.load().get("sklearn"), own=True)
     with pytest.raises(InvalidInput, match="two places"):
-        recording.place(environments.load().get("sklearn"), own=True, file=Path("x"))
+        record.place(environments.load().get("sklearn"), own=True, file=Path("x"))
 
 
 def test_file_that_is_not_read_here_is_written_and_said_to_be_so(home: Path, tmp_path: Path, sif: Callable[..., Path]) -> None:
     shipped = environments.load().get("sklearn")
-    where = recording.place(shipped, file=tmp_path / "elsewhere.yml")
-    assert recording.record(where, shipped, image(sif())) is None
+    where = record.place(shipped, file=tmp_path / "elsewhere.yml")
+    assert record.record(where, shipped, image(sif())) is None
     assert yaml.safe_load(where.file.read_text())["environments"]["sklearn"]["variants"][MACHINE]["none"]["digest"] == DIGEST
     assert where.file.stat().st_mode & 0o777 == 0o644
 
@@ -102,24 +102,24 @@ def test_what_cannot_be_built_is_refused_with_what_to_do(home: Path, tmp_path: P
     foreign = "aarch64" if MACHINE == "x86_64" else "x86_64"
     recipe = build.recipe(load.get("sklearn"), f"{foreign}-none")
     with pytest.raises(NotSupported, match=f"the variant is {foreign}"):
-        build.build(recipe, tmp_path)
-    with pytest.raises(InvalidInput, match="no variant"):
+        build.run_builder(recipe, tmp_path)
+    with pytest.raises(InvalidInput, match="not a variant"):
         build.recipe(load.get("sklearn"), "cuda")
     with pytest.raises(NotFound, match="Python of this machine only"):
         build.recipe(load.get("python"))
     with pytest.raises(InvalidInput, match="not your home"):
-        pipeline.build_image(load.get("sklearn"))
+        build.build_image(load.get("sklearn"))
     here = build.recipe(load.get("sklearn"))
     for wrong in ("no value", "=x", "-x=y"):
-        with pytest.raises(InvalidInput, match="no build argument"):
-            build.build(here, tmp_path, arguments=[wrong])
+        with pytest.raises(InvalidInput, match="not a build argument"):
+            build.run_builder(here, tmp_path, arguments=[wrong])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match="neither podman nor buildah"):
-        build.build(here, tmp_path)
+        build.run_builder(here, tmp_path)
     with pytest.raises(Unavailable, match="no Apptainer"):
-        pipeline.build_image(load.get("sklearn"), target=pipeline.Target(sif_folder=tmp_path / "sif"))
+        build.build_image(load.get("sklearn"), target=pipeline.Target(sif_folder=tmp_path / "sif"))
     with pytest.raises(Unavailable, match="no skopeo"):
-        pipeline.build_image(load.get("sklearn"), push="registry.example/x", target=pipeline.Target(sif=False))
+        build.build_image(load.get("sklearn"), push="registry.example/x", target=pipeline.Target(sif=False))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_plain_http_is_spoken_on_this_machine_only(reference: str, http: bool, r
 @pytest.mark.parametrize("text", ["", "-rf /", "A/B", "a@sha256:1", "a b", "registry.example/a@latest", "docker://", "a\nb"])
 def test_what_is_no_reference_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="not an image reference"):
-        registry.checked_reference(text)
+        registry.parse_reference(text)
 
 
 def test_program_that_hangs_ends_with_its_children_when_we_are_interrupted(tmp_path: Path) -> None:

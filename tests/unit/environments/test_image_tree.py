@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from small_image import Entry, Image, archive, file, folder, hard_link, link
 
-from lossi.environments.images import image_tree, oci_layers, sif_tree
-from lossi.environments.images.image_tree import Folder, Leaf
+from lossi.environments.images import oci_layout, sif, trees
+from lossi.environments.images.trees import Folder, Leaf
 from lossi.errors import InvalidInput
 
 
@@ -20,17 +20,17 @@ def tree(*layers: list[Entry]) -> Folder:
     root = Folder()
     for layer in layers:
         with tarfile.open(fileobj=io.BytesIO(archive(layer)), mode="r|") as stream:
-            oci_layers.apply(root, stream)
+            oci_layout.apply(root, stream)
     return root
 
 
 def paths(root: Folder) -> list[str]:
-    return [path for path, _ in image_tree.lines(root)]
+    return [path for path, _ in trees.lines(root)]
 
 
 def same(one: Folder, other: Folder) -> bool:
-    equal = image_tree.tree_hash(one) == image_tree.tree_hash(other)
-    assert equal == (image_tree.differences(one, other) == [])
+    equal = trees.tree_hash(one) == trees.tree_hash(other)
+    assert equal == (trees.differences(one, other) == [])
     return equal
 
 
@@ -112,7 +112,7 @@ def test_layers_of_any_changes_make_the_folder_that_the_changes_made(layers: lis
         for steps in layers:
             for path, what, content in steps:
                 _change(root / path, what, content)
-            now = sif_tree._read(root)
+            now = trees.read_folder(root)
             written.append(list(_layer(before, now, "", root)))
             before = now
         assert same(tree(*written), before)
@@ -164,8 +164,8 @@ def _layer(before: Folder, now: Folder, prefix: str, root: Path) -> list[Entry]:
 def test_layout_that_is_none_is_refused(tmp_path: Path) -> None:
     for content in ("", "{}", '{"manifests": []}', '{"manifests": [{"digest": "../../etc/passwd"}]}', "[1]"):
         (tmp_path / "index.json").write_text(content)
-        with pytest.raises(InvalidInput, match="not whole"):
-            oci_layers.read(tmp_path)
+        with pytest.raises(InvalidInput, match="damaged"):
+            oci_layout.read(tmp_path)
 
 
 @given(st.binary(max_size=300))
@@ -175,16 +175,16 @@ def test_file_that_is_no_sif_is_refused(content: bytes) -> None:
         made.write(content)
         made.flush()
         with pytest.raises(InvalidInput):
-            sif_tree.file_system(Path(made.name))
+            sif.file_system_offset(Path(made.name))
 
 
 def test_index_of_several_architectures_names_the_one_that_is_wanted() -> None:
     entries = [{"digest": f"sha256:{name}", "platform": {"os": "linux", "architecture": name}} for name in ("amd64", "arm64")]
-    assert oci_layers.manifest_of({"manifests": entries}, "aarch64") == "sha256:arm64"
-    assert oci_layers.manifest_of({"manifests": entries[:1]}, "aarch64") is None
+    assert oci_layout.manifest_of({"manifests": entries}, "aarch64") == "sha256:arm64"
+    assert oci_layout.manifest_of({"manifests": entries[:1]}, "aarch64") is None
 
 
 def test_layout_says_architecture_labels_and_size(tmp_path: Path) -> None:
     layout = Image([[file("a")]], architecture="arm64", labels={"x": "y"}).write(tmp_path / "image")
     assert (layout.architecture, layout.labels) == ("aarch64", {"x": "y"}) and layout.size > 0
-    assert isinstance(oci_layers.tree(layout).children["a"], Leaf)
+    assert isinstance(oci_layout.image_tree(layout).children["a"], Leaf)

@@ -176,7 +176,7 @@ def test_too_few_files_left_are_refused_with_numbers_and_remedy() -> None:
 
 def test_what_becomes_scarce_is_told() -> None:
     assert "room for 15,000 more files" in space_check.judge(room(files=15_000), 1000)[0]
-    assert "512.0 MiB left" in space_check.judge(room(free=512 << 20), 1)[0]
+    assert "512 MiB left" in space_check.judge(room(free=512 << 20), 1)[0]
     assert "96 bytes of 100 bytes" in space_check.judge(room(quotas=(held(used=96, limit=100),)), 1)[0]
 
 

@@ -31,7 +31,7 @@ def test_a_job_is_a_notebook_a_script_or_a_command() -> None:
         ({"notebook": "a.ipynb", "name": "two\nlines"}, "name: must be one line"),
         ({"notebook": "a.ipynb", "name": "\x1b[2J"}, "name: must be one line"),
         ({"notebook": "a.ipynb", "experiment": ""}, "experiment: "),
-        ({"notebook": "a.ipynb", "tags": {"lossi.job_id": "x"}}, "those are ours"),
+        ({"notebook": "a.ipynb", "tags": {"lossi.job_id": "x"}}, "which is reserved"),
         ({"notebook": "a.ipynb", "tags": {"a": 1}}, "tags.a: "),
         ({"notebook": "a.ipynb", "max_parallel": 0}, "max_parallel: "),
         ({"notebook": "a.ipynb", "resources": {"memory": "lots"}}, "write 8G"),

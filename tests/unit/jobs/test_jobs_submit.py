@@ -80,7 +80,7 @@ def test_the_same_key_with_the_same_request_is_the_same_job(project: Project, sp
 
 def test_the_same_key_with_another_request_is_a_conflict(project: Project, spec: Spec) -> None:
     first = jobs.submit(project, spec(), idempotency_key="k")
-    with pytest.raises(Conflict, match="used for another request") as caught:
+    with pytest.raises(Conflict, match="used for a different request") as caught:
         jobs.submit(project, spec(parameters={"depth": 9}), idempotency_key="k")
     assert caught.value.details["job_id"] == first.id
     assert jobs.submit(project, spec(parameters={"depth": 9}), idempotency_key="k2").id != first.id

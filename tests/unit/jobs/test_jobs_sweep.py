@@ -108,7 +108,7 @@ def test_a_csv_table_keeps_every_field(rows: list[list[str]]) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [("a,b\n1\n", "row 2 .* has 1 fields instead of 2"), ("a\n", "no combinations"), ("a,a\n1,2\n", "repeated name"), ("a,\n1,2\n", "empty"),
-     ('a\n"1\n', "cannot be read")],
+     ('a\n"1\n', "cannot read")],
 )  # fmt: skip
 def test_a_csv_table_that_is_wrong_says_where(text: str, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):

@@ -84,22 +84,22 @@ def test_a_store_that_was_removed_meanwhile_is_told_to_the_card(
     folder, project = tmp_path / "session", tmp_path / "project"
     (project / ".lossi").mkdir(parents=True)
     folder.mkdir()
-    (folder / session.ASKED).write_text(json.dumps({"store": str(project)}))
+    (folder / session.SESSION).write_text(json.dumps({"store": str(project)}))
     assert "has no runs yet" in started(folder, monkeypatch)
     shutil.rmtree(project)
     assert "is not a folder, or you may not see it" in started(folder, monkeypatch)
     assert not list(home.glob("lossi-mlflow-*"))
 
 
-@pytest.mark.parametrize("asked", [None, "", "{", "[]", '{"store": 1}', '{"other": "x"}', "[" * 5000])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"store": 1}', '{"other": "x"}', "[" * 5000])
 def test_a_session_without_its_file_is_told_to_the_card(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None
 ) -> None:
     folder = tmp_path / "session"
     folder.mkdir()
-    if asked is not None:
-        (folder / session.ASKED).write_text(asked)
-    assert "which store to open" in started(folder, monkeypatch)
+    if content is not None:
+        (folder / session.SESSION).write_text(content)
+    assert "names no store" in started(folder, monkeypatch)
 
 
 def test_no_free_port_is_told_to_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

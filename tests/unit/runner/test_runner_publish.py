@@ -1,4 +1,4 @@
-"""Snapshots, runs and places in a store, with a small store of MLflow's form."""
+"""Snapshots, runs and artifact locations of a store, with a small store in MLflow's form."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from lossi.contract import records
-from lossi.runner import adoption, publish, store, strays
+from lossi.runner import publish, store, task_runs
+from lossi.runner.relocation import Relocation
 
 SCHEMA = """
 CREATE TABLE experiments (experiment_id INTEGER PRIMARY KEY, name TEXT UNIQUE, artifact_location TEXT, lifecycle_stage TEXT);
@@ -48,7 +49,7 @@ def add_run(
     connection.close()
 
 
-def test_a_snapshot_is_named_by_its_content_and_replaces_the_older(small: Path, tmp_path: Path) -> None:
+def test_snapshot_is_named_by_its_content_and_replaces_the_older(small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "task"
     (folder / "tracking-notes.db").touch()
     first = publish.publish(small, folder, 1)
@@ -64,7 +65,7 @@ def test_a_snapshot_is_named_by_its_content_and_replaces_the_older(small: Path, 
     connection.close()
 
 
-def test_a_snapshot_holds_one_committed_state_while_a_client_writes(small: Path, tmp_path: Path) -> None:
+def test_snapshot_is_one_committed_state_while_a_client_writes(small: Path, tmp_path: Path) -> None:
     """Each transaction adds two rows: a snapshot with an odd number would be a torn one."""
     stop = threading.Event()
 
@@ -88,7 +89,7 @@ def test_a_snapshot_holds_one_committed_state_while_a_client_writes(small: Path,
         writer.join()
 
 
-def test_a_store_that_stays_locked_is_given_up(small: Path, tmp_path: Path) -> None:
+def test_publishing_gives_up_on_a_locked_store(small: Path, tmp_path: Path) -> None:
     holder = sqlite3.connect(small, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -97,7 +98,7 @@ def test_a_store_that_stays_locked_is_given_up(small: Path, tmp_path: Path) -> N
     assert publish.snapshots(tmp_path / "task") == []
 
 
-def test_restoring_passes_over_a_damaged_snapshot(small: Path, tmp_path: Path) -> None:
+def test_restoring_skips_a_damaged_snapshot(small: Path, tmp_path: Path) -> None:
     folder, restored = tmp_path / "task", tmp_path / "restored.db"
     assert not publish.restore(folder, restored)
     good = publish.publish(small, folder, 1)
@@ -136,12 +137,12 @@ def test_the_publisher_waits_for_runs_changes_and_the_interval(
     assert "does not exist" in publisher.problem
 
 
-BELONGING = adoption.Belonging(tags={"lossi.task": "0"}, params={"p": 1}, artifact_location="/a/0")
+FACTS = task_runs.RunFacts(tags={"lossi.task": "0"}, params={"p": 1}, artifact_location="/a/0")
 
 
 def finalised(path: Path, state: str, failed_ms: int | None = None) -> list[store.Run]:
     with store.opened(path) as connection:
-        return adoption.finalise(connection, BELONGING, adoption.Ended(state, 10, 1000, failed_ms))
+        return task_runs.finalise(connection, FACTS, task_runs.TaskEnd(state, 10, 1000, failed_ms))
 
 
 def test_the_first_run_that_is_not_nested_is_the_tasks(small: Path) -> None:
@@ -164,7 +165,9 @@ def test_the_first_run_that_is_not_nested_is_the_tasks(small: Path) -> None:
         ("succeeded", "FAILED", 700, None, "FAILED"),
     ],
 )
-def test_how_runs_end(small: Path, state: str, status: str, end: int | None, failed: int | None, expected: str) -> None:
+def test_status_of_runs_at_the_end(
+    small: Path, state: str, status: str, end: int | None, failed: int | None, expected: str
+) -> None:
     add_run(small, "r", status=status, end=end)
     (run,) = finalised(small, state, failed)
     assert (run.status, run.end_ms) == (expected, end or 1000)
@@ -186,53 +189,53 @@ def params_of(connection: sqlite3.Connection) -> dict[str, str]:
     return dict(connection.execute("SELECT key, value FROM params").fetchall())
 
 
-def test_a_resumed_run_can_log_other_params_and_keeps_those_it_does_not_log(small: Path) -> None:
+def test_resumed_run_can_replace_params_and_keeps_the_others(small: Path) -> None:
     finalised(small, "cancelled")
     with store.opened(small) as connection:
-        run_id, earlier = adoption.resume(connection, 5000)
+        run_id, earlier = task_runs.resume(connection, 5000)
         (run,) = store.runs(connection)
         assert (run.id, run.status, run.end_ms) == (run_id, "RUNNING", None)
         assert params_of(connection) == {}
         kept = {"p": "1", "host": "first"}
         assert earlier == {run.id: {"p": "1"}}
-        again = replace(BELONGING, earlier_params={run.id: kept})
-        store.add_params(connection, run.id, {"host": "second"})  # what the program logs now
-        adoption.amend_live(connection, again)
+        again = replace(FACTS, earlier_params={run.id: kept})
+        store.add_params(connection, run.id, {"host": "second"})  # logged by this attempt
+        task_runs.amend_live(connection, again)
         assert params_of(connection) == {"p": "1", "host": "second"}
-        adoption.finalise(connection, again, adoption.Ended("succeeded", 0, 1000))
+        task_runs.finalise(connection, again, task_runs.TaskEnd("succeeded", 0, 1000))
         assert params_of(connection) == {"p": "1", "host": "second"}
 
 
-def test_runs_that_an_earlier_attempt_had_open_are_ended_when_another_goes_on(small: Path) -> None:
+def test_other_open_runs_of_an_earlier_attempt_are_ended(small: Path) -> None:
     add_run(small, "own", status="RUNNING", start=1)
     add_run(small, "open", status="RUNNING", start=2)
     add_run(small, "done", status="FINISHED", end=3, start=3)
     with store.opened(small) as connection:
-        assert adoption.resume(connection, 5000)[0] == "own"
-        found = {run.id: (run.status, run.end_ms) for run in store.runs(connection)}
-    assert found == {"own": ("RUNNING", None), "open": ("KILLED", 5000), "done": ("FINISHED", 3)}
+        assert task_runs.resume(connection, 5000)[0] == "own"
+        ends = {run.id: (run.status, run.end_ms) for run in store.runs(connection)}
+    assert ends == {"own": ("RUNNING", None), "open": ("KILLED", 5000), "done": ("FINISHED", 3)}
 
 
-def test_a_later_attempt_publishes_after_whatever_an_earlier_one_may_still_publish(small: Path, tmp_path: Path) -> None:
+def test_snapshots_of_a_later_attempt_are_always_newer(small: Path, tmp_path: Path) -> None:
     task = tmp_path / "task"
     first = publish.Publisher(small, task, interval_s=1, amend=lambda _: None)
     first.finish()
     second = publish.Publisher(small, task, interval_s=1, amend=lambda _: None, first_seq=1_000_000)
     second.finish()
-    first.finish()  # on a node that was given up
+    first.finish()  # on an abandoned node
     assert [seq for seq, _ in publish.snapshots(task)] == [2, 1_000_001]
 
 
-def test_places_on_the_node_and_off_it(tmp_path: Path) -> None:
+def test_artifacts_on_the_node_get_their_final_path(tmp_path: Path) -> None:
     work, home = tmp_path / "work", tmp_path / "home"
     (work / "code" / "nb").mkdir(parents=True)
-    relocation = strays.Relocation(work, work / "code", Path("/p"), home)
-    assert relocation.place(work / "code" / "nb" / "mlruns" / "2" / "r") == home / "2" / "r"
-    assert relocation.place(work / "code" / "mine") == home / "other" / "code" / "mine"
-    assert relocation.place(tmp_path / "elsewhere") is None
-    assert relocation.place(tmp_path / "workshop") is None  # a longer name is another folder
+    relocation = Relocation(work, work / "code", Path("/p"), home)
+    assert relocation.final_path(work / "code" / "nb" / "mlruns" / "2" / "r") == home / "2" / "r"
+    assert relocation.final_path(work / "code" / "mine") == home / "other" / "code" / "mine"
+    assert relocation.final_path(tmp_path / "elsewhere") is None
+    assert relocation.final_path(tmp_path / "workshop") is None  # a longer name is another folder
     relocation.link(work / "code" / "nb")
-    assert relocation.place(work / "code" / "nb" / "mlruns" / "2") == home / "2"
+    assert relocation.final_path(work / "code" / "nb" / "mlruns" / "2") == home / "2"
     relocation.tidy()
     assert not home.exists()
 

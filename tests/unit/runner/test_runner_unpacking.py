@@ -1,9 +1,10 @@
-"""Unpacking code.tar, and collecting what was written beside it."""
+"""Unpacking code.tar and collecting the files that a task wrote."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from lossi.contract.records import DataLink
 from lossi.runner import outputs, unpacking
-from lossi.runner.writing import TaskFailure
+from lossi.runner.errors import TaskFailure
 
 
 def archive(path: Path, *members: tuple[str, bytes | str | None], kind: bytes | None = None, mode: int = 0o644) -> Path:
@@ -52,7 +53,7 @@ def test_files_modes_and_inner_links(tmp_path: Path) -> None:
         (("d", "/tmp"), ("d", b"")),
     ],
 )
-def test_names_that_lead_out_or_clash_are_refused(tmp_path: Path, members: tuple[tuple[str, bytes | str]]) -> None:
+def test_names_outside_or_twice_are_refused(tmp_path: Path, members: tuple[tuple[str, bytes | str]]) -> None:
     code = tmp_path / "code"
     code.mkdir()
     with pytest.raises(TaskFailure):
@@ -62,14 +63,14 @@ def test_names_that_lead_out_or_clash_are_refused(tmp_path: Path, members: tuple
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.LNKTYPE])
 def test_devices_and_hard_links_are_refused(tmp_path: Path, kind: bytes) -> None:
-    with pytest.raises(TaskFailure, match="neither file"):
+    with pytest.raises(TaskFailure, match="not a file, folder or symbolic link"):
         unpacking.unpack(archive(tmp_path / "t", ("a", b""), kind=kind), tmp_path, None)
 
 
 @pytest.mark.parametrize(
     "links", [(("l", "/etc"),), (("l", "../.."),), (("d", "."), ("l", "d/../..")), (("l", "m"), ("m", "/etc"))]
 )
-def test_links_that_lead_out_are_left_out(tmp_path: Path, links: tuple[tuple[str, str]]) -> None:
+def test_links_out_of_the_folder_are_left_out(tmp_path: Path, links: tuple[tuple[str, str]]) -> None:
     code = tmp_path / "code"
     code.mkdir()
     notes = unpacking.unpack(archive(tmp_path / "t", *links), code, None)
@@ -77,19 +78,19 @@ def test_links_that_lead_out_are_left_out(tmp_path: Path, links: tuple[tuple[str
     assert not (code / "l").is_symlink() or str((code / "l").resolve()).startswith(str(code))
 
 
-def test_digests(tmp_path: Path) -> None:
+def test_changed_archive_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "t", ("a", b"1"))
     code = tmp_path / "code"
     code.mkdir()
-    with pytest.raises(TaskFailure, match="not what was submitted"):
+    with pytest.raises(TaskFailure, match="changed since submission"):
         unpacking.unpack(path, code, "0" * 64)
     assert list(code.iterdir()) == []
     unpacking.unpack(path, code, hashlib.sha256(path.read_bytes()).hexdigest())
     assert (code / "a").exists()
 
 
-def test_a_damaged_archive_is_told(tmp_path: Path) -> None:
-    (tmp_path / "t").write_bytes(b"no tar at all" * 100)
+def test_damaged_archive_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(b"not a tar file" * 100)
     with pytest.raises(TaskFailure, match="damaged"):
         unpacking.unpack(tmp_path / "t", tmp_path, None)
 
@@ -115,26 +116,24 @@ def test_data_links(tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_outputs_of_an_earlier_attempt_are_replaced_but_not_those_of_this_one(tmp_path: Path) -> None:
+def test_outputs_of_an_earlier_attempt_are_replaced_but_not_of_this_one(tmp_path: Path) -> None:
     code, out = tmp_path / "code", tmp_path / "out"
     for folder in (code, out):
         folder.mkdir()
     before = outputs.manifest(code)
     (out / "model").write_text("attempt 1")
     (out / "mine").write_text("written directly")
-    import os
-
     os.utime(out / "model", (1, 1))
     (code / "model").write_text("attempt 2")
     (code / "mine").write_text("collected")
     notes = outputs.collect(code, code, before, out, 1, since_ns=10**9 * 2)
     assert (out / "model").read_text() == "attempt 2"
     assert (out / "mine").read_text() == "written directly"
-    assert "mine (there is such a file" in notes[0]
+    assert "mine (exists in the output folder)" in notes[0]
 
 
-def test_no_time_left(tmp_path: Path) -> None:
+def test_nothing_is_collected_after_the_deadline(tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "x").write_text("1")
     notes = outputs.collect(tmp_path / "code", tmp_path / "code", {}, tmp_path / "out", 1, deadline=0.0)
-    assert notes == ["not collected (there was no time left): x"]
+    assert notes == ["not collected (no time left): x"]

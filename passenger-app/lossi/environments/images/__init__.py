@@ -1,4 +1,4 @@
-"""Images of environments: build, pull, convert to SIF, verify and record their digests. Minutes each, never in the web process."""
+"""Images of environments: build, pull, convert to SIF, verify, record digests. Takes minutes; never in the web process."""
 
 from lazy_loader import attach_stub
 

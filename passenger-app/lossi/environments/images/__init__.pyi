@@ -1,9 +1,9 @@
-# The public names of this room; `__init__.py` loads each when it is first used.
-from .image_file import check_image_file as check_image_file
+# What other rooms may use of this one; `__init__.py` loads each name when it is first used.
+from .build import build_image as build_image
 from .pipeline import (
     Ready as Ready,
     Target as Target,
-    build_image as build_image,
-    pull_image as pull_image,
 )
+from .pull import pull_image as pull_image
+from .sif import check_image_file as check_image_file
 from .verify import verify_image as verify_image

@@ -1,4 +1,4 @@
-"""Building an environment's image from its recipe with podman or buildah, with labels that say what is inside."""
+"""Builds an environment's image from its recipe with podman or buildah, pushes it, converts it and records it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from pathlib import Path
 
 import lossi
 from lossi.environments import catalog
-from lossi.environments.images import convert, oci_layers, programs
+from lossi.environments.images import convert, oci_layout, pipeline, programs, record, registry
+from lossi.environments.images.pipeline import Ready, Target
 from lossi.environments.models import ACCELERATORS, ARCHITECTURES, Environment, Variant
 from lossi.errors import InvalidInput, NotFound, NotSupported, Unavailable, did_you_mean
 
 ENGINES = ("podman", "buildah")
-"""Those that build, in the order in which they are looked for; their options are the same as far as they are used here."""
+"""Builders in order of preference; the options used here are the same for both."""
 
 LABEL = "org.lossi."
 _ROOM = 2 << 30
-"""Bytes that must be free before a build begins; how much it takes is known only at its end."""
+"""Bytes that must be free before a build; how much it takes is known only at its end."""
 _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 
 
@@ -34,11 +35,11 @@ class Recipe:
     Attributes
     ----------
     file
-        The Containerfile; its folder is what the build sees.
+        The Containerfile; its folder is the build context.
     lock
         SHA-256 of the locked requirements that it copies, in hexadecimal.
     frameworks
-        Packages that it is chosen for, with their versions.
+        The packages that matter to users, with their versions.
     """
 
     environment: str
@@ -51,7 +52,7 @@ class Recipe:
 
     @property
     def variant(self) -> str:
-        """As it is called on the command line."""
+        """Its name on the command line."""
         return f"{self.architecture}-{self.accelerator}"
 
 
@@ -61,24 +62,22 @@ def variant_of(environment: Environment, name: str | None) -> tuple[str, str, Va
     Raises
     ------
     InvalidInput
-        When it is no variant's name.
+        When the name is not valid.
     NotFound
         When the environment has none of that name.
     """
-    asked = name or f"{platform.machine()}-none"
-    architecture, _, accelerator = asked.partition("-")
+    name = name or f"{platform.machine()}-none"
+    architecture, _, accelerator = name.partition("-")
     if architecture not in ARCHITECTURES or accelerator not in ACCELERATORS:
-        raise InvalidInput(
-            f"{asked[:80]!r} is no variant", hint="a variant is architecture and accelerator, for example x86_64-cuda"
-        )
-    found = environment.variant(architecture, accelerator)
-    if found is None:
+        raise InvalidInput(f"{name[:80]!r} is not a variant", hint="write architecture and accelerator, for example x86_64-cuda")
+    variant = environment.variant(architecture, accelerator)
+    if variant is None:
         known = environment.variant_names()
-        hint = did_you_mean(asked, known) or (
+        hint = did_you_mean(name, known) or (
             f"choose --variant {', '.join(known)}" if known else "it is a Python of this machine only"
         )
-        raise NotFound(f"environment {environment.name!r} has no variant {asked}", hint=hint, known=known)
-    return architecture, accelerator, found
+        raise NotFound(f"environment {environment.name!r} has no variant {name}", hint=hint, known=known)
+    return architecture, accelerator, variant
 
 
 def recipe(environment: Environment, variant: str | None = None) -> Recipe:
@@ -96,7 +95,7 @@ def recipe(environment: Environment, variant: str | None = None) -> Recipe:
     if not shipped.recipe:
         raise NotFound(
             f"there is no recipe for {environment.name} {architecture}-{accelerator}",
-            hint=f"fetch the image instead: lossi env pull {environment.name} --image REGISTRY/NAME:TAG",
+            hint=f"pull the image instead: lossi env pull {environment.name} --image REGISTRY/NAME:TAG",
         )
     file = Path(shipped.recipe)
     try:
@@ -109,13 +108,13 @@ def recipe(environment: Environment, variant: str | None = None) -> Recipe:
 
 
 def _shipped(environment: Environment, architecture: str, accelerator: str) -> tuple[Environment, Variant] | None:
-    """Return the shipped entry of an environment that a site has taken into its own catalogue."""
+    """Return the shipped entry and variant of an environment that is in the site's own catalogue."""
     folder = catalog.shipped_file().parent
     for name, entry, _line in catalog.load_file(catalog.shipped_file()).entries:
         variant = entry.variant(architecture, accelerator)
         if name == environment.name and variant and variant.recipe:
-            found = variant.model_copy(update={"recipe": str(folder / variant.recipe)})
-            return environment.model_copy(update={"frameworks": entry.frameworks}), found
+            shipped = variant.model_copy(update={"recipe": str(folder / variant.recipe)})
+            return environment.model_copy(update={"frameworks": entry.frameworks}), shipped
     return None
 
 
@@ -128,18 +127,18 @@ def _lock(folder: Path, text: str) -> str:
     return digest.hexdigest()
 
 
-def labels(made: Recipe, base: str | None = None) -> dict[str, str]:
-    """Return the labels that say what is in an image (keys of github.com/opencontainers/image-spec, annotations.md, and ours)."""
-    found = {
+def labels(recipe: Recipe, base: str | None = None) -> dict[str, str]:
+    """Return the labels of an image (keys of github.com/opencontainers/image-spec, annotations.md, and ours)."""
+    values = {
         "org.opencontainers.image.created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "org.opencontainers.image.version": lossi.__version__,
-        f"{LABEL}environment": made.environment,
-        f"{LABEL}variant": made.variant,
-        f"{LABEL}recipe-sha256": hashlib.sha256(made.file.read_bytes()).hexdigest(),
-        f"{LABEL}lock-sha256": made.lock,
-        f"{LABEL}frameworks": json.dumps(made.frameworks, sort_keys=True),
+        f"{LABEL}environment": recipe.environment,
+        f"{LABEL}variant": recipe.variant,
+        f"{LABEL}recipe-sha256": hashlib.sha256(recipe.file.read_bytes()).hexdigest(),
+        f"{LABEL}lock-sha256": recipe.lock,
+        f"{LABEL}frameworks": json.dumps(recipe.frameworks, sort_keys=True),
     }
-    return {**found, **({"org.opencontainers.image.base.name": base} if base else {})}
+    return {**values, **({"org.opencontainers.image.base.name": base} if base else {})}
 
 
 def engine() -> str:
@@ -154,14 +153,64 @@ def engine() -> str:
         if found := shutil.which(name):
             return found
     raise Unavailable(
-        "there is nothing to build images with on this machine",
+        "this machine cannot build images",
         why="neither podman nor buildah is on PATH",
-        hint="install one of them, build on another machine and `lossi env pull` the image here, or convert one that is in a registry",
+        hint="install one of them, or build on another machine, push, and run `lossi env pull` here",
     )
 
 
-def build(
-    made: Recipe,
+def build_image(
+    environment: Environment,
+    variant: str | None = None,
+    *,
+    target: Target | None = None,
+    push: str | None = None,
+    base: str | None = None,
+    arguments: Sequence[str] = (),
+    mounts: Sequence[str] = (),
+    host_network: bool = False,
+    say: programs.Say | None = None,
+    step: programs.Say | None = None,
+) -> Ready:
+    """Build an environment's image from its recipe, push it if requested, make the SIF, and record both.
+
+    Parameters
+    ----------
+    environment, variant
+        What to build; without a variant, the CPU image of this machine.
+    target
+        Where the results go.
+    push
+        Reference to push to; without a tag, the local image's is added.
+    base, arguments, mounts, host_network
+        See `run_builder`.
+    say, step
+        Called with each line of the programs, and with each step.
+
+    Raises
+    ------
+    LossiError
+        Of the failed step; the catalogue and the old SIF stay as they were.
+    """
+    source = recipe(environment, variant)
+    target = target or Target()
+    folder, place = pipeline.prepare(environment, target)
+    reference = _with_tag(push, source.image) if push else None
+    if reference:
+        registry.program()
+    with pipeline.work_folder() as work:
+        pipeline.say_step(step, f"building {source.image} from {source.file}")
+        layout = run_builder(source, work, base=base, arguments=arguments, mounts=mounts, host_network=host_network, say=say)
+        digest = None
+        if reference:
+            pipeline.say_step(step, f"pushing {reference}")
+            digest = registry.push(layout, reference, say=say, insecure=target.insecure)
+        image = record.Image(source.architecture, source.accelerator, reference or source.image, digest, None, source.frameworks)
+        return pipeline.finish(environment, image, layout, folder, place, work, say, step)
+
+
+def run_builder(
+    recipe: Recipe,
     work: Path,
     *,
     base: str | None = None,
@@ -169,25 +218,25 @@ def build(
     mounts: Sequence[str] = (),
     host_network: bool = False,
     say: programs.Say | None = None,
-) -> oci_layers.Layout:
-    """Build an image and return it as an OCI layout in ``work``; it stays in the builder's own store too.
+) -> oci_layout.Layout:
+    """Build an image and return it as an OCI layout in ``work``; it also stays in the builder's own store.
 
     Parameters
     ----------
-    made
+    recipe
         The recipe.
     work
         Private folder with room for the packed image.
     base
-        Image to build on, instead of the recipe's own.
+        Base image instead of the recipe's.
     arguments
-        Build arguments of the recipe, each ``NAME=VALUE``. They are seen in the image's history: no secrets.
+        Build arguments of the recipe, each ``NAME=VALUE``. They are visible in the image's history: no secrets.
     mounts
-        Files or folders ``SOURCE[:TARGET]`` that the build sees read-only and the image does not hold: pip.conf, certificates.
+        Files or folders ``SOURCE[:TARGET]`` that the build sees read-only and the image does not contain: pip.conf, certificates.
     host_network
         Whether the build uses the machine's own network (a proxy on 127.0.0.1).
     say
-        Told each line of the builder.
+        Called with each line of the builder.
 
     Raises
     ------
@@ -196,32 +245,32 @@ def build(
     Unavailable
         When there is no builder, no room, no subordinate ids, or a step fails.
     """
-    if made.architecture != platform.machine():
+    if recipe.architecture != platform.machine():
         raise NotSupported(
-            f"{made.environment} {made.variant} cannot be built on this machine",
-            why=f"it is {platform.machine()}, the variant is {made.architecture}",
+            f"{recipe.environment} {recipe.variant} cannot be built on this machine",
+            why=f"it is {platform.machine()}, the variant is {recipe.architecture}",
             hint="build it on a machine of that architecture, push it, and pull it here",
         )
-    given = [*([f"BASE={base}"] if base else []), *arguments]
-    for argument in given:
+    arguments = [*([f"BASE={base}"] if base else []), *arguments]
+    for argument in arguments:
         if not _ARGUMENT.fullmatch(argument):
-            raise InvalidInput(f"{argument[:80]!r} is no build argument", hint="write NAME=VALUE")
-    shown = [word for mount in mounts for word in ("--volume", _volume(mount))]
+            raise InvalidInput(f"{argument[:80]!r} is not a build argument", hint="write NAME=VALUE")
+    volumes = [word for mount in mounts for word in ("--volume", _volume(mount))]
     program = engine()
     convert.check_room(work, _ROOM, "building an image")
-    argv = [program, "build", "--format", "oci", "--file", str(made.file), "--tag", made.image]
+    argv = [program, "build", "--format", "oci", "--file", str(recipe.file), "--tag", recipe.image]
     if host_network:
         argv += ["--network", "host"]
-    for key, value in labels(made, base).items():
+    for key, value in labels(recipe, base).items():
         argv += ["--label", f"{key}={value}"]
-    for argument in given:
+    for argument in arguments:
         argv += ["--build-arg", argument]
-    programs.run([*argv, *shown, str(made.file.parent)], f"cannot build {made.image}", say=say, cwd=work)
-    return export(made.image, work, say=say)
+    programs.run([*argv, *volumes, str(recipe.file.parent)], f"cannot build {recipe.image}", say=say, cwd=work)
+    return export(recipe.image, work, say=say)
 
 
-def export(image: str, work: Path, *, say: programs.Say | None = None) -> oci_layers.Layout:
-    """Copy an image of the builder's own store into an OCI layout in ``work``.
+def export(image: str, work: Path, *, say: programs.Say | None = None) -> oci_layout.Layout:
+    """Export an image from the builder's own store into an OCI layout in ``work``.
 
     Raises
     ------
@@ -230,8 +279,8 @@ def export(image: str, work: Path, *, say: programs.Say | None = None) -> oci_la
     """
     folder = work / "layout"
     argv = [engine(), "push", "--format", "oci", image, f"oci:{folder}:image"]
-    programs.run(argv, f"cannot take {image} out of the builder's store", say=say, cwd=work, environment={"TMPDIR": str(work)})
-    return oci_layers.read(folder)
+    programs.run(argv, f"cannot export {image} from the builder's store", say=say, cwd=work, environment={"TMPDIR": str(work)})
+    return oci_layout.read(folder)
 
 
 def _volume(text: str) -> str:
@@ -239,6 +288,14 @@ def _volume(text: str) -> str:
     path = Path(source).absolute()
     if not path.exists() or ":" in target:
         raise InvalidInput(
-            f"{text[:200]!r} cannot be shown to the build", hint="write SOURCE or SOURCE:TARGET, where SOURCE exists"
+            f"{text[:200]!r} cannot be mounted in the build", hint="write SOURCE or SOURCE:TARGET; SOURCE must exist"
         )
     return f"{path}:{target or path}:ro"
+
+
+def _with_tag(push: str, local: str) -> str:
+    """Return the reference to push to."""
+    name, digest = registry.parse_reference(push)
+    if digest or not registry.is_remote(name):
+        raise InvalidInput(f"{push[:200]!r} is not a registry to push to", hint="for example registry.example/ml/sklearn")
+    return name if ":" in name.rpartition("/")[2] else f"{name}:{local.rpartition(':')[2]}"

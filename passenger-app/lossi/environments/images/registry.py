@@ -1,7 +1,7 @@
-"""Images between registries, the builder's own store and an OCI layout on disk, carried by skopeo and pinned by digest.
+"""Copies images between registries and an OCI layout on disk with skopeo, pinned by digest.
 
-skopeo checks each blob against its digest. Registries are spoken to by HTTPS; by plain HTTP only on this machine, or where the
-caller says so. Logins are those of `skopeo login` (or podman, docker); no password passes through here.
+skopeo checks each blob against its digest. HTTPS is required, except for registries on this machine or if the caller allows
+plain HTTP. Logins are those of `skopeo login` (or podman, docker); no password passes through here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from lossi.environments.command import reference
-from lossi.environments.images import oci_layers, programs
+from lossi.environments.images import oci_layout, programs
 from lossi.environments.models import IMAGE
 from lossi.errors import Conflict, InvalidInput, NotFound, Unavailable
 
@@ -23,13 +23,13 @@ PROGRAM = "skopeo"
 _LOOPBACK = re.compile(r"(?:127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost)(?::\d+)?")
 
 
-def checked_reference(text: str) -> tuple[str, str | None]:
-    """Return the image and the digest that a reference names.
+def parse_reference(text: str) -> tuple[str, str | None]:
+    """Return image and digest of a reference.
 
     Raises
     ------
     InvalidInput
-        When it is none, or names no registry.
+        When it is not an image reference.
     """
     bare, _, digest = text.removeprefix("docker://").partition("@")
     if not IMAGE.fullmatch(bare) or (digest and not re.fullmatch(r"sha256:[0-9a-f]{64}", digest)):
@@ -38,7 +38,7 @@ def checked_reference(text: str) -> tuple[str, str | None]:
 
 
 def is_remote(image: str) -> bool:
-    """Return whether an image's name leads to a registry; ``localhost/NAME`` is how builders call their own."""
+    """Return whether an image is in a registry; ``localhost/NAME`` is in the builder's own store."""
     return image.partition("/")[0] != "localhost"
 
 
@@ -55,84 +55,84 @@ def program() -> str:
     Unavailable
         When there is none on PATH.
     """
-    found = shutil.which(PROGRAM)
-    if found:
-        return found
-    raise Unavailable(
-        f"there is no {PROGRAM} on this machine", hint="install the package skopeo, or do this on a machine that has it"
-    )
+    path = shutil.which(PROGRAM)
+    if path:
+        return path
+    raise Unavailable(f"there is no {PROGRAM} on this machine", hint="install the package skopeo, or use a machine that has it")
 
 
 def resolve_digest(image: str, digest: str | None, *, insecure: bool = False) -> str:
-    """Return the digest that the registry has for a reference now, computed from what it sends.
+    """Return the registry's current digest of a reference, computed from the manifest that it sends.
 
     Raises
     ------
     Conflict
-        When the registry sends another content than ``digest`` names.
+        When the manifest does not match ``digest``.
     NotFound, Forbidden, Unavailable
-        As the registry answers.
+        Depending on the registry's answer.
     """
-    found = f"sha256:{hashlib.sha256(_manifest(image, digest, insecure=insecure)).hexdigest()}"
-    if digest and found != digest:
+    actual = f"sha256:{hashlib.sha256(_manifest(image, digest, insecure=insecure)).hexdigest()}"
+    if digest and actual != digest:
         raise Conflict(
-            f"the registry sends another image than {digest}",
-            why=f"what it sends has {found}",
-            hint="do not use it; ask who keeps the registry",
+            f"the registry sent another image than {digest}",
+            why=f"its digest is {actual}",
+            hint="do not use it; ask the registry's administrator",
         )
-    return found
+    return actual
 
 
 def fetch(
     image: str, digest: str, architecture: str, folder: Path, *, say: programs.Say | None, insecure: bool = False
-) -> oci_layers.Layout:
+) -> oci_layout.Layout:
     """Fetch a pinned image into an OCI layout.
 
     Parameters
     ----------
     image, digest
-        Reference without digest, and the digest: of one image, or of an index of several architectures.
+        Reference without digest, and the digest of an image or of an index of several architectures.
     architecture
-        As Lossi calls it.
+        By Lossi's name.
     folder
-        Made here.
+        Created here.
     say
-        Told each line of skopeo.
+        Called with each line of skopeo.
     insecure
-        Whether plain HTTP and any certificate will do.
+        Whether plain HTTP and any certificate are allowed.
 
     Raises
     ------
     Conflict
-        When what arrives is not what the digest names.
+        When what arrives does not match the digest.
     NotFound, NotSupported, Forbidden, Unavailable
-        As the registry answers, or when the index has nothing for the architecture.
+        Depending on the registry's answer, or when the index has no image for the architecture.
     """
     resolve_digest(image, digest, insecure=insecure)
     manifest = json.loads(_manifest(image, digest, insecure=insecure))
-    wanted = digest
     if "manifests" in manifest:
-        wanted = oci_layers.manifest_of(manifest, architecture) or ""
-        if not wanted:
-            raise NotFound(f"{image} has no image for {architecture}", hint="name another variant, or build it there")
-    pinned = reference(image, wanted)
+        in_index = oci_layout.manifest_of(manifest, architecture)
+        if not in_index:
+            raise NotFound(f"{image} has no image for {architecture}", hint="choose another variant, or build it there")
+        digest = in_index
+    pinned = reference(image, digest)
     argv = [program(), "copy", "--preserve-digests", f"--src-tls-verify={_tls(image, insecure)}", pinned, f"oci:{folder}:image"]
     programs.run(argv, f"cannot fetch {image}", say=say, environment={**_logins(), "TMPDIR": str(folder.parent)})
-    layout = oci_layers.read(folder)
-    if layout.digest != wanted:
-        raise Conflict(f"what arrived is {layout.digest}, not {wanted}", hint="do not use it; ask who keeps the registry")
+    layout = oci_layout.read(folder)
+    if layout.digest != digest:
+        raise Conflict(
+            f"the fetched image is {layout.digest}, not {digest}", hint="do not use it; ask the registry's administrator"
+        )
     return layout
 
 
-def push(layout: oci_layers.Layout, image: str, *, say: programs.Say | None, insecure: bool = False) -> str:
-    """Put an image into a registry and return the digest under which the registry has it.
+def push(layout: oci_layout.Layout, image: str, *, say: programs.Say | None, insecure: bool = False) -> str:
+    """Push an image to a registry and return its digest there.
 
     Raises
     ------
     Conflict
-        When the registry has it under another digest than it has here.
+        When the digest there is another one.
     NotFound, Forbidden, Unavailable
-        As the registry answers.
+        Depending on the registry's answer.
     """
     argv = [program(), "copy", "--preserve-digests", f"--dest-tls-verify={_tls(image, insecure)}"]
     argv += [f"oci:{layout.folder}:image", f"docker://{image}"]
@@ -141,8 +141,8 @@ def push(layout: oci_layers.Layout, image: str, *, say: programs.Say | None, ins
     if digest != layout.digest:
         raise Conflict(
             f"the registry has {image} as {digest}",
-            why=f"what was built is {layout.digest}",
-            hint="was the tag moved meanwhile? push again",
+            why=f"the built image is {layout.digest}",
+            hint="the tag may have moved meanwhile: push again",
         )
     return digest
 
@@ -155,10 +155,10 @@ def _manifest(image: str, digest: str | None, *, insecure: bool) -> bytes:
 
 
 def _logins() -> dict[str, str]:
-    """Return what leads skopeo past a place of logins that it may not enter.
+    """Return the variables that keep skopeo from a login file that it cannot read.
 
-    Without a session's ``XDG_RUNTIME_DIR`` (su, cron) it looks below ``/run/containers``, which root's podman makes for root alone,
-    and gives up there; the next place that it knows is the user's own.
+    Without ``XDG_RUNTIME_DIR`` (su, cron) it looks in ``/run/containers``, which root's podman creates for root only, and
+    fails there instead of trying the user's own file.
     """
     shared = Path("/run/containers")
     named = os.environ.get("REGISTRY_AUTH_FILE") or os.environ.get("XDG_RUNTIME_DIR")

@@ -78,7 +78,7 @@ _IMPORT = re.compile(r"^(?:ModuleNotFoundError|ImportError): ", re.MULTILINE)
 _R_IMPORT = re.compile(r"there is no package called")
 _ENVIRONMENT = re.compile(
     r"^FATAL: |could not be started|Exec format error|cannot execute binary file|NoSuchKernel|has no kernel for"
-    r"|did not start: the log says why|bad interpreter",
+    r"|the kernel \S+ did not start|bad interpreter",
     re.MULTILINE,
 )
 _TRACEBACK = re.compile(r"^Traceback \(most recent call last\):", re.MULTILINE)

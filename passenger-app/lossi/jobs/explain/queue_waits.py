@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
-import pwd
 import sqlite3
 import statistics
 import time
@@ -13,6 +11,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lossi import processes
 from lossi.errors import LossiError
 from lossi.projects import Project, index as store
 
@@ -91,7 +90,6 @@ def queue_waits(projects: Iterable[Project], *, days: int = DAYS) -> QueueWaits:
 
 
 def _rows(project: Project, since: str) -> list[tuple[str | None, str, float]]:
-    user = pwd.getpwuid(os.geteuid()).pw_name
     with store.reading(project) as connection:
         if not _has_partitions(connection):
             return []
@@ -101,7 +99,7 @@ def _rows(project: Project, since: str) -> list[tuple[str | None, str, float]]:
             WHERE tasks.partition IS NOT NULL AND tasks.partition != '' AND tasks.wait_s < 1e12
                   AND tasks.started >= ? AND COALESCE(tasks.restarts, 0) = 0 AND jobs.user = ?
             """,
-            (since, user),
+            (since, processes.user().name),
         )
         return [tuple(row) for row in rows]
 

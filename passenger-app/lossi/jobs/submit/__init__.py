@@ -1,1 +1,1 @@
-"""From a JobSpec to a submitted job: validate, plan, write the job directory, hand it to the scheduler; cancel, resubmit."""
+"""From a JobSpec to a submitted job: validate, plan, write the job directory, hand it to the scheduler. Cancel and resubmit."""

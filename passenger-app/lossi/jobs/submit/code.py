@@ -1,6 +1,6 @@
 """Where the code of a job comes from: the project as it is now, or the snapshot of an earlier job.
 
-Reads the project through `files.beneath` and takes snapshots through `projects.snapshot`; reads tar archives that Lossi wrote.
+Reads the project through `files.beneath`, takes snapshots through `projects.snapshot`, reads tar archives that Lossi wrote.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lossi.files import beneath
 from lossi.projects import Project, snapshot
 
 READ_LIMIT_BYTES = 256 * 2**20
-"""The greatest notebook or script that is looked into."""
+"""The largest notebook or script that is read."""
 
 
 class Code(Protocol):
@@ -31,12 +31,12 @@ class Code(Protocol):
         Raises
         ------
         Forbidden, NotFound, InvalidInput
-            When it lies outside, does not exist or is no file.
+            When it is outside, does not exist or is not a file.
         """
         ...
 
     def folder(self, text: str) -> str:
-        """Return the path of a folder relative to the project; ``.`` is the project itself. Raises as `locate`."""
+        """Return the path of a folder relative to the project; ``.`` is the project itself. Raises like `locate`."""
         ...
 
     def read(self, relative: str) -> bytes:
@@ -44,7 +44,7 @@ class Code(Protocol):
         ...
 
     def take(self, archive: Path, diff: Path, *, untracked_limit_bytes: int, source: str | None) -> CodeSnapshot:
-        """Write the tree to ``archive`` and its dirty diff to ``diff``; ``source`` is part of it whatever git says."""
+        """Write the tree to ``archive`` and its uncommitted changes to ``diff``; ``source`` is included even if git ignores it."""
         ...
 
 
@@ -62,7 +62,7 @@ class LiveCode:
         if not real.is_file():
             raise InvalidInput(f"{text} is not a file", hint="name a notebook or a script")
         if not os.access(real, os.R_OK):
-            raise Forbidden(f"{text} cannot be read", why="you may not read it", hint=f"check its permissions: ls -l {real}")
+            raise Forbidden(f"cannot read {text}", why="permission denied", hint=f"check its permissions: ls -l {real}")
         return real.relative_to(self._root).as_posix()
 
     def folder(self, text: str) -> str:
@@ -88,18 +88,19 @@ class LiveCode:
             raise InvalidInput(f"{text!r} is not a path", hint="name a file below the project") from None
         if not real.is_relative_to(self._root):
             raise Forbidden(
-                f"{text} is outside of the project",
+                f"{text} is outside the project",
                 why=f"it leads to {real}",
-                hint=f"copy it below {self._root} and name it there",
+                hint=f"copy it below {self._root}",
             )
         return real
 
     def _missing(self, text: str, real: Path) -> NotFound:
-        near: list[str] = []
+        names: list[str] = []
         with suppress(OSError):
-            near = [entry.name for entry in os.scandir(real.parent) if entry.is_file()]
+            names = [entry.name for entry in os.scandir(real.parent) if entry.is_file()]
         return NotFound(
-            f"there is no file {text} in the project", hint=did_you_mean(real.name, near) or f"paths are relative to {self._root}"
+            f"there is no file {text} in the project",
+            hint=did_you_mean(real.name, names) or f"paths are relative to {self._root}",
         )
 
 
@@ -114,24 +115,24 @@ class EarlierCode:
         """See `Code.locate`."""
         path = posixpath.normpath(text)
         if not has(self._directory / CODE, path):
-            raise NotFound(f"there is no file {text} in the code of job {self._job.id}", hint="name a file that it had")
+            raise NotFound(f"there is no file {text} in the code of job {self._job.id}", hint="name a file that is in it")
         return path
 
     def folder(self, text: str) -> str:
         """See `Code.folder`."""
         path = posixpath.normpath(text)
         if path.startswith(("/", "../")) or path == "..":
-            raise Forbidden(f"{text} is outside of the project", hint="name a folder below the project")
+            raise Forbidden(f"{text} is outside the project", hint="name a folder below the project")
         return path
 
     def read(self, relative: str) -> bytes:
         """See `Code.read`."""
-        with _opened(self._directory / CODE) as archive:
+        with _open(self._directory / CODE) as archive:
             stream = archive.extractfile(archive.getmember(relative))
             return b"" if stream is None else stream.read(READ_LIMIT_BYTES)
 
     def take(self, archive: Path, diff: Path, *, untracked_limit_bytes: int, source: str | None) -> CodeSnapshot:
-        """See `Code.take`: a copy, because a hard link would share the fate of a file that somebody damages."""
+        """See `Code.take`. A copy, because damage to the earlier file would also hit a hard link."""
         shutil.copyfile(self._directory / CODE, archive)
         with suppress(FileNotFoundError):
             shutil.copyfile(self._directory / DIFF, diff)
@@ -139,15 +140,15 @@ class EarlierCode:
 
 
 def has(archive: Path, path: str) -> bool:
-    """Return whether a code archive holds the file ``path``."""
-    with _opened(archive) as opened:
-        return any(posixpath.normpath(member.name) == path and (member.isfile() or member.issym()) for member in opened)
+    """Return whether a code archive contains the file ``path``."""
+    with _open(archive) as tar:
+        return any(posixpath.normpath(member.name) == path and (member.isfile() or member.issym()) for member in tar)
 
 
-def _opened(archive: Path) -> tarfile.TarFile:
+def _open(archive: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(archive, "r:")
     except (OSError, tarfile.TarError) as error:
         raise NotFound(
-            f"the code snapshot {archive} cannot be read", why=str(error), hint="submit the job anew, with the code as it is now"
+            f"cannot read the code snapshot {archive}", why=str(error), hint="submit a new job, with the code as it is now"
         ) from None

@@ -1,7 +1,7 @@
-"""Idempotency keys: one request, one job, however often it is sent and whoever dies in between.
+"""Idempotency keys: one request, one job, however often it is sent and whichever process dies in between.
 
-Touches ``.lossi/jobs/.keys/``. A key's first claim is the file ``<sha256 of user and key>``; whoever takes over from a claimant that
-died makes the next one, ``<sha256>.1``, ``<sha256>.2``… Each is created exclusively by a link, so every takeover has one winner.
+Writes ``.lossi/jobs/.keys/``. The first claim of a key is the file ``<sha256 of user and key>``; a process that takes over from a dead
+one creates the next, ``<sha256>.1``, ``<sha256>.2``… Each is created exclusively by a link, so every takeover has one winner.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ LONGEST = 256
 
 @dataclass(frozen=True)
 class Claim:
-    """Who makes, or made, the job of a key."""
+    """Which process makes, or made, the job of a key."""
 
     job_id: str
     digest: str
-    """Of the request; empty where the file cannot be read."""
+    """Of the request; empty if the file cannot be read."""
     preparer: Preparer | None
     generation: int
 
     @property
     def is_free(self) -> bool:
-        """Whether the claimant cannot finish any more, so that another may take over."""
+        """Whether the claimant is gone, so that another process may take over."""
         return self.preparer is None or self.preparer.is_gone()
 
 
 def check(key: str) -> None:
-    """Refuse what cannot be a key: it is a header and lies in the job's file.
+    """Refuse an invalid key: it is sent as a header and stored in the job's file.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def check(key: str) -> None:
     """
     if not re.fullmatch(r"[\x20-\x7e]+", key) or len(key) > LONGEST:
         raise InvalidInput(
-            "this cannot be an idempotency key", hint=f"use 1 to {LONGEST} printable ASCII characters, such as a random UUID"
+            "this is not a valid idempotency key", hint=f"use 1 to {LONGEST} printable ASCII characters, such as a random UUID"
         )
 
 
@@ -66,13 +66,13 @@ def current(project: Project, key: str) -> Claim | None:
             newest = Claim(str(data["job_id"]), str(data["digest"]), preparer.parse(data["preparer"]), generation)
         except FileNotFoundError:
             return newest
-        except (OSError, ValueError, TypeError, KeyError):  # somebody damaged it: it binds nobody
+        except (OSError, ValueError, TypeError, KeyError):  # damaged: it binds nobody
             newest = Claim("", "", None, generation)
         generation += 1
 
 
 def claim(project: Project, key: str, job_id: str, digest: str, *, after: Claim | None) -> Claim | None:
-    """Claim a key, or take it over from ``after``; return the claim, or None when somebody else was faster.
+    """Claim a key, or take it over from ``after``; return the claim, or None if another process was faster.
 
     Raises
     ------
@@ -87,24 +87,24 @@ def claim(project: Project, key: str, job_id: str, digest: str, *, after: Claim 
         raise atomic.explained(error, folder) from error
     mine = Claim(job_id, digest, preparer.myself(), 0 if after is None else after.generation + 1)
     data = {"job_id": job_id, "digest": digest, "preparer": dataclasses.asdict(mine.preparer or preparer.myself())}
-    made = atomic.create_exclusive(_of_generation(_file(project, key), mine.generation), json.dumps(data).encode() + b"\n")
-    return mine if made else None
+    created = atomic.create_exclusive(_of_generation(_file(project, key), mine.generation), json.dumps(data).encode() + b"\n")
+    return mine if created else None
 
 
 def release(project: Project, key: str, mine: Claim) -> None:
-    """Give a key back, because its request was refused: it may be used again."""
+    """Release a key whose request was refused, so that it may be used again."""
     with suppress(OSError):
         _of_generation(_file(project, key), mine.generation).unlink()
 
 
 def abandon(project: Project, key: str, mine: Claim) -> None:
-    """Leave a prepared job to whoever sends the key again."""
+    """Leave a prepared job to the next request with the same key."""
     data = {"job_id": mine.job_id, "digest": mine.digest, "preparer": None}
     atomic.write(_of_generation(_file(project, key), mine.generation), json.dumps(data).encode() + b"\n")
 
 
 def _file(project: Project, key: str) -> Path:
-    # Each user's keys are their own, also in a project that several work in.
+    # Keys of several users in one project do not clash.
     return project.jobs / FOLDER / hashlib.sha256(f"{os.geteuid()}:{key}".encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Where a job runs, as far as that decides what it is given: variant of its environment, mounts, set-up lines, scratch folder. Pure."""
+"""What follows from where a job runs: variant of its environment, mounts, set-up lines, scratch folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lossi.jobs import schedulers
 
 @dataclass(frozen=True)
 class Place:
-    """What follows from the machine or the partition of a cluster on which a job is to run.
+    """What follows from the machine or the partition that a job runs on.
 
     Attributes
     ----------
@@ -28,36 +28,36 @@ class Place:
     scratch: str | None = None
 
 
-def of(scheduler: schedulers.Scheduler, asked: Resources) -> Place:
-    """Return the place that a scheduler would give to a job.
+def find_place(scheduler: schedulers.Scheduler, resources: Resources) -> Place:
+    """Return where a scheduler would run a job.
 
     Raises
     ------
     InvalidInput
-        When the site does not offer the partition, or it has no such GPUs.
+        When the site does not offer the partition, or the partition has no such GPUs.
     """
     cluster = scheduler.target
     if cluster is None:
-        return Place(_by_name(asked))
+        return Place(_accelerator_by_name(resources))
     accelerator = "none"
-    if asked.gpus:
-        accelerator = clusters.accelerator_of(cluster, asked.partition, asked.gpu_type) or _by_name(asked)
+    if resources.gpus:
+        accelerator = clusters.accelerator_of(cluster, resources.partition, resources.gpu_type) or _accelerator_by_name(resources)
     return Place(
         accelerator,
-        clusters.architecture_of(cluster, asked.partition),
+        clusters.architecture_of(cluster, resources.partition),
         [
             environments.Mount(
-                source=str(one.source), target=None if one.target is None else str(one.target), read_only=one.read_only
+                source=str(mount.source), target=None if mount.target is None else str(mount.target), read_only=mount.read_only
             )
-            for one in cluster.mounts
+            for mount in cluster.mounts
         ],
         list(cluster.setup),
         cluster.scratch,
     )
 
 
-def _by_name(asked: Resources) -> str:
-    if not asked.gpus:
+def _accelerator_by_name(resources: Resources) -> str:
+    if not resources.gpus:
         return "none"
-    # AMD names its accelerators MI…; everything else that clusters name by type is NVIDIA's.
-    return "rocm" if re.match(r"(?i)(amd|mi[0-9])", asked.gpu_type or "") else "cuda"
+    # AMD calls its accelerators MI…; the other GPU types of clusters are NVIDIA's.
+    return "rocm" if re.match(r"(?i)(amd|mi[0-9])", resources.gpu_type or "") else "cuda"

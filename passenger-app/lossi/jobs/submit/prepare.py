@@ -1,7 +1,7 @@
-"""From a decided job to its directory: built beside, made durable, renamed. Nothing has been started when this is done.
+"""From a plan to the job directory: built under another name, made durable, renamed. Nothing is started.
 
 Writes ``<project>/.lossi/jobs/`` and, through `projects.stores`, the project's MLflow store. A job directory has at most ten
-files whatever the number of tasks; it belongs to who submits it and can be read by the project's group (0750).
+files, however many tasks there are; it belongs to the submitter and the project's group can read it (0750).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from lossi.runner import archive
 
 PREVIEWED_TASKS = 20
 LARGEST_PARAMETERS_BYTES = 512 * 2**20
-"""All tasks' parameters together; beyond it, the value that is so large belongs into a file."""
+"""Of all tasks together; larger values belong in a file."""
 
 STALE_S = 3600.0
-"""A directory that is still being built after this time was left behind."""
+"""A directory under construction for longer than this was left behind."""
 
 
 def preview(project: Project, plan: Plan) -> Preview:
@@ -58,14 +58,14 @@ def preview(project: Project, plan: Plan) -> Preview:
 
 
 def prepare(project: Project, plan: Plan, code: Code) -> tuple[PreparedJob, Path]:
-    """Build the job directory and return the job as it was written, and where.
+    """Build the job directory; return the job as written, and the directory.
 
     Raises
     ------
     InvalidInput
         When the notebook is not part of the code snapshot, or the parameters are too large.
     Forbidden, Unavailable
-        When something cannot be written; then nothing is left behind.
+        When it cannot be written; nothing is left behind.
     """
     project.make_home()
     final = plan.directory(project)
@@ -81,7 +81,7 @@ def prepare(project: Project, plan: Plan, code: Code) -> tuple[PreparedJob, Path
         _write(part / preparer.FILE, preparer.dump(preparer.myself()))
         stores.task_template(project, template, experiment, part / records.TEMPLATE)
         job = _fill(project, plan, code, part, final, tracking)
-        _make_durable(part)
+        _sync(part)
         part.rename(final)
         atomic.sync_folder(project.jobs)
         return job, final
@@ -93,7 +93,7 @@ def prepare(project: Project, plan: Plan, code: Code) -> tuple[PreparedJob, Path
 
 
 def warm(plan: Plan) -> None:
-    """Make what is made once per environment and kept: the empty MLflow store, which takes seconds.
+    """Make the empty MLflow store, which takes seconds and is kept for each environment.
 
     Raises
     ------
@@ -104,13 +104,13 @@ def warm(plan: Plan) -> None:
 
 
 def discard(directory: Path) -> None:
-    """Remove a job directory that nobody will use, as far as possible."""
+    """Remove an unused job directory, as far as possible."""
     with contextlib.suppress(OSError):
         shutil.rmtree(directory)
 
 
 def remove_left_behind(project: Project, names: Sequence[str]) -> None:
-    """Remove those of the directories ``names`` (``.<id>.part``) that have not been touched for an hour and nobody works at."""
+    """Remove those of the directories ``names`` (``.<id>.part``) that are an hour old and that no process works on."""
     for name in names:
         part = project.jobs / name
         with contextlib.suppress(OSError):
@@ -119,7 +119,7 @@ def remove_left_behind(project: Project, names: Sequence[str]) -> None:
 
 
 def read_rows(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield the parameters of the tasks of a job, in the order of their numbers.
+    """Yield the parameters of each task of a job, in the order of their numbers.
 
     Raises
     ------
@@ -144,14 +144,14 @@ def _template(environment: ResolvedEnvironment) -> Path:
 
 def _fill(project: Project, plan: Plan, code: Code, part: Path, final: Path, tracking: TrackingTarget) -> PreparedJob:
     limit = settings.load().untracked_limit_mb * 2**20
-    taken = code.take(part / records.CODE, part / records.DIFF, untracked_limit_bytes=limit, source=plan.job.source)
+    snapshot = code.take(part / records.CODE, part / records.DIFF, untracked_limit_bytes=limit, source=plan.job.source)
     digests = {
         records.RUNNER: archive.build(part / records.RUNNER),
         records.TASKS: _write_rows(part / records.TASKS, plan.rows),
         records.CODE: _digest(part / records.CODE),
         records.TEMPLATE: _digest(part / records.TEMPLATE),
     }
-    job = dataclasses.replace(plan.job, code=taken, tracking=tracking, digests=digests)
+    job = dataclasses.replace(plan.job, code=snapshot, tracking=tracking, digests=digests)
     header = _header(job, final, plan.scheduler.directives(job, final), plan.mounts)
     _write(part / records.SCRIPT, script.encoded(script.render(header)))
     _write(part / records.SPEC, records.dump(job))
@@ -181,14 +181,14 @@ def _header(
 
 
 def _binds(job: PreparedJob, directory: Path) -> list[Path | environments.Mount]:
-    """Return what a container must see: the job directory, the artifacts, and the linked data without being able to write."""
+    """Return what a container must see: the job directory, the artifacts, and the linked data read-only."""
     artifacts = stores.local_path(job.tracking.artifact_location) if job.tracking.artifact_location else None
     data = [environments.Mount(source=link.target, target=None, read_only=True) for link in job.code.links]
     return [directory, *([artifacts] if artifacts else ()), *data]
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write one line per task and return the digest. ASCII only: no code point of a value can be taken for the end of a line."""
+    """Write one line per task and return the digest. ASCII only, so that no character of a value can end a line."""
     digest = hashlib.sha256()
     size = 0
     with _creating(path) as stream:
@@ -198,7 +198,7 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
             if size > LARGEST_PARAMETERS_BYTES:
                 raise InvalidInput(
                     f"the parameters of the {len(rows):,} tasks take more than {units.humanize_size(LARGEST_PARAMETERS_BYTES)}",
-                    hint="put the large value into a file of the project and give its path as the parameter",
+                    hint="put the large value into a file of the project and pass its path as the parameter",
                 )
             digest.update(line)
             stream.write(line)
@@ -221,12 +221,12 @@ def _make_folder(path: Path) -> None:
     path.chmod(path.stat().st_mode & stat.S_ISGID | 0o750)
 
 
-def _make_durable(part: Path) -> None:
+def _sync(part: Path) -> None:
     for entry in os.scandir(part):
         if entry.is_file(follow_symlinks=False):
             descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                # Whatever the umask, and whoever wrote it: the group of the project may read.
+                # Whatever the umask was: the group of the project may read.
                 os.fchmod(descriptor, 0o750 if entry.name == records.SCRIPT else 0o640)
                 os.fsync(descriptor)
             finally:

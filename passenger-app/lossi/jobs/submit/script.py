@@ -1,7 +1,7 @@
 """``script.sh``: what the scheduler starts once per task. POSIX sh; only its typed header differs between jobs. Pure.
 
-The body is the file `body.sh` beside this one and is never formatted: values reach it as shell variables and as the positional
-parameters, each quoted by `shlex.quote`. Parameters of tasks are not in it at all; the runner reads them from ``tasks.jsonl``.
+The body is the file `body.sh` and is never formatted: values reach it as shell variables and as the positional parameters, each
+quoted by `shlex.quote`. Task parameters are not in the script; the runner reads them from ``tasks.jsonl``.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ class Header:
     tasks
         Number of tasks.
     argv
-        What starts the runner; the script adds ``--task N --attempt K``.
+        Command that starts the runner; the script adds ``--task N --attempt K``.
     kind
-        ``local`` or ``apptainer``: a container gets its own temporary folder and the variables that it may see.
+        ``local`` or ``apptainer``: a container gets a temporary folder and the variables that it may see.
     variables
         Environment variables that the catalogue sets.
     directives
         Comment lines for the scheduler, such as ``#SBATCH --time=60``.
     nodes
-        Nodes of one task; on those beyond the first the script is started once more, through srun.
+        Nodes of one task; on each one after the first, srun starts the script again.
     setup
-        Lines of POSIX sh that the site has its jobs run before the environment starts; the site's own trusted text.
+        Lines of POSIX sh that the site runs before the environment starts; trusted text from the site file.
     scratch
-        Node-local folder for temporary files, in which ``$SLURM_JOB_ID`` and ``$USER`` are replaced; None: as TMPDIR says.
+        Node-local folder for temporary files, in which ``$SLURM_JOB_ID`` and ``$USER`` are replaced; None: TMPDIR.
     """
 
     job_id: str
@@ -67,8 +67,8 @@ def render(header: Header) -> str:
     Raises
     ------
     InvalidInput
-        When a value cannot be written into a script: a NUL, a directive or a set-up line of more than one line, a name that is
-        no variable's, a scratch folder with other variables in it.
+        When a value is not safe in a script: a NUL, a directive or set-up line with a line break, an invalid variable name, a
+        scratch folder with other variables in it.
     """
     lines = ["#!/bin/sh", *(_directive(line) for line in header.directives)]
     lines.append("# Started by the scheduler once per task of a Lossi job. Only the next lines differ between jobs.")
@@ -84,7 +84,8 @@ def render(header: Header) -> str:
     for name, value in sorted(header.variables.items()):
         if not _VARIABLE.fullmatch(name):
             raise InvalidInput(
-                f"{name!r} cannot be an environment variable", hint="correct `variables` of the environment in its catalogue"
+                f"{name!r} is not a valid name for an environment variable",
+                hint="correct `variables` of the environment in its catalogue",
             )
         lines.append(f"export {name}={_quoted(value)}")
     lines.append("set -- " + " ".join(_quoted(part) for part in header.argv))
@@ -92,7 +93,7 @@ def render(header: Header) -> str:
 
 
 def encoded(script: str) -> bytes:
-    """Return the script's bytes; paths that are not UTF-8 keep theirs."""
+    """Return the script as bytes; paths that are not UTF-8 keep their bytes."""
     return script.encode("utf-8", "surrogateescape")
 
 
@@ -104,13 +105,13 @@ def body() -> str:
 
 def _job_id(text: str) -> str:
     if not ulid.is_ulid(text):
-        raise InvalidInput(f"{text!r} is not the id of a job")
+        raise InvalidInput(f"{text!r} is not a job id")
     return text
 
 
 def _kind(text: str) -> str:
     if text not in ("local", "apptainer"):
-        raise InvalidInput(f"{text!r} is no way to start an environment")
+        raise InvalidInput(f"{text!r} is not a kind of environment")
     return text
 
 
@@ -120,8 +121,8 @@ def _scratch(text: str | None) -> str:
     rest = text.replace("$SLURM_JOB_ID", "").replace("$USER", "")
     if not text.startswith("/") or "$" in rest or any(ord(character) < 32 for character in text):
         raise InvalidInput(
-            f"{text!r} cannot be the folder for temporary files",
-            why="it must be an absolute path, with no variables but $SLURM_JOB_ID and $USER",
+            f"{text!r} is not a valid folder for temporary files",
+            why="it must be an absolute path, with no variables except $SLURM_JOB_ID and $USER",
             hint="correct `scratch` of the cluster in the site file",
         )
     return _quoted(text)
@@ -129,17 +130,17 @@ def _scratch(text: str | None) -> str:
 
 def _line(text: str) -> str:
     if any(ord(character) < 32 and character != "\t" for character in text):
-        raise InvalidInput(f"{text!r} cannot be a line of a script", hint="correct `setup` of the cluster in the site file")
+        raise InvalidInput(f"{text!r} is not one line of a script", hint="correct `setup` of the cluster in the site file")
     return _quoted(text)
 
 
 def _quoted(text: str) -> str:
     if "\0" in text:
-        raise InvalidInput("a NUL character cannot be part of a path or an argument")
+        raise InvalidInput("paths and arguments must not contain NUL characters")
     return shlex.quote(text)
 
 
 def _directive(line: str) -> str:
     if not line.startswith("#") or line.startswith("#!") or any(ord(character) < 32 for character in line):
-        raise InvalidInput(f"{line!r} cannot be a line for the scheduler", hint="it must be one comment line")
+        raise InvalidInput(f"{line!r} is not a valid line for the scheduler", hint="it must be one comment line")
     return line

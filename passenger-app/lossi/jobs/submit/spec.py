@@ -1,7 +1,7 @@
-"""JobSpec: what a user asks for, in the one form that the command line, REST and the pages share. Pure; touches nothing.
+"""JobSpec: a request for a job, in the one form that the command line, REST and the pages share. Pure.
 
-What can be checked without looking at the project is checked here; the rest (does the notebook exist, has it these
-parameters, is there such an environment) in `plan`.
+Checks what needs no project; `plan` checks the rest (does the notebook exist, does it have these parameters, is there such an
+environment).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _one_line(value: str) -> str:
 
 def _no_nul(value: str) -> str:
     if "\0" in value:
-        raise ValueError("must not hold a NUL character")
+        raise ValueError("must not contain a NUL character")
     return value
 
 
@@ -45,16 +45,16 @@ class Dependency(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     job: Annotated[str, Field(min_length=3, max_length=26, pattern="^[0-9a-z]+$")] = Field(
-        description="Its id, or the first or last characters of it."
+        description="Its id, or the first or last characters of the id."
     )
     condition: Literal["ok", "any", "not_ok"] = Field(
         default="ok",
-        description="ok: all its tasks succeeded, else this job is cancelled; any: however it ended; not_ok: it failed.",
+        description="ok: all its tasks succeeded (else this job is cancelled); any: it ended; not_ok: it failed.",
     )
 
 
 class JobSpec(BaseModel):
-    """A job as asked for: what to run (one of notebook, script and command), with which parameters, where and how."""
+    """A request for a job: what to run (one of notebook, script and command), with which parameters, where and how."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -63,7 +63,7 @@ class JobSpec(BaseModel):
     command: list[Argument] | None = Field(
         default=None, min_length=1, description="Command to run: program and arguments; no shell reads it."
     )
-    arguments: list[Argument] = Field(default=[], description="Further arguments of the script.")
+    arguments: list[Argument] = Field(default=[], description="More arguments of the script.")
     working_directory: PathText | None = Field(
         default=None,
         description="Folder below the project in which a command runs; notebooks and scripts run in their own folder.",
@@ -71,7 +71,7 @@ class JobSpec(BaseModel):
     parameters: dict[str, JsonValue] = Field(default={}, description="Parameters that are the same for all tasks.")
     sweep: Sweep | None = Field(default=None, description="Combinations of parameters, one task each.")
     environment: Line | None = Field(
-        default=None, max_length=200, description="Environment of the catalogue; unset: the first one that can run here."
+        default=None, max_length=200, description="Environment from the catalogue; unset: the first one that can run here."
     )
     resources: Resources = Field(default=Resources(), description="What each task gets.")
     name: Line | None = Field(default=None, max_length=128, description="Name of the job; unset: the notebook's or script's.")
@@ -79,19 +79,19 @@ class JobSpec(BaseModel):
         default=None, max_length=500, description="MLflow experiment; unset: the notebook's or script's name."
     )
     tags: dict[str, Annotated[str, Field(max_length=8000)]] = Field(default={}, description="Tags for every run.")
-    max_parallel: int | None = Field(default=None, ge=1, le=1_000_000, description="At most this many tasks at once.")
+    max_parallel: int | None = Field(default=None, ge=1, le=1_000_000, description="Most tasks to run at once.")
     scheduler: Line | None = Field(
         default=None,
         max_length=64,
-        description=f"How it is handed over: {', '.join(schedulers.names())}; unset: the cluster's own way.",
+        description=f"How to submit: {', '.join(schedulers.names())}; unset: as configured for the cluster.",
     )
     cluster: Line | None = Field(default=None, max_length=64, description="Cluster; unset: the default one.")
     after: list[Dependency] = Field(
-        default=[], max_length=100, description="Jobs that must have ended before this one starts, all of them."
+        default=[], max_length=100, description="Jobs that must all have ended before this one starts."
     )
     requeue: bool = Field(
         default=True,
-        description="Start a task again, in the same run, when a node failed or a job of higher priority took its place.",
+        description="Restart a task, in the same run, after a node failure or preemption.",
     )
 
     @property
@@ -119,23 +119,23 @@ class JobSpec(BaseModel):
         for key in self.tags:
             if not _TAG_KEY.fullmatch(key) or key.startswith(("/", "lossi.")) or ".." in key.split("/"):
                 raise ValueError(
-                    f"tag {key!r}: up to 250 letters, digits and _ - . / : or spaces, and not beginning with 'lossi.' (those are ours)"
+                    f"tag {key!r}: up to 250 letters, digits and _ - . / : or spaces, and not beginning with 'lossi.', which is reserved"
                 )
         return self
 
     def digest(self) -> str:
-        """Return the SHA-256 of the request, equal for equal requests: what an idempotency key stands for."""
+        """Return the SHA-256 of the request; equal requests have equal digests."""
         text = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def validated(data: dict[str, Any]) -> JobSpec:
-    """Return a JobSpec from plain data, with an error of the tree instead of Pydantic's.
+    """Return a JobSpec from plain data, with a `LossiError` instead of Pydantic's error.
 
     Raises
     ------
     InvalidInput
-        Names the first field that is not right and all of them in ``details["errors"]``.
+        Names the first invalid field, and all of them in ``details["errors"]``.
     """
     try:
         return JobSpec.model_validate(data)

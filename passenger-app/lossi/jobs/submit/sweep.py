@@ -1,7 +1,7 @@
-"""Sweeps: from a grid, a list, random draws or a CSV table to one set of parameters per task. Pure; touches nothing.
+"""Sweeps: from a grid, a list, random draws or a CSV table to one set of parameters per task. Pure.
 
-A combination holds only the swept parameters; `prepare` puts the fixed ones beside them. The order of combinations is part
-of the contract: task n is always the same combination, whenever and wherever a sweep is expanded.
+A combination has only the swept parameters; `task_parameters` adds the fixed ones. The order of combinations is part of the contract:
+task n is always the same combination, whenever and wherever a sweep is expanded.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Range(BaseModel):
     model_config = _FROZEN
 
     distribution: Literal["uniform", "loguniform", "int"] = Field(description="How to draw.")
-    low: float = Field(allow_inf_nan=False, description="Least value.")
-    high: float = Field(allow_inf_nan=False, description="Greatest value.")
+    low: float = Field(allow_inf_nan=False, description="Smallest value.")
+    high: float = Field(allow_inf_nan=False, description="Largest value.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -58,7 +58,7 @@ class Range(BaseModel):
 
 
 class Choice(BaseModel):
-    """A set of values to draw from, each as likely as the others."""
+    """Values to draw from, all equally likely."""
 
     model_config = _FROZEN
 
@@ -99,7 +99,7 @@ class Grid(BaseModel):
 
 
 class List(BaseModel):
-    """Combinations as they are given; a parameter that one of them lacks takes the fixed value or the notebook's default."""
+    """Explicit combinations; a parameter missing from one of them takes the fixed value or the notebook's default."""
 
     model_config = _FROZEN
 
@@ -120,12 +120,12 @@ class List(BaseModel):
 
 
 class Random(BaseModel):
-    """Combinations drawn at random: the same seed draws the same ones, and adding a parameter leaves the others as they were."""
+    """Random combinations: the same seed draws the same ones, and adding a parameter does not change the others."""
 
     model_config = _FROZEN
 
     random: dict[str, Distribution] = Field(min_length=1, description="What to draw from, by parameter.")
-    samples: int = Field(default=10, ge=1, description="How many combinations.")
+    samples: int = Field(default=10, ge=1, description="Number of combinations.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Seed.")
 
     @property
@@ -146,10 +146,10 @@ class Random(BaseModel):
 
 
 class Csv(BaseModel):
-    """Combinations as a table: parameters' names in the first row, one combination in each other row, fields as RFC 4180.
+    """Combinations as a table: parameter names in the first row, one combination in each other row, fields as in RFC 4180.
 
-    Values are text: they are read as the types that the notebook declares; for scripts and commands a text that is JSON is
-    that value, any other is itself.
+    Values are text, read as the types that the notebook declares; for scripts and commands, text that is JSON is that value and any
+    other text is a string.
     """
 
     model_config = _FROZEN
@@ -166,7 +166,7 @@ class Csv(BaseModel):
         return len(self._table()[1])
 
     def combinations(self) -> Iterator[Row]:
-        """Yield the combinations in their order, every value a text."""
+        """Yield the combinations in their order; all values are text."""
         names, rows = self._table()
         for row in rows:
             yield dict(zip(names, row, strict=True))
@@ -176,21 +176,22 @@ class Csv(BaseModel):
         try:
             rows = [row for row in csv.reader(io.StringIO(self.csv.removeprefix("\ufeff"), newline=""), strict=True) if row]
         except csv.Error as error:
-            raise InvalidInput("the CSV table cannot be read", why=str(error), hint="quote fields with double quotes") from None
+            raise InvalidInput("cannot read the CSV table", why=str(error), hint="quote fields with double quotes") from None
         finally:
             csv.field_size_limit(limit)
         if len(rows) < 2:
             raise InvalidInput(
-                "the CSV table has no combinations", hint="first row: names of parameters; each further row: one task's values"
+                "the CSV table has no combinations",
+                hint="the first row holds parameter names, each further row the values of one task",
             )
         names = [name.strip() for name in rows[0]]
         if "" in names or len(set(names)) < len(names):
-            raise InvalidInput("the CSV table's first row has an empty or repeated name", hint="name each column once")
+            raise InvalidInput("the CSV table's first row has an empty or repeated name", hint="give each column its own name")
         for number, row in enumerate(rows[1:], 2):
             if len(row) != len(names):
                 raise InvalidInput(
                     f"row {number} of the CSV table has {len(row)} fields instead of {len(names)}",
-                    hint="quote values that hold commas",
+                    hint="quote values that contain commas",
                 )
         return names, rows[1:]
 
@@ -205,6 +206,6 @@ def _kind(value: Any) -> str | None:
 Sweep = Annotated[
     Annotated[Grid, Tag("grid")] | Annotated[List, Tag("list")] | Annotated[Random, Tag("random")] | Annotated[Csv, Tag("csv")],
     Discriminator(
-        _kind, custom_error_type="sweep_kind", custom_error_message="a sweep has one of the keys grid, list, random and csv"
+        _kind, custom_error_type="sweep_kind", custom_error_message="a sweep needs one of the keys grid, list, random and csv"
     ),
 ]

@@ -2,8 +2,7 @@
 
 Documented for users: ``LOSSI_JOB_ID``, ``LOSSI_TASK``, ``LOSSI_PROJECT`` (the live project), ``LOSSI_OUTPUT_DIR`` (kept with
 the job), ``LOSSI_PARAMETERS`` (JSON file), ``LOSSI_ENVIRONMENT``, ``LOSSI_ATTEMPT`` (from 1), ``LOSSI_NODES`` and
-``LOSSI_NODE_RANK`` (from 0); MLflow's own variables make an unmodified client log to the
-task's store.
+``LOSSI_NODE_RANK`` (from 0). MLflow's own variables make an unmodified client log to the task's store.
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ import sys
 from typing import Dict, List, Mapping, Optional
 
 from ..contract.records import PreparedJob
-from .places import Places
+from .paths import TaskPaths
 
 DROPPED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI")
-"""What the submitting shell may have set for itself: it would send the task's runs elsewhere."""
+"""Variables of the submitting shell that would send the task's runs elsewhere."""
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # The copy on the node is no git repository; the commit is among the join tags.
+    # The copy on the node is not a git repository; the commit is among the join tags.
     "GIT_PYTHON_REFRESH": "quiet",
-    # What a program prints appears in the log at once.
+    # Output appears in the log at once.
     "PYTHONUNBUFFERED": "1",
 }
 
@@ -33,13 +32,13 @@ CONTEXT_LIMIT = 64 * 1024
 
 
 def own_command() -> List[str]:
-    """Return the argv that starts this runner again: its archive, or its package where it runs from sources."""
+    """Return the argv that starts this runner again: its archive, or its package if it runs from sources."""
     archive = os.path.abspath(sys.argv[0])
     return [sys.executable, archive] if archive.endswith(".pyz") else [sys.executable, "-m", "lossi.runner"]
 
 
 def server_uri(job: PreparedJob) -> Optional[str]:
-    """Return the MLflow server that the job logs to, None for the embedded store."""
+    """Return the MLflow server that the job logs to; None for the embedded store."""
     if job.tracking.server_uri:
         return job.tracking.server_uri
     variable = job.environment.variables.get("MLFLOW_TRACKING_URI", "")
@@ -50,7 +49,7 @@ def payload_environment(
     base: Mapping[str, str],
     job: PreparedJob,
     task: int,
-    places: Places,
+    paths: TaskPaths,
     *,
     python: str,
     tags: Mapping[str, str],
@@ -64,15 +63,15 @@ def payload_environment(
     ----------
     base
         The runner's own environment.
-    job, task, places
-        What runs, and where its files lie.
+    job, task, paths
+        What runs, and where its files are.
     python
-        The interpreter that runs the runner: its folder comes first on PATH, so that ``python`` is the environment's.
+        The interpreter of the runner. Its folder is first on PATH, so ``python`` is the environment's.
     tags
-        Join tags: fluent MLflow clients put them on each run they start (``MLFLOW_RUN_CONTEXT``), on a server as well.
+        Join tags, which fluent MLflow clients set on each run they start (``MLFLOW_RUN_CONTEXT``), also on a server.
     run_id
-        The run to go on with after a requeue. A first attempt gets the experiment's name only, because a run id given
-        beforehand makes ``set_experiment`` fail.
+        The run to continue after a requeue. A first attempt gets the experiment's name only, because a run id that is set
+        in advance makes ``set_experiment`` fail.
     attempt
         2 or more after a requeue.
     uri
@@ -86,21 +85,21 @@ def payload_environment(
     result.setdefault("OMP_NUM_THREADS", str(max(1, job.resources.cpus)))
     result.update(
         {
-            "TMPDIR": str(places.temporary),
-            "JUPYTER_RUNTIME_DIR": str(places.jupyter),
-            "JUPYTER_DATA_DIR": str(places.jupyter / "data"),
+            "TMPDIR": str(paths.temporary),
+            "JUPYTER_RUNTIME_DIR": str(paths.jupyter),
+            "JUPYTER_DATA_DIR": str(paths.jupyter / "data"),
             "JUPYTER_PREFER_ENV_PATH": "1",
-            "IPYTHONDIR": str(places.jupyter / "ipython"),
+            "IPYTHONDIR": str(paths.jupyter / "ipython"),
             "LOSSI_JOB_ID": job.id,
             "LOSSI_TASK": str(task),
             "LOSSI_PROJECT": job.project,
-            "LOSSI_OUTPUT_DIR": str(places.output),
-            "LOSSI_PARAMETERS": str(places.parameters),
+            "LOSSI_OUTPUT_DIR": str(paths.output),
+            "LOSSI_PARAMETERS": str(paths.parameters),
             "LOSSI_ENVIRONMENT": job.environment.name,
             "LOSSI_ATTEMPT": str(attempt),
             "LOSSI_NODES": str(job.resources.nodes),
-            "LOSSI_NODE_RANK": str(places.rank),
-            "MLFLOW_TRACKING_URI": uri or server_uri(job) or f"sqlite:///{places.store}",
+            "LOSSI_NODE_RANK": str(paths.rank),
+            "MLFLOW_TRACKING_URI": uri or server_uri(job) or f"sqlite:///{paths.store}",
             "MLFLOW_RUN_CONTEXT": run_context(result.get("MLFLOW_RUN_CONTEXT"), {**job.tags, **tags}, tags),
         }
     )
@@ -119,12 +118,12 @@ def run_context(earlier: Optional[str], tags: Mapping[str, str], needed: Mapping
     earlier
         The variable's value so far; its tags are kept.
     tags, needed
-        All tags to add, and those that remain when all would be too long for one variable.
+        All tags to add, and those to keep if all would be too long for one variable.
     """
     try:
-        found = json.loads(earlier or "{}")
+        context = json.loads(earlier or "{}")
     except ValueError:
-        found = {}
-    kept = {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+        context = {}
+    kept = {str(key): str(value) for key, value in context.items()} if isinstance(context, dict) else {}
     text = json.dumps({**kept, **tags})
     return text if len(text) <= CONTEXT_LIMIT else json.dumps(dict(needed))

@@ -1,4 +1,4 @@
-"""Where a task's files lie: on node-local disk while it runs, in the job directory for good."""
+"""Where a task's files are: on node-local disk while it runs, then in the job directory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Mapping
 
 from ..contract import records
-from .writing import TaskFailure
+from .errors import TaskFailure
 
 SAFE_PATH = re.compile(r"/[A-Za-z0-9_./+,@=:-]*")
-"""Paths that mean themselves in ``sqlite:///`` URIs: ``?``, ``%`` and ``#`` break them silently."""
+"""Paths that are safe in ``sqlite:///`` URIs: ``?``, ``%`` and ``#`` would change them silently."""
 
 
 @dataclass(frozen=True)
-class Places:
+class TaskPaths:
     """The folders of one attempt of one task.
 
     Parameters
@@ -28,10 +28,9 @@ class Places:
     task
         ``tasks/<n>`` in it.
     work
-        A private folder on node-local disk, removed at the end. Resolved: no links on the way.
+        A private folder on node-local disk, removed at the end; a path without links.
     rank
-        Which of the task's processes: 0 is the first node's, the others leave nothing of their own in ``task`` but files of
-        the user's.
+        Number of this process among the task's: 0 on the first node. The others leave only files of the user in ``task``.
     """
 
     job: Path
@@ -61,7 +60,7 @@ class Places:
 
     @property
     def jupyter(self) -> Path:
-        """Connection files, sockets and settings of kernels: nothing of a batch job goes to the home directory."""
+        """Connection files, sockets and settings of kernels, which must not go to the home directory."""
         return self.work / "jupyter"
 
     @property
@@ -71,12 +70,12 @@ class Places:
 
     @property
     def collected(self) -> Path:
-        """Where new files of the working directory are kept: each rank's have a folder of their own."""
+        """Where new files of the working directory are collected; each rank has its own folder."""
         return self.output / f"rank{self.rank}" if self.rank else self.output
 
     @property
     def log(self) -> Path:
-        """What this process and its payload print."""
+        """The output of this process and its payload."""
         return self.task / (f"{records.LOG}.rank{self.rank}" if self.rank else records.LOG)
 
     @property
@@ -95,7 +94,7 @@ class Places:
         return self.task / records.OUTPUT_NOTEBOOK
 
     def remove(self) -> None:
-        """Remove the node-local folder, read-only folders in it included."""
+        """Remove the node-local folder, even if there are read-only folders in it."""
 
         def retry(function: object, path: str, _error: object) -> None:
             try:
@@ -111,31 +110,31 @@ class Places:
         shutil.rmtree(self.work, onerror=retry)
 
 
-def make(job: Path, task: int, environment: Mapping[str, str], rank: int = 0) -> Places:
-    """Make the folders of a task.
+def make(job: Path, task: int, environment: Mapping[str, str], rank: int = 0) -> TaskPaths:
+    """Create the folders of a task.
 
     Raises
     ------
     TaskFailure
-        When no node-local folder can be had.
+        When there is no usable node-local folder.
     OSError
-        When the task's folder cannot be made.
+        When the task's folder cannot be created.
     """
     folder = job / records.TASK_FOLDER / str(task)
     folder.mkdir(parents=True, exist_ok=True)
     problem = ""
-    for base in (environment.get("TMPDIR"), "/tmp"):  # noqa: S108 - the standard's own place, made private below
+    for base in (environment.get("TMPDIR"), "/tmp"):  # noqa: S108 - a private folder is made in it
         if not base:
             continue
         resolved = os.path.realpath(base)
         if not SAFE_PATH.fullmatch(resolved):
-            problem = f"the path of TMPDIR, {base!r}, cannot be used for a SQLite store"
+            problem = f"TMPDIR, {base!r}, cannot be used for a SQLite store"
             continue
         try:
             work = Path(tempfile.mkdtemp(prefix="lossi-", dir=resolved))  # 0700
             for inner in ("code", "tmp", "jupyter"):
                 (work / inner).mkdir(mode=0o700)
-            return Places(job, folder, work, rank)
+            return TaskPaths(job, folder, work, rank)
         except OSError as error:
             problem = f"{resolved}: {error.strerror or error}"
-    raise TaskFailure(f"there is no node-local folder to work in ({problem}): set TMPDIR to one")
+    raise TaskFailure(f"no node-local folder to work in ({problem}): set TMPDIR to one")

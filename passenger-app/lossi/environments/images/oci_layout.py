@@ -1,7 +1,7 @@
-"""An image as an OCI layout on disk (github.com/opencontainers/image-spec): its manifest, its settings, and its tree of files.
+"""Reads an OCI layout on disk (github.com/opencontainers/image-spec): manifest, configuration and tree of files of an image.
 
-Nothing is unpacked: the layers are read in their order and put together as their rules say (whiteouts, opaque folders, hard
-links). The digest of everything that is read is checked on the way.
+Nothing is unpacked: the layers are read in order and merged by the specification's rules (whiteouts, opaque folders, hard
+links). Every digest is checked on the way.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from lossi import processes
-from lossi.environments.images.image_tree import Folder, Leaf, Node, content_digest
+from lossi.environments.images.trees import Folder, Leaf, Node, content_digest
 from lossi.errors import InvalidInput, NotSupported
 
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
-"""The names that images have for ours."""
+"""An image's name of an architecture → ours."""
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _MOST_LINKS = 40
-"""Links that are followed for one path, as Linux does."""
+"""Links followed for one path, as in Linux."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,11 @@ class Layout:
     Attributes
     ----------
     digest
-        Of its manifest.
+        Of the manifest.
     architecture
-        As Lossi calls it.
-    labels
-        What the image says of itself.
+        By Lossi's name.
     size
-        Bytes of its layers, packed.
+        Bytes of the packed layers.
     """
 
     folder: Path
@@ -58,23 +56,23 @@ class Layout:
 
 
 def read(folder: Path) -> Layout:
-    """Return what a layout with one image holds.
+    """Read a layout with one image.
 
     Raises
     ------
     InvalidInput
-        When it is none, or a digest is not that of its content.
+        When it is not a layout, or a digest does not match.
     """
     try:
         index = json.loads((folder / "index.json").read_bytes())
         digest = str(index["manifests"][0]["digest"])
         manifest = json.loads(_checked(folder, digest).read_bytes())
-        settings = json.loads(_checked(folder, str(manifest["config"]["digest"])).read_bytes())
+        config = json.loads(_checked(folder, str(manifest["config"]["digest"])).read_bytes())
         layers = [(str(layer["digest"]), str(layer["mediaType"]), int(layer["size"])) for layer in manifest["layers"]]
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise _broken(folder, f"{type(error).__name__}: {error}") from None
-    architecture = str(settings.get("architecture", ""))
-    labels = (settings.get("config") or {}).get("Labels") or {}
+    architecture = str(config.get("architecture", ""))
+    labels = (config.get("config") or {}).get("Labels") or {}
     return Layout(
         folder,
         digest,
@@ -86,15 +84,15 @@ def read(folder: Path) -> Layout:
     )
 
 
-def tree(layout: Layout) -> Folder:
-    """Return the tree of files that the layers make.
+def image_tree(layout: Layout) -> Folder:
+    """Return the tree of files of an image.
 
     Raises
     ------
     InvalidInput
-        When a layer is broken or its digest is not that of its content.
+        When a layer is damaged or its digest does not match.
     NotSupported
-        When a layer is packed in a way that cannot be read here.
+        When the compression of a layer is not supported.
     """
     root = Folder()
     for digest, media_type in zip(layout.layers, layout.media_types, strict=True):
@@ -108,27 +106,27 @@ def tree(layout: Layout) -> Folder:
 
 
 def apply(root: Folder, archive: tarfile.TarFile) -> None:
-    """Change a tree as one layer says."""
+    """Apply one layer to a tree."""
     layer = _Layer()
     for member in archive:
-        layer.take(member, archive)
+        layer.add(member, archive)
     _merge(root, root, layer.root, layer, "")
 
 
 @dataclass
 class _Layer:
-    """One layer by itself: what it adds, and what it takes away from those below."""
+    """One layer: what it adds, and what it removes from the layers below."""
 
     root: Folder = field(default_factory=lambda: Folder(implied=True))
     removed: dict[str, set[str]] = field(default_factory=dict)
-    """Folder → names that go."""
+    """Folder → names removed."""
     opaque: set[str] = field(default_factory=set)
-    """Folders of which nothing of the layers below is left."""
+    """Folders whose content of the layers below is removed."""
     hard_links: dict[str, str] = field(default_factory=dict)
-    """Path → the path whose content it has, in this layer or below."""
+    """Path → the path that it links to, in this layer or below."""
 
-    def take(self, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
-        """Take one entry in."""
+    def add(self, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
+        """Add one entry."""
         parts = _parts(member.name)
         if not parts:
             return
@@ -149,7 +147,7 @@ class _Layer:
             self._folder(parts[:-1]).children[name] = _leaf(member, archive)
 
     def _folder(self, parts: list[str]) -> Folder:
-        """Return the folder of this layer, made where only something below it was named."""
+        """Return a folder of this layer; create an implied one if only something below it has an entry."""
         folder = self.root
         for part in parts:
             child = folder.children.get(part)
@@ -163,7 +161,7 @@ def _leaf(member: tarfile.TarInfo, archive: tarfile.TarFile) -> Leaf:
     if member.issym():
         return Leaf("link", member.linkname)
     if member.islnk():
-        return Leaf("file")  # its content is found when the layers are put together
+        return Leaf("file")  # its content is looked up when the layers are merged
     if not member.isreg():
         return Leaf("device")
     stream = archive.extractfile(member)
@@ -172,8 +170,8 @@ def _leaf(member: tarfile.TarInfo, archive: tarfile.TarFile) -> Leaf:
 
 
 def _merge(root: Folder, below: Folder, above: Folder, layer: _Layer, path: str) -> None:
-    """Put a folder of a layer over the one that the layers below it made."""
-    # A hard link may lead to a file that the same layer takes away from those below: it is looked up before.
+    """Merge a folder of a layer into the one of the layers below."""
+    # Looked up first: a hard link may lead to a file that the same layer removes.
     linked = {
         name: _linked(root, layer, layer.hard_links[whole])
         for name in above.children
@@ -188,22 +186,22 @@ def _merge(root: Folder, below: Folder, above: Folder, layer: _Layer, path: str)
         if not isinstance(node, Folder):
             below.children[name] = linked.get(name, node)
             continue
-        there = below.children.get(name)
-        if node.implied and isinstance(there, Leaf) and there.kind == "link":
-            there = _followed(root, whole)
-        if not isinstance(there, Folder):
-            there = below.children[name] = Folder(implied=node.implied)
-        _merge(root, there, node, layer, whole)
+        target = below.children.get(name)
+        if node.implied and isinstance(target, Leaf) and target.kind == "link":
+            target = _resolve(root, whole)
+        if not isinstance(target, Folder):
+            target = below.children[name] = Folder(implied=node.implied)
+        _merge(root, target, node, layer, whole)
 
 
 def _linked(root: Folder, layer: _Layer, target: str) -> Node:
-    """Return what a hard link stands for: in its own layer, or in those below."""
+    """Return the file that a hard link leads to, in its own layer or below."""
     for _ in range(_MOST_LINKS):
         if target not in layer.hard_links:
             break
         target = layer.hard_links[target]
-    found = _at(layer.root, target) or _followed(root, target)
-    return found if isinstance(found, Leaf) else Leaf("file")
+    node = _at(layer.root, target) or _resolve(root, target)
+    return node if isinstance(node, Leaf) else Leaf("file")
 
 
 def _at(root: Folder, path: str) -> Node | None:
@@ -213,8 +211,8 @@ def _at(root: Folder, path: str) -> Node | None:
     return node
 
 
-def _followed(root: Folder, path: str) -> Node | None:
-    """Return what is at a path once links on the way are followed, all within the image."""
+def _resolve(root: Folder, path: str) -> Node | None:
+    """Return what is at a path, following links within the image."""
     left = _parts(path)[::-1]
     walked: list[tuple[str, Folder]] = []
     here = root
@@ -243,7 +241,7 @@ def _followed(root: Folder, path: str) -> Node | None:
 
 
 def _parts(name: str) -> list[str]:
-    """Return the parts of a path in an archive; ``..`` at the root stays there."""
+    """Return the parts of a path in an archive; ``..`` at the root stays at the root."""
     parts: list[str] = []
     for part in name.split("/"):
         if part == "..":
@@ -262,7 +260,9 @@ def _unpacked(path: Path, media_type: str) -> Iterator[IO[bytes]]:
     elif media_type.endswith("+zstd"):
         program = shutil.which("zstd")
         if program is None:
-            raise NotSupported("a layer of the image is packed with zstd", hint="install the program zstd, or pack it with gzip")
+            raise NotSupported(
+                "a layer of the image is compressed with zstd", hint="install zstd, or build the image with gzip layers"
+            )
         argv = [program, "-dcq", str(path)]
         with processes.running(argv, environment=processes.basic_environment(), cwd=None, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
@@ -273,22 +273,22 @@ def _unpacked(path: Path, media_type: str) -> Iterator[IO[bytes]]:
 
 
 def _checked(folder: Path, digest: str) -> Path:
-    """Return the file of a digest once its content is found to have it."""
+    """Return the file of a digest after checking its content."""
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-        raise _broken(folder, f"{digest[:80]!r} is no digest")
+        raise _broken(folder, f"{digest[:80]!r} is not a digest")
     path = folder / "blobs" / "sha256" / digest.removeprefix("sha256:")
     with path.open("rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != path.name:
-            raise _broken(folder, f"the content of {digest} is another one")
+            raise _broken(folder, f"the content of {digest} does not match")
     return path
 
 
 def _broken(folder: Path, why: str) -> InvalidInput:
-    return InvalidInput("the image is not whole", why=why, hint="fetch or build it again", layout=str(folder))
+    return InvalidInput("the image is damaged", why=why, hint="fetch or build it again", layout=str(folder))
 
 
 def manifest_of(index: Any, architecture: str) -> str | None:
-    """Return the digest of the image for an architecture in an index of several, as the registry keeps it."""
+    """Return the digest of an architecture's image in an index of several, if there is one."""
     for entry in index.get("manifests", ()):
         platform = entry.get("platform") or {}
         if platform.get("os") == "linux" and ARCHITECTURES.get(str(platform.get("architecture"))) == architecture:

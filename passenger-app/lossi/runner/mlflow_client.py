@@ -1,4 +1,4 @@
-"""The child process that uses the environment's own MLflow client, for stores that sqlite3 cannot reach.
+"""The child process that uses the environment's MLflow client, for stores that sqlite3 cannot reach.
 
 ``python runner.pyz client`` reads one JSON order from standard input and answers with one JSON line:
 ``{"run_ids": [...], "problem": ""}``. ``do`` is ``resume``, ``finish`` or ``artifact``.
@@ -19,7 +19,7 @@ def main() -> int:
     """Carry out the order on standard input."""
     order = json.loads(sys.stdin.buffer.read())
     answer_to = os.dup(1)
-    os.dup2(2, 1)  # MLflow prints on standard output
+    os.dup2(2, 1)  # MLflow prints to standard output
     answer: Dict[str, Any] = {"run_ids": [], "problem": ""}
     try:
         from mlflow import MlflowClient
@@ -31,7 +31,7 @@ def main() -> int:
             answer["run_ids"] = finish(client, order)
         else:
             client.log_artifact(order["run_id"], order["path"])
-    except Exception as error:  # noqa: BLE001 - a server may fail in any way; the task's result must not depend on it
+    except Exception as error:  # noqa: BLE001 - a server may fail in any way; that must not change the task's result
         lines = str(error).splitlines()
         answer["problem"] = f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
     os.write(answer_to, (json.dumps(answer) + "\n").encode())
@@ -39,25 +39,25 @@ def main() -> int:
 
 
 def task_runs(client: Any, order: Mapping[str, Any]) -> List[Any]:
-    """Return the task's runs on the server, its own first: those that carry its join tags."""
+    """Return the runs on the server that carry the task's join tags, its own first."""
     experiments = [experiment.experiment_id for experiment in _pages(client.search_experiments)]
-    wanted = f"tags.`lossi.job_id` = '{order['job_id']}' and tags.`lossi.task` = '{order['task']}'"
-    found: List[Any] = []
+    query = f"tags.`lossi.job_id` = '{order['job_id']}' and tags.`lossi.task` = '{order['task']}'"
+    runs: List[Any] = []
     for start in range(0, len(experiments), 100):
-        found += _pages(client.search_runs, experiment_ids=experiments[start : start + 100], filter_string=wanted)
-    return sorted(found, key=lambda run: (PARENT_TAG in run.data.tags, run.info.start_time))
+        runs += _pages(client.search_runs, experiment_ids=experiments[start : start + 100], filter_string=query)
+    return sorted(runs, key=lambda run: (PARENT_TAG in run.data.tags, run.info.start_time))
 
 
 def resume(client: Any, order: Mapping[str, Any]) -> List[str]:
-    """Let the task's own run of an earlier attempt go on; return the ids of all its runs."""
-    found = [run.info.run_id for run in task_runs(client, order)]
-    if found:
-        client.update_run(found[0], status=RUNNING)
-    return found
+    """Continue the task's own run of an earlier attempt; return the ids of all its runs."""
+    run_ids = [run.info.run_id for run in task_runs(client, order)]
+    if run_ids:
+        client.update_run(run_ids[0], status=RUNNING)
+    return run_ids
 
 
 def finish(client: Any, order: Mapping[str, Any]) -> List[str]:
-    """Tag and end the task's runs as `adoption.finalise` does; make one when there is none. Return their ids."""
+    """Tag and end the task's runs as `task_runs.finalise` does; create one if there is none. Return their ids."""
     runs = task_runs(client, order)
     if not runs:
         experiment = client.get_experiment_by_name(order["experiment"])
@@ -68,7 +68,7 @@ def finish(client: Any, order: Mapping[str, Any]) -> List[str]:
         for key, value in order["tags"].items():
             if run.data.tags.get(key) != value:
                 client.set_tag(run_id, key, value)
-        # A task that was stopped may run again, and its notebook log its own text; a server's params cannot be taken back.
+        # A stopped task may run again and its notebook log its own text; params on a server cannot be changed.
         if PARENT_TAG not in run.data.tags and order["status"] != KILLED:
             for key, value in order["params"].items():
                 if key not in run.data.params:
@@ -83,11 +83,11 @@ def finish(client: Any, order: Mapping[str, Any]) -> List[str]:
 
 
 def _pages(search: Any, **arguments: Any) -> List[Any]:
-    found: List[Any] = []
+    items: List[Any] = []
     token = None
     while True:
         page = search(page_token=token, **arguments)
-        found += page
+        items += page
         token = page.token
         if not token:
-            return found
+            return items

@@ -1,15 +1,15 @@
-"""The command lines of scripts and commands, and how parameter values become text in them. Pure; starts nothing.
+"""The command lines of scripts and commands, and how parameter values become text in them. Pure.
 
-**Scripts** get each parameter as a flag of the same name: two separate elements of argv, ``--name`` and its value. A text
-that starts with ``-`` is joined, ``--name=value``, because argparse would take it for another flag. Parameters whose name
-stands as ``{name}`` in the extra arguments are not given again as flags.
+**Scripts** get each parameter as a flag of the same name: two elements of argv, ``--name`` and its value. A text that starts
+with ``-`` is joined, ``--name=value``, because argparse would take it for another flag. Parameters used as ``{name}`` in the
+extra arguments get no flag.
 
-**Commands** get the parameters where ``{name}`` stands in an element of argv. What is put in is never read again for
-placeholders and never seen by a shell; ``{other}`` that names no parameter stays as it is.
+**Commands** get the parameters in place of ``{name}`` in an element of argv. Values are not searched for placeholders and
+never seen by a shell; ``{other}`` that is not a parameter stays as it is.
 
 **Text of values**: a text as it is, numbers as Python writes them (``nan``, ``inf``, ``1e-05``), ``true`` and ``false``,
-lists and dicts as JSON, None as ``null`` in a placeholder; a flag whose value is None is left out. Everything is also in the
-JSON file that ``$LOSSI_PARAMETERS`` names, byte for byte as submitted.
+lists and dicts as JSON, None as ``null`` in a placeholder; a flag with the value None is left out. The JSON file
+``$LOSSI_PARAMETERS`` holds all parameters, byte for byte as submitted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Set, Tuple
 
-from .writing import TaskFailure
+from .errors import TaskFailure
 
 ARGUMENT_LIMIT = 128 * 1024 - 1
 """Bytes of one element of argv (MAX_ARG_STRLEN of Linux, 32 pages, less the closing NUL)."""
@@ -34,15 +34,15 @@ def script_argv(python: str, script: Path, parameters: Mapping[str, Any], extra:
     Raises
     ------
     TaskFailure
-        When no interpreter is known for the file, or a value cannot be passed on a command line.
+        When the file has no known interpreter, or a value cannot be passed on a command line.
     """
-    arguments, used = substituted(extra, parameters)
+    arguments, used = substitute(extra, parameters)
     for name, value in parameters.items():
         if value is None or name in used:
             continue
-        shown = text(value)
-        arguments += [f"--{name}={shown}"] if isinstance(value, str) and shown.startswith("-") else [f"--{name}", shown]
-    return encoded([*interpreter(python, script), *arguments])
+        text = value_text(value)
+        arguments += [f"--{name}={text}"] if isinstance(value, str) and text.startswith("-") else [f"--{name}", text]
+    return encode([*interpreter(python, script), *arguments])
 
 
 def command_argv(command: Sequence[str], parameters: Mapping[str, Any]) -> List[bytes]:
@@ -51,15 +51,15 @@ def command_argv(command: Sequence[str], parameters: Mapping[str, Any]) -> List[
     Raises
     ------
     TaskFailure
-        When there is none, or a value cannot be passed on a command line.
+        When it is empty, or a value cannot be passed on a command line.
     """
     if not command:
         raise TaskFailure("the job has no command")
-    return encoded(substituted(command, parameters)[0])
+    return encode(substitute(command, parameters)[0])
 
 
 def interpreter(python: str, script: Path) -> List[str]:
-    """Return what runs a script, by its suffix: Python, R, sh, or the file itself where it is executable."""
+    """Return what runs a script, by its suffix: Python, R, sh, or the file itself if it is executable."""
     suffix = script.suffix.lower()
     if suffix in (".py", ".ipy"):
         return [python, str(script)]
@@ -72,8 +72,8 @@ def interpreter(python: str, script: Path) -> List[str]:
     raise TaskFailure(f"no interpreter is known for {script.name}: make it executable with a #! line, or submit a command")
 
 
-def substituted(argv: Sequence[str], parameters: Mapping[str, Any]) -> Tuple[List[str], Set[str]]:
-    """Return argv with the ``{name}`` of parameters replaced, and the names that were used."""
+def substitute(argv: Sequence[str], parameters: Mapping[str, Any]) -> Tuple[List[str], Set[str]]:
+    """Return argv with each ``{name}`` of a parameter replaced, and the names used."""
     used: Set[str] = set()
 
     def value(match: "re.Match[str]") -> str:
@@ -81,12 +81,12 @@ def substituted(argv: Sequence[str], parameters: Mapping[str, Any]) -> Tuple[Lis
         if name not in parameters:
             return match.group(0)
         used.add(name)
-        return text(parameters[name])
+        return value_text(parameters[name])
 
     return [PLACEHOLDER.sub(value, element) for element in argv], used
 
 
-def text(value: Any) -> str:
+def value_text(value: Any) -> str:
     """Return the text of a parameter's value."""
     if isinstance(value, str):
         return value
@@ -95,8 +95,8 @@ def text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def encoded(argv: Sequence[str]) -> List[bytes]:
-    """Return argv as UTF-8 bytes, refusing what the kernel would refuse with a message that names no parameter."""
+def encode(argv: Sequence[str]) -> List[bytes]:
+    """Return argv as UTF-8 bytes; refuse what the kernel would refuse without naming a parameter."""
     result = []
     for element in argv:
         try:
@@ -105,18 +105,18 @@ def encoded(argv: Sequence[str]) -> List[bytes]:
             raise TaskFailure(f"the argument {element[:60]!r}… is not valid Unicode: read it from $LOSSI_PARAMETERS") from error
         if b"\0" in data:
             raise TaskFailure(
-                f"the argument {element[:60]!r} holds a NUL, which no command line can: read it from $LOSSI_PARAMETERS"
+                f"the argument {element[:60]!r} contains a NUL, which a command line cannot: read it from $LOSSI_PARAMETERS"
             )
         if len(data) > ARGUMENT_LIMIT:
             raise TaskFailure(
-                f"the argument {element[:40]!r}… has {len(data)} bytes and a command line takes {ARGUMENT_LIMIT}: "
-                "read it from the JSON file that $LOSSI_PARAMETERS names"
+                f"the argument {element[:40]!r}… has {len(data)} bytes; a command line takes {ARGUMENT_LIMIT}: "
+                "read it from the JSON file $LOSSI_PARAMETERS"
             )
         result.append(data)
     return result
 
 
-def parsed(line: bytes) -> Dict[str, Any]:
+def parse_parameters(line: bytes) -> Dict[str, Any]:
     """Return the parameters of one line of ``tasks.jsonl`` (JSON, and Python's ``NaN`` and ``Infinity``).
 
     Raises

@@ -1,8 +1,8 @@
-"""Artifacts that MLflow puts on node-local disk, and where they belong.
+"""Moves artifacts that MLflow writes to node-local disk to the project.
 
-A notebook that calls ``mlflow.set_experiment`` with a new name makes an experiment whose artifacts lie in ``./mlruns`` of its
-working directory, which is removed with the task. Such folders are links to the project's artifacts from the start where that
-is possible, moved there at the end where it was not, and never appear in anything that is published.
+``mlflow.set_experiment`` with a new name makes an experiment whose artifacts go to ``./mlruns`` of the working directory,
+which is removed with the task. If possible, such folders are links to the project's artifacts from the start; otherwise they
+are moved there at the end. Published stores never name them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Dict, List, Optional, Tuple
 from .store import columns, local_path, location_of
 
 DEFAULT_FOLDERS = ("mlruns", "mlartifacts")
-"""Where MLflow puts artifacts when nobody says where, relative to the working directory (3.x)."""
+"""MLflow's default artifact folders, relative to the working directory (3.x)."""
 
 URI_COLUMNS: Dict[str, Tuple[str, ...]] = {
     "experiments": ("artifact_location",),
@@ -28,23 +28,23 @@ URI_COLUMNS: Dict[str, Tuple[str, ...]] = {
     "trace_tags": ("value",),
     "experiment_tags": ("value",),
 }
-"""Columns of MLflow's schema that hold the place of artifacts."""
+"""Columns of MLflow's schema that hold artifact locations."""
 
 
 @dataclass(frozen=True)
 class Relocation:
-    """How places below the task's node-local folder are named once the task is over.
+    """How paths in the task's node-local folder map to their final ones.
 
     Parameters
     ----------
     work
-        The node-local folder, without links on the way.
+        The node-local folder; a path without links.
     code
         The unpacked project in it.
     project
         The live project.
     home
-        Where this task's stray artifacts belong, on the shared filesystem.
+        Where these artifacts of the task belong, on the shared filesystem.
     """
 
     work: Path
@@ -53,9 +53,9 @@ class Relocation:
     home: Path
 
     def link(self, working_directory: Path) -> None:
-        """Make the folders that MLflow chooses by default links to where artifacts belong.
+        """Make MLflow's default folders links to where artifacts belong.
 
-        Where that cannot be done (the project has a folder of this name, no space) they are moved at the end.
+        If that fails (the project has a folder of this name, no space), they are moved at the end.
         """
         try:
             self.home.mkdir(parents=True, exist_ok=True)
@@ -64,8 +64,8 @@ class Relocation:
         except OSError:
             pass
 
-    def place(self, path: Path) -> Optional[Path]:
-        """Return where artifacts at ``path`` belong, None when they may stay."""
+    def final_path(self, path: Path) -> Optional[Path]:
+        """Return where artifacts at ``path`` belong; None if they stay."""
         resolved = Path(os.path.realpath(path))
         if _is_below(resolved, self.home) and not _is_below(path, self.home):
             return resolved  # through one of the links
@@ -78,7 +78,7 @@ class Relocation:
         return self.home.joinpath("other", *parts)
 
     def rewrite(self, connection: sqlite3.Connection) -> None:
-        """Replace the node's places by the final ones, wherever the schema keeps places."""
+        """Replace the node's paths by the final ones in every column that holds locations."""
         for table, names in URI_COLUMNS.items():
             known = columns(connection, table)
             for column in names:
@@ -92,24 +92,24 @@ class Relocation:
             )
 
     def move(self, connection: sqlite3.Connection) -> List[str]:
-        """Move what experiments have left on the node to where it belongs; return notes about what could not be moved."""
+        """Move artifacts from the node to where they belong; return a note for each folder that cannot be moved."""
         notes = []
         rows = connection.execute("SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs").fetchall()
-        # Longest last: a run's folder has gone with its experiment's by then.
+        # Shortest first: a run's folder moves with its experiment's.
         for location in sorted((row[0] for row in rows if row[0]), key=len):
             path = local_path(location)
-            place = None if path is None else self.place(path)
-            if path is None or place is None or not path.is_dir() or os.path.realpath(path) == os.path.realpath(place):
+            final = None if path is None else self.final_path(path)
+            if path is None or final is None or not path.is_dir() or os.path.realpath(path) == os.path.realpath(final):
                 continue
             try:
-                shutil.copytree(path, place, symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(path, final, symlinks=True, dirs_exist_ok=True)
                 shutil.rmtree(path, ignore_errors=True)
             except (OSError, shutil.Error) as error:
-                notes.append(f"artifacts in {path.name} could not all be moved to {place}: {_first(error)}")
+                notes.append(f"cannot move all artifacts of {path.name} to {final}: {_first(error)}")
         return notes
 
     def tidy(self) -> None:
-        """Remove the folder for strays when nothing came."""
+        """Remove the artifact folder if it is empty."""
         try:
             self.home.rmdir()
         except OSError:
@@ -117,14 +117,14 @@ class Relocation:
 
     def _rewrite_column(self, connection: sqlite3.Connection, table: str, column: str) -> None:
         text = os.fspath(self.work)
-        found = f"SELECT DISTINCT {column} FROM {table} WHERE instr({column}, ?)"  # noqa: S608 - names of the schema
-        change = f"UPDATE {table} SET {column} = ? WHERE {column} = ?"  # noqa: S608
-        rows = connection.execute(found, (text,)).fetchall()
+        select = f"SELECT DISTINCT {column} FROM {table} WHERE instr({column}, ?)"  # noqa: S608 - names of the schema
+        update = f"UPDATE {table} SET {column} = ? WHERE {column} = ?"  # noqa: S608
+        rows = connection.execute(select, (text,)).fetchall()
         for (uri,) in rows:
             path = local_path(str(uri))
-            place = None if path is None else self.place(path)
-            if place is not None:
-                connection.execute(change, (location_of(place), uri))
+            final = None if path is None else self.final_path(path)
+            if final is not None:
+                connection.execute(update, (location_of(final), uri))
 
 
 def _first(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Starting a payload and waiting for its end: its reports, publishing, a request to stop, the kill when the grace is over."""
+"""Starting a payload and waiting for its end: its events, publishing, a request to stop, the kill after the grace period."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..contract import records
 from ..contract.records import TaskError
 from . import tracking
 from .attempt import Attempt
-from .processes import Family
+from .errors import TaskFailure
+from .processes import TaskProcesses
 from .progress import now
 from .sampling import Sampler
-from .writing import TaskFailure
 
 RANKS_PATIENCE_S = 3.0
-"""Seconds that the account of a process on another node may take, which may be why this one failed."""
+"""Seconds to wait for the exit record of a process on another node, which may be why this one failed."""
 
 
 def start(argv: List[bytes], environment: Dict[str, str], **options: Any) -> "subprocess.Popen[bytes]":
-    """Start a process in a session of its own, so that a signal for it reaches what it started, and no terminal's reaches it.
+    """Start a process in its own session: a signal for it reaches its children, and a terminal's does not reach it.
 
     Raises
     ------
@@ -42,12 +42,12 @@ def watch(
     task: Attempt,
     process: "subprocess.Popen[bytes]",
     events: Optional[int],
-    family: Family,
+    processes: TaskProcesses,
     store: tracking.Tracking,
     sampler: Sampler,
 ) -> int:
-    """Wait for the payload's end: take its reports, publish, pass on a request to stop, kill when the grace is over."""
-    task.ran = True
+    """Wait for the payload's end: read its events, publish, pass on a request to stop, kill after the grace period."""
+    task.payload_started = True
     task.progress.phase("running")
     store.begin(lambda: (sampler.gpu_type, sampler.gpu_driver))
     kill_at: Optional[float] = None
@@ -55,14 +55,14 @@ def watch(
     while process.poll() is None:
         if task.ranks is not None and not task.signals.stopped:
             task.ranks.read()
-            if task.ranks.lost is not None:
-                task.lost, task.signals.stopped_at = task.ranks.lost, time.time()
-        if task.signals.stopped and not task.told:
-            task.told, kill_at = True, time.monotonic() + task.grace_s
+            if task.ranks.failed is not None:
+                task.failed_rank, task.signals.stopped_at = task.ranks.failed, time.time()
+        if task.signals.stopped and not task.stop_sent:
+            task.stop_sent, kill_at = True, time.monotonic() + task.grace_s
             task.failed_s = task.failed_s or task.signals.stopped_at
             _signal(process, signal.SIGTERM, group=task.job.kind != "notebook")
         if kill_at is not None and time.monotonic() >= kill_at:
-            family.end(0.0)
+            processes.end(0.0)
         task.progress.flush()
         store.poll()
         timeout = 1.0 if kill_at is None else min(1.0, max(0.02, kill_at - time.monotonic()))
@@ -87,10 +87,10 @@ def watch(
     return process.returncode
 
 
-def await_others(task: Attempt, returncode: int, store: tracking.Tracking) -> None:
-    """Wait for the processes on the task's further nodes: it has succeeded when they all have.
+def await_ranks(task: Attempt, returncode: int, store: tracking.Tracking) -> None:
+    """Wait for the processes on the task's other nodes: it succeeded only if they all did.
 
-    Where this one failed by itself, only for a moment: it may have been because of another.
+    If this process failed, wait for a moment only: another one may be the cause.
     """
     ranks = task.ranks
     if ranks is None or task.signals.stopped:
@@ -99,21 +99,21 @@ def await_others(task: Attempt, returncode: int, store: tracking.Tracking) -> No
     deadline, ended = None if returncode == 0 else time.monotonic() + RANKS_PATIENCE_S, now()
     while True:
         ranks.read()
-        if ranks.ended or ranks.lost is not None or task.signals.stopped:
+        if ranks.ended or ranks.failed is not None or task.signals.stopped:
             break
         if deadline is not None and time.monotonic() >= deadline:
             break
         task.progress.flush()
         store.poll()
         task.signals.wait(0.1, [])
-    lost = ranks.lost
-    if lost is None or task.signals.stopped:
+    failed = ranks.failed
+    if failed is None or task.signals.stopped:
         return
-    if returncode == 0 or lost.exit.ended <= ended:
-        task.lost = lost
+    if returncode == 0 or failed.exit.ended <= ended:
+        task.failed_rank = failed
         task.failed_s = task.failed_s or returned_s - 1.0  # a run that was closed because this process ended did not finish
-    else:  # it failed after this one, and so because of it
-        task.note(lost.reason)
+    else:  # it failed after this process, and so because of it
+        task.note(failed.reason)
 
 
 def _signal(process: "subprocess.Popen[bytes]", number: int, *, group: bool) -> None:
@@ -127,7 +127,7 @@ def _signal(process: "subprocess.Popen[bytes]", number: int, *, group: bool) -> 
 
 
 def _take_events(task: Attempt, buffer: bytes) -> bytes:
-    """Take whole lines out of the buffer; return what is left of it."""
+    """Process the whole lines of the buffer; return the rest."""
     *lines, rest = buffer.split(b"\n")
     for line in lines:
         facts = json.loads(line)
