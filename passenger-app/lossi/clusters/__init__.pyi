@@ -10,8 +10,6 @@ from .models import (
     Mount as Mount,
     OfferedPartition as OfferedPartition,
     Problem as Problem,
-    PySlurmSettings as PySlurmSettings,
-    RestSettings as RestSettings,
 )
 from .offering import (
     ClusterOffer as ClusterOffer,
@@ -24,4 +22,5 @@ from .offering import (
     offered as offered,
     units as units,
 )
+from .slurm import PySlurmSettings as PySlurmSettings, RestSettings as RestSettings
 from .trust import refuse_open_to_all as refuse_open_to_all

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lossi import settings
-from lossi.clusters import messages, ondemand, trust
+from lossi.clusters import messages, ondemand, slurm, trust
 from lossi.clusters.models import Cluster, Problem
 from lossi.errors import Forbidden, InvalidInput, NotFound, did_you_mean
 from lossi.files import document
@@ -97,7 +96,7 @@ def load(*, for_all: bool = False) -> Clusters:
     """
     site, place = settings.site_file(), ondemand.place()
     stamp = tuple((str(path), _stamp(path)) for path in (site, place, *ondemand.files(place)))
-    return _load(site, place, stamp, shutil.which("sbatch"), os.geteuid(), for_all)
+    return _load(site, place, stamp, slurm.on_this_machine(), os.geteuid(), for_all)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -109,7 +108,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=4)
-def _load(site: Path, place: Path, stamp: tuple[Any, ...], sbatch: str | None, user: int, for_all: bool) -> Clusters:
+def _load(site: Path, place: Path, stamp: tuple[Any, ...], has_slurm: bool, user: int, for_all: bool) -> Clusters:
     portal = ondemand.read(place, for_all=for_all)
     problems = list(portal.problems)
     try:
@@ -122,7 +121,7 @@ def _load(site: Path, place: Path, stamp: tuple[Any, ...], sbatch: str | None, u
         if cluster is not None:
             clusters.append(cluster)
     configured = bool(section.entries or ondemand.files(place))
-    if not configured and sbatch is not None:
+    if not configured and has_slurm:
         clusters.append(Cluster(name=IMPLICIT, title="Slurm"))
     default = section.default
     if default is not None and default not in {*portal.denied, *(cluster.name for cluster in clusters)}:

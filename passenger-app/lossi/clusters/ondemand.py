@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lossi.clusters import trust
+from lossi.clusters import slurm, trust
 from lossi.clusters.models import Problem
 from lossi.errors import Forbidden
 from lossi.files import document
@@ -26,12 +26,7 @@ KEYS: Mapping[str, KeyPath] = {
     "title": ("metadata", "title"),
     "hidden": ("metadata", "hidden"),
     "login_host": ("login", "host"),
-    "slurm_name": ("job", "cluster"),
-    "bin": ("job", "bin"),
-    "bin_overrides": ("job", "bin_overrides"),
-    "conf": ("job", "conf"),
-    "submit_host": ("job", "submit_host"),
-    "strict_host_checking": ("job", "strict_host_checking"),
+    **slurm.OOD_KEYS,
 }
 """Member of `Cluster` → its path in a cluster's section of the file."""
 
@@ -161,7 +156,7 @@ def _add_cluster(portal: Portal, place: Entry, name: str, section: Any) -> None:
         return
     if not allowed and not portal.for_all:
         portal.denied.add(name)
-    elif job.get("adapter") != "slurm":
+    elif job.get("adapter") != slurm.OOD_ADAPTER:
         what = f"adapter {job.get('adapter')!r}" if job else "no section job"
         problem(("job", "adapter") if job else (), f"{what}: not a Slurm cluster, ignored", note=True)
     else:
