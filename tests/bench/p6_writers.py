@@ -1,4 +1,4 @@
-"""P6: 1,000 writers with MLflow's own client, 50 at once, each on a store of its own that is published and taken in.
+"""P6: 1,000 writers with MLflow's own client, 50 at once, each on a store of its own that is published and ingested.
 
 The peer is the usual alternative: the same writers on one shared MLflow SQLite store (fewer of them, because it is slow).
 Then an ingest that is killed at 200 random points and repeated, against one that was not.
@@ -136,7 +136,7 @@ class Field:
         shutil.rmtree(store.parent)
 
     def again(self, name: str, writers: int):  # type: ignore[no-untyped-def]
-        """A new project in which the last snapshots of some writers wait to be taken in."""
+        """A new project in which the last snapshots of some writers wait to be ingested."""
         from lossi.contract import records
         from lossi.projects import Project
 
@@ -311,7 +311,7 @@ def measure(root: Path, writers: int, peers: int, kills: int) -> list[dict[str, 
         },
         {
             "id": "P6",
-            "what": f"stores of {POINTS} points taken in, a second",
+            "what": f"stores of {POINTS} points ingested per second",
             "ours": f"{rate:.0f}",
             "peer": None,
             "ratio": None,

@@ -1,4 +1,4 @@
-"""Tasks that log with the unmodified MLflow client, and a project whose store the same client opens afterwards."""
+"""Tasks that log with the unmodified MLflow client, and a project whose store the same client opens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lossi.runner import publish
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store made by the MLflow of this interpreter."""
+    """An empty store, created by the MLflow of this interpreter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         return stores.template([sys.executable], "tests", {"PATH": os.environ["PATH"]})
@@ -28,7 +28,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class MlflowTask:
-    """A task whose notebook uses MLflow's client on a store of its own."""
+    """A task whose notebook uses MLflow's client on its own store."""
 
     folder: Path
     store: Path
@@ -71,7 +71,7 @@ class MlflowWorld:
         return MlflowClient(self.uri)
 
     def job(self, number: int, tasks: int, experiment: str = "tuning") -> list[MlflowTask]:
-        """Make a job as submission does, and its tasks."""
+        """Create a job as submission does, and its tasks."""
         job_id = f"01job{number:021d}"
         folder = self.project.jobs / job_id
         (folder / records.TASK_FOLDER).mkdir(parents=True)
@@ -88,13 +88,13 @@ class MlflowWorld:
             tasks=tasks,
         )
         (folder / records.SPEC).write_bytes(records.dump(spec))
-        made = []
+        created = []
         for task in range(tasks):
             store = self.node / f"{number}-{task}" / "tracking.db"
             store.parent.mkdir(parents=True)
             shutil.copy(folder / records.TEMPLATE, store)
-            made.append(MlflowTask(folder / records.TASK_FOLDER / str(task), store, task))
-        return made
+            created.append(MlflowTask(folder / records.TASK_FOLDER / str(task), store, task))
+        return created
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What the unmodified MLflow client logged in tasks, it finds in the project's store with the same ids and values."""
+"""The unmodified MLflow client finds in the project's store what it logged in tasks, with the same ids and values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPECIAL = [1.5, math.nan, math.inf, -math.inf, -0.0, 1e308]
 
 
 def log_much(task: MlflowTask, folder: Path) -> str:
-    """Log one run with everything that a run can have."""
+    """Log a run with everything that a run can have."""
     client = task.client
     mlflow.set_tracking_uri(task.uri)
     experiment = client.get_experiment_by_name("tuning")
@@ -71,8 +71,8 @@ def log_much(task: MlflowTask, folder: Path) -> str:
     return run_id
 
 
-def run_as_seen(client: MlflowClient, run_id: str) -> dict[str, Any]:
-    """Everything that the client says of a run, comparable (NaN as text)."""
+def run_data(client: MlflowClient, run_id: str) -> dict[str, Any]:
+    """Return everything that the client returns for a run, comparable (NaN as text)."""
     run = client.get_run(run_id)
     histories = {
         key: [(point.step, point.timestamp, repr(point.value)) for point in client.get_metric_history(run_id, key)]
@@ -92,10 +92,10 @@ def run_as_seen(client: MlflowClient, run_id: str) -> dict[str, Any]:
     }
 
 
-def test_the_client_sees_the_same_in_the_project_as_in_the_task(mlflow_world: MlflowWorld, tmp_path: Path) -> None:
+def test_the_client_finds_the_same_in_the_project_as_in_the_task(mlflow_world: MlflowWorld, tmp_path: Path) -> None:
     tasks = mlflow_world.job(1, 2)
     runs = [log_much(task, tmp_path) for task in tasks]
-    before = [run_as_seen(task.client, run) for task, run in zip(tasks, runs, strict=True)]
+    before = [run_data(task.client, run) for task, run in zip(tasks, runs, strict=True)]
     for task, run in zip(tasks, runs, strict=True):
         task.finish(run)
     report = ingest_runs(mlflow_world.project)
@@ -103,9 +103,9 @@ def test_the_client_sees_the_same_in_the_project_as_in_the_task(mlflow_world: Ml
     mlflow.set_tracking_uri(mlflow_world.uri)
     client = mlflow_world.client
     experiment = client.get_experiment_by_name("tuning").experiment_id
-    assert [run_as_seen(client, run) for run in runs] == before
-    found = client.search_runs([experiment], "params.p3 = 'ééé' AND metrics.m49 > 0", order_by=["metrics.m49 DESC"])
-    assert {run.info.run_id for run in found} == set(runs)
+    assert [run_data(client, run) for run in runs] == before
+    matching = client.search_runs([experiment], "params.p3 = 'ééé' AND metrics.m49 > 0", order_by=["metrics.m49 DESC"])
+    assert {run.info.run_id for run in matching} == set(runs)
     for number, run in enumerate(runs):
         path = client.download_artifacts(run, "notes/note.txt")
         assert Path(path).read_text() == f"artifact of {number}"
@@ -133,11 +133,11 @@ def test_logged_models_registry_and_traces_are_found(mlflow_world: MlflowWorld, 
     for number in range(2):
         version = client.get_model_version_by_alias("digits", f"task{number}")
         assert (version.run_id, version.tags) == (runs[number], {"task": str(number)})
-    found = client.search_traces(locations=["1"])
-    assert {trace.info.trace_id for trace in found} == traces
-    assert all(len(trace.data.spans) == 2 for trace in found)
+    logged = client.search_traces(locations=["1"])
+    assert {trace.info.trace_id for trace in logged} == traces
+    assert all(len(trace.data.spans) == 2 for trace in logged)
     # and the client goes on writing there
-    client.set_tag(runs[0], "note", "seen")
+    client.set_tag(runs[0], "note", "checked")
     assert int(client.create_model_version("digits", "/some/where").version) == 3
 
 
@@ -166,32 +166,32 @@ def test_what_a_person_does_with_the_client_wins(mlflow_world: MlflowWorld) -> N
         client.set_terminated(run)
     task.finish()
     ingest_runs(mlflow_world.project)
-    found = {run.info.run_id: run for run in main.search_runs(["1"], run_view_type=ViewType.ALL)}
-    assert set(found) == set(runs.values()) - {runs["collected"]}
-    assert found[runs["deleted"]].info.lifecycle_stage == "deleted"
-    assert found[runs["renamed"]].info.run_name == "better"
-    assert found[runs["renamed"]].data.tags["mlflow.runName"] == "better"
-    assert (found[runs["tagged"]].data.tags["a"], found[runs["tagged"]].data.tags.get("b")) == ("edited", None)
-    assert all(run.data.metrics == {"loss": 0.5} and run.info.status == "FINISHED" for run in found.values())
+    in_store = {run.info.run_id: run for run in main.search_runs(["1"], run_view_type=ViewType.ALL)}
+    assert set(in_store) == set(runs.values()) - {runs["collected"]}
+    assert in_store[runs["deleted"]].info.lifecycle_stage == "deleted"
+    assert in_store[runs["renamed"]].info.run_name == "better"
+    assert in_store[runs["renamed"]].data.tags["mlflow.runName"] == "better"
+    assert (in_store[runs["tagged"]].data.tags["a"], in_store[runs["tagged"]].data.tags.get("b")) == ("edited", None)
+    assert all(run.data.metrics == {"loss": 0.5} and run.info.status == "FINISHED" for run in in_store.values())
 
 
-def test_a_running_task_is_followed_by_the_client(mlflow_world: MlflowWorld) -> None:
+def test_the_client_can_follow_a_running_task(mlflow_world: MlflowWorld) -> None:
     (task,) = mlflow_world.job(1, 1)
     run = task.client.create_run("1").info.run_id
     for step in range(3):
         task.client.log_metric(run, "loss", 1 / (step + 1), step=step)
         task.publish()
         ingest_runs(mlflow_world.project)
-        seen = mlflow_world.client.get_metric_history(run, "loss")
-        assert [point.step for point in seen] == list(range(step + 1))
+        points = mlflow_world.client.get_metric_history(run, "loss")
+        assert [point.step for point in points] == list(range(step + 1))
         assert mlflow_world.client.get_run(run).info.status == "RUNNING"
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_random_work_gives_what_the_client_would_have_logged_directly(
+def test_random_calls_give_what_the_client_would_have_logged_directly(
     mlflow_world: MlflowWorld, tmp_path: Path, seed: int
 ) -> None:
-    """Each call goes to the task's store and to one store for all; snapshots are taken in in between, in any order."""
+    """Each call goes to the task's store and to one store for all; snapshots are ingested in between, in any order."""
     chance = random.Random(seed)
     tasks = mlflow_world.job(1, 3)
     direct_store = tmp_path / "direct.db"
@@ -232,11 +232,11 @@ def test_random_work_gives_what_the_client_would_have_logged_directly(
     ingest_runs(mlflow_world.project)
     main = mlflow_world.client
     for _, run, twin in pairs:
-        seen, expected = run_as_seen(main, run), run_as_seen(direct, twin)
-        for of_run in (seen, expected):
+        actual, expected = run_data(main, run), run_data(direct, twin)
+        for of_run in (actual, expected):
             for name in ("run_id", "run_uuid", "artifact_uri"):
                 of_run["info"].pop(name, None)
-        assert seen == expected
+        assert actual == expected
     assert len(main.search_runs(["1"], run_view_type=ViewType.ALL)) == len(pairs)
 
 
@@ -260,11 +260,11 @@ UNMERGED = {
     "webhook_events",
     "webhooks",
 }
-"""Tables of MLflow's servers (gateway, webhooks, MCP, its own jobs), which a task has nothing to do with."""
+"""Tables of MLflow's servers (gateway, webhooks, MCP, its own jobs), which tasks do not write."""
 
 
-def test_every_table_of_this_mlflow_is_merged_or_known_not_to_be(template: Path) -> None:
-    """A newer MLflow with another schema fails here until somebody decided what becomes of its tables."""
+def test_every_table_of_this_mlflow_is_merged_or_listed_as_not_merged(template: Path) -> None:
+    """Fails for a newer MLflow with another schema until its new tables are merged or listed."""
     assert stores.revision(template) in stores.KNOWN_REVISIONS
     with closing(sqlite3.connect(template)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

@@ -1,4 +1,4 @@
-"""Projects with a store that MLflow itself made, filled by its client or, where there are many, row by row."""
+"""Projects with a store created by MLflow and filled by its client or, for many runs, row by row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lossi.projects import Project, stores
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store made by the MLflow of this environment."""
+    """An empty store, created by the MLflow of this environment."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         return stores.template([sys.executable], "tests", {})
@@ -23,24 +23,24 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow makes folders where it is: not in the repository."""
+    """MLflow creates folders in the working directory: keep them out of the repository."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 @pytest.fixture
 def project(home: Path, tmp_path: Path, template: Path) -> Project:
-    """A project with an empty store, in a folder whose name needs quoting nearly everywhere."""
+    """A project with an empty store, in a folder whose name needs quoting."""
     return make_project(tmp_path / "a project", template)
 
 
 def make_project(folder: Path, template: Path) -> Project:
     """Make a folder a project with an empty store."""
     folder.mkdir(parents=True)
-    made = Project(folder)
-    made.home.mkdir()
-    stores.ensure(made, template)
-    return made
+    project = Project(folder)
+    project.home.mkdir()
+    stores.ensure(project, template)
+    return project
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def client(project: Project) -> MlflowClient:
 
 @pytest.fixture
 def rows(project: Project) -> Iterator[Callable[..., None]]:
-    """Write rows into a table of the store: ``rows("params", key="lr", value="1", run_uuid=…)``."""
+    """Insert a row into a table of the store: ``rows("params", key="lr", value="1", run_uuid=…)``."""
     connection = sqlite3.connect(project.store)
 
     def write(table: str, **values: object) -> None:

@@ -1,4 +1,4 @@
-"""Stores with every oddity that MLflow lets in, and filters and orders over them."""
+"""Random stores with every oddity that MLflow allows, and filters and orders for them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CONTEXT = "mlflow.data.context"
 
 
 def fill(store: Path, seed: int, runs: int = 40) -> None:
-    """Write random runs, with ties, gaps, NaN, infinities and deleted ones, into a store made by MLflow."""
+    """Write random runs, with ties, gaps, NaN, infinities and deleted ones to a store created by MLflow."""
     rnd = random.Random(seed)
     connection = sqlite3.connect(store)
     execute = connection.execute
@@ -103,13 +103,13 @@ def fill(store: Path, seed: int, runs: int = 40) -> None:
 
 
 def quoted_key(key: str, mark: str) -> str:
-    """Write a key of a metric, param or tag, quoted where it has to be."""
+    """Return a key of a metric, param or tag, quoted if necessary."""
     plain = all(c.isalnum() or c in "_." for c in key)
     return key if plain and mark != "`" else f"`{key}`" if "'" in key or mark != '"' else f'"{key}"'
 
 
 def quoted_value(value: str) -> str:
-    """Write a value in the quotes that it does not hold itself."""
+    """Return a value in the quotes that it does not contain."""
     return f'"{value}"' if "'" in value else f"'{value}'"
 
 
@@ -184,7 +184,7 @@ def filters(run_ids: list[str]) -> st.SearchStrategy[str]:
 
 @st.composite
 def order(draw: st.DrawFn) -> tuple[str, str]:
-    """Return an order and what it speaks of, because MLflow refuses the same thing twice."""
+    """Return an order and its subject, because MLflow refuses the same subject twice."""
     kind = draw(st.sampled_from(["metrics", "params", "tags", "attributes", ""]))
     if kind in ("attributes", ""):
         key = draw(

@@ -28,7 +28,7 @@ def run_id(client: MlflowClient) -> str:
     return str(run)
 
 
-def test_what_mlflow_wrote_is_listed_and_opened(project: Project, run_id: str) -> None:
+def test_artifacts_of_mlflow_are_listed_and_opened(project: Project, run_id: str) -> None:
     assert [(entry.name, entry.kind) for entry in tracking.artifacts(project, run_id)] == [
         ("notes", "folder"),
         ("x.json", "file"),
@@ -66,7 +66,7 @@ def test_nothing_outside_the_run_is_reached(project: Project, run_id: str, tmp_p
     assert {entry.name: entry.kind for entry in tracking.artifacts(project, run_id)}["out"] == "link"
 
 
-def test_a_file_is_no_folder(project: Project, run_id: str) -> None:
+def test_a_file_cannot_be_listed(project: Project, run_id: str) -> None:
     with pytest.raises(InvalidInput):
         tracking.artifacts(project, run_id, "x.json")
     with pytest.raises(InvalidInput, match="folder"):
@@ -86,7 +86,7 @@ def test_a_file_is_no_folder(project: Project, run_id: str) -> None:
         "{root}-other/0",
     ],
 )
-def test_a_store_that_names_another_place_is_refused(project: Project, rows: Callable[..., None], uri: str) -> None:
+def test_artifacts_outside_the_project_are_refused(project: Project, rows: Callable[..., None], uri: str) -> None:
     place = uri.format(root=project.artifacts)
     rows("runs", run_uuid="evil", status="FINISHED", start_time=1, lifecycle_stage="active", artifact_uri=place, experiment_id=0)
     with pytest.raises(Forbidden, match="outside the project"):
@@ -112,7 +112,7 @@ def test_artifacts_elsewhere_are_not_supported(project: Project, rows: Callable[
         tracking.artifacts(project, "none")
 
 
-def test_a_root_that_is_a_link_is_followed_only_if_it_is_the_users_own(
+def test_a_linked_root_is_followed_only_if_the_link_is_the_users_own(
     project: Project, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "scratch"
@@ -126,7 +126,7 @@ def test_a_root_that_is_a_link_is_followed_only_if_it_is_the_users_own(
         tracking.open_artifact(project, run_id, "x.json")
 
 
-def test_a_project_reached_through_a_link(project: Project, run_id: str, tmp_path: Path) -> None:
+def test_a_project_reached_through_a_link_shows_its_artifacts(project: Project, run_id: str, tmp_path: Path) -> None:
     way = tmp_path / "way"
     way.symlink_to(project.root)
     assert read(Project(way), run_id, "x.json")

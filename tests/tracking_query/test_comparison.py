@@ -1,4 +1,4 @@
-"""Runs side by side: what differs, what is equal, and which warnings come with it."""
+"""Comparisons of runs: what differs, what is equal, and the warnings; histories of metrics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Maker = Callable[..., str]
 
 @pytest.fixture
 def make(client: MlflowClient) -> Maker:
-    """Make a run with the tags that the runner writes, some of them replaced (None: left out)."""
+    """Create a run with the tags of the runner, some of them replaced (None: left out)."""
 
     def make(params: dict[str, object] | None = None, **changed: str | None) -> str:
         tags = {**SAME, **{key.replace("__", "."): value for key, value in changed.items()}}
@@ -50,7 +50,7 @@ def test_what_differs_and_what_is_equal(project: Project, client: MlflowClient, 
     first = make({"lr": 0.1, "model": "svc"})
     second = make({"lr": 0.2, "model": "svc", "extra": 1}, team="y", lossi__dataset__digits="r2")
     compared = tracking.compare(project, [second, first, second])
-    assert [run.run_id for run in compared.runs] == [second, first], "in the order asked for, each once"
+    assert [run.run_id for run in compared.runs] == [second, first], "in the requested order, each once"
     assert compared.differing == {
         "params.extra": ["1", None],
         "params.lr": ["0.2", "0.1"],
@@ -73,7 +73,7 @@ def test_what_differs_and_what_is_equal(project: Project, client: MlflowClient, 
     assert compared.warnings == []
 
 
-def test_metrics_with_last_smallest_and_greatest_value_and_their_steps(
+def test_metrics_have_last_smallest_and_largest_values_and_their_steps(
     project: Project, client: MlflowClient, make: Maker
 ) -> None:
     first, second = make(), make()
@@ -104,7 +104,7 @@ def test_metrics_with_last_smallest_and_greatest_value_and_their_steps(
         ("lossi__git_dirty", "true", "code"),
     ],
 )
-def test_a_warning_where_something_else_than_the_parameters_differs(
+def test_a_warning_if_more_than_the_parameters_differs(
     project: Project, make: Maker, tag: str, value: str | None, code: str
 ) -> None:
     compared = tracking.compare(project, [make(), make(), make(**{tag: value})])
@@ -134,7 +134,7 @@ def test_equal_commits_with_changes_from_different_jobs_are_not_the_same_code(pr
     assert tracking.compare(project, runs).warnings == []
 
 
-def test_facts_of_the_task_stand_in_for_tags(project: Project, make: Maker) -> None:
+def test_facts_of_the_task_replace_missing_tags(project: Project, make: Maker) -> None:
     runs = [make(lossi__gpu_type=None) for _ in range(2)]
     with index.writing(project) as connection:
         for task, run_id in enumerate(runs):
@@ -166,7 +166,7 @@ def test_datasets_are_compared_by_digest(project: Project, make: Maker, rows: Ca
     assert tracking.compare(project, runs).differing == {"datasets.digits": ["77, 78", "78"]}
 
 
-def test_unknown_runs_are_named(project: Project, make: Maker) -> None:
+def test_unknown_runs_are_reported(project: Project, make: Maker) -> None:
     with pytest.raises(NotFound, match="nope, neither") as raised:
         tracking.compare(project, ["nope", make(), "neither"])
     assert raised.value.details["run_ids"] == ["nope", "neither"]
@@ -188,15 +188,18 @@ def test_histories_exact_and_in_buckets(project: Project, client: MlflowClient) 
     client.log_batch(short, [Metric("loss", value, 100 + step, step) for step, value in enumerate([1.0, math.nan, math.inf])])
     client.log_batch(long, [Metric("loss", float(step % 10), 1000 + 10 * step, step) for step in range(100)])
     client.log_metric(long, "other", 1.0)
-    found = tracking.history(project, [short, long], ["loss", "absent"], buckets=5)
-    assert [(s.run_id, s.key, s.points, s.exact) for s in found.series] == [(short, "loss", 3, True), (long, "loss", 100, False)]
-    exact, cut = found.series
+    histories = tracking.history(project, [short, long], ["loss", "absent"], buckets=5)
+    assert [(s.run_id, s.key, s.points, s.exact) for s in histories.series] == [
+        (short, "loss", 3, True),
+        (long, "loss", 100, False),
+    ]
+    exact, cut = histories.series
     assert (exact.x, exact.last) == ([0, 1, 2], [1.0, "NaN", "Infinity"]) and exact.min is exact.max is exact.count is None
     assert (cut.x, cut.count) == ([19, 39, 59, 79, 99], [20] * 5)
     assert (cut.min, cut.max, cut.last) == ([0.0] * 5, [9.0] * 5, [9.0] * 5)
     timed = tracking.history(project, [long], ["loss"], buckets=2, x="time")
     assert timed.series[0].x == [1490, 1990]
-    found.model_dump_json()
+    histories.model_dump_json()
 
 
 def test_buckets_keep_extremes_nan_and_the_last_point_of_a_step(project: Project, client: MlflowClient) -> None:
@@ -211,7 +214,7 @@ def test_buckets_keep_extremes_nan_and_the_last_point_of_a_step(project: Project
     client.log_batch(run_id, [*points, Metric("m", math.nan, 1, 5), Metric("m", math.nan, 2, 5)])
     [series] = tracking.history(project, [run_id], ["m"], buckets=3).series
     assert (series.x, series.count) == ([0, 5, 9], [2, 2, 3])
-    assert series.last == [2.0, "NaN", 4.0], "of one step the latest in time is the last"
+    assert series.last == [2.0, "NaN", 4.0], "of one step the latest is the last"
     assert series.min == [2.0, "NaN", "-Infinity"] and series.max == [2.0, "NaN", 5.0]
 
 
@@ -234,22 +237,22 @@ def test_many_runs_get_fewer_buckets_each(runs: int, buckets: int) -> None:
 
 
 @pytest.mark.parametrize("way", ["by key", "by run"])
-def test_both_ways_into_the_table_give_the_same(project: Project, client: MlflowClient, way: str) -> None:
-    wanted = client.create_run("0").info.run_id
-    client.log_batch(wanted, [Metric("m", step / 2, step, step) for step in range(30)])
+def test_reading_by_run_and_by_key_give_the_same(project: Project, client: MlflowClient, way: str) -> None:
+    run_id = client.create_run("0").info.run_id
+    client.log_batch(run_id, [Metric("m", step / 2, step, step) for step in range(30)])
     if way == "by key":
-        client.log_batch(wanted, [Metric(f"k{k}", 1.0, step, step) for k in range(9) for step in range(30)])
+        client.log_batch(run_id, [Metric(f"k{k}", 1.0, step, step) for k in range(9) for step in range(30)])
     else:
         for _ in range(9):
             client.log_batch(client.create_run("0").info.run_id, [Metric("m", 1.0, step, step) for step in range(30)])
-    [series] = tracking.history(project, [wanted], ["m"]).series
+    [series] = tracking.history(project, [run_id], ["m"]).series
     assert series.x == list(range(30)) and series.last == [step / 2 for step in range(30)]
 
 
 @pytest.mark.parametrize(
     ("runs", "keys", "more"), [([], ["m"], {}), (["r"], [], {}), (["r"], ["m"], {"x": "epoch"}), (["r"], ["m"], {"buckets": 1})]
 )
-def test_histories_that_cannot_be(project: Project, runs: list[str], keys: list[str], more: dict[str, object]) -> None:
+def test_invalid_histories_are_refused(project: Project, runs: list[str], keys: list[str], more: dict[str, object]) -> None:
     with pytest.raises(InvalidInput):
         tracking.history(project, runs, keys, **more)  # type: ignore[arg-type]
     with pytest.raises(NotFound, match=re.escape("no run r")):

@@ -1,4 +1,4 @@
-"""``lossi runs`` as people and programs use it."""
+"""``lossi runs`` for people and programs."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Command:
         return done
 
     def json(self, *arguments: str) -> dict[str, object]:
-        found: dict[str, object] = json.loads(self(*arguments, "--json").stdout)
-        return found
+        answer: dict[str, object] = json.loads(self(*arguments, "--json").stdout)
+        return answer
 
 
 @pytest.fixture
@@ -55,10 +55,10 @@ def runs(client: MlflowClient) -> list[str]:
 
 
 def test_list_for_programs_and_people(lossi: Command, runs: list[str]) -> None:
-    found = lossi.json("list", "--filter", "metrics.accuracy > 0", "--order-by", "metrics.accuracy DESC")
-    assert found["columns"]["run_id"] == [runs[0], runs[2]] and found["stale"] is False  # type: ignore[index]
+    table = lossi.json("list", "--filter", "metrics.accuracy > 0", "--order-by", "metrics.accuracy DESC")
+    assert table["columns"]["run_id"] == [runs[0], runs[2]] and table["stale"] is False  # type: ignore[index]
     text = lossi("list", "--filter", "params.depth = '3'").stdout
-    assert runs[0][:8] in text and "accuracy" in text and "NaN" in text and "depth" not in text, "what is equal is left out"
+    assert runs[0][:8] in text and "accuracy" in text and "NaN" in text and "depth" not in text, "equal values are left out"
     assert "No run matches" in lossi("list", "-f", "params.depth = '4'").stdout
     chosen = lossi("list", "-c", "run_id", "-c", "metrics.*", "-l", "1")
     assert runs[2] in chosen.stdout and "1 of 3 runs" in chosen.stderr
@@ -76,8 +76,8 @@ def test_show_by_the_first_characters(lossi: Command, runs: list[str]) -> None:
 
 def test_compare(lossi: Command, client: MlflowClient, runs: list[str]) -> None:
     client.set_tag(runs[2], "lossi.environment", "pytorch")
-    found = lossi.json("compare", runs[0][:12], runs[2])
-    assert found["differing"] == {"environment": ["sklearn", "pytorch"], "params.lr": ["0", "2"]}
+    comparison = lossi.json("compare", runs[0][:12], runs[2])
+    assert comparison["differing"] == {"environment": ["sklearn", "pytorch"], "params.lr": ["0", "2"]}
     text = lossi("compare", "--filter", "params.depth = '3'", "--order-by", "metrics.accuracy DESC").stdout
     assert "depth = 3" in text and "warning: the software" in text
     assert text.index(runs[0][:8]) < text.index(runs[2][:8]) < text.index(runs[1][:8])
@@ -110,7 +110,9 @@ def test_export_to_a_file_and_to_standard_output(lossi: Command, client: MlflowC
         (("list", "--project", "nowhere/at/all"), 3, "nowhere"),
     ],
 )
-def test_wrong_words_are_explained(lossi: Command, runs: list[str], arguments: tuple[str, ...], code: int, words: str) -> None:
+def test_invalid_arguments_are_explained(
+    lossi: Command, runs: list[str], arguments: tuple[str, ...], code: int, words: str
+) -> None:
     done = lossi(*arguments, expect=code)
     assert words in done.stderr and "next:" in done.stderr
     problem = json.loads(lossi(*arguments, "--json", expect=code).stderr)
@@ -124,7 +126,7 @@ def test_terminal_escapes_of_a_store_do_not_reach_the_terminal(lossi: Command, c
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_project_that_may_only_be_read_is_shown(lossi: Command, project: Project, runs: list[str]) -> None:
+def test_a_read_only_project_is_shown(lossi: Command, project: Project, runs: list[str]) -> None:
     project.jobs.mkdir(exist_ok=True)
     project.home.chmod(0o500)
     try:

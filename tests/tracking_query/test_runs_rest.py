@@ -1,4 +1,4 @@
-"""Runs by REST, on a store that MLflow's client filled."""
+"""Runs over REST, from a store filled by MLflow's client."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_list_filter_order_columns_and_pages(web: FlaskClient, runs: list[str]) 
         },
     ).get_json()
     assert rest["columns"] == {"run_id": [runs[1]], "metrics.acc": ["NaN"]} and rest["next_cursor"] is None
-    again = web.get("/api/v1/runs", headers={"If-None-Match": web.get("/api/v1/runs").headers["ETag"]})
-    assert again.status_code == 304
+    unchanged = web.get("/api/v1/runs", headers={"If-None-Match": web.get("/api/v1/runs").headers["ETag"]})
+    assert unchanged.status_code == 304
 
 
 def test_experiments(web: FlaskClient, runs: list[str]) -> None:
@@ -81,7 +81,7 @@ def test_experiments(web: FlaskClient, runs: list[str]) -> None:
         ({"colums": ["run_id"]}, 422, "colums"),
     ],
 )
-def test_wrong_questions_are_problems_with_a_hint(
+def test_invalid_requests_are_problems_with_a_hint(
     web: FlaskClient, runs: list[str], query: dict[str, object], status: int, words: str
 ) -> None:
     answer = web.get("/api/v1/runs", query_string=query)  # type: ignore[arg-type]
@@ -103,8 +103,8 @@ def test_compare_and_history(web: FlaskClient, client: MlflowClient, runs: list[
     unknown = web.post("/api/v1/runs/compare", json={"run_ids": [runs[0], "nope"]})
     assert unknown.status_code == 404 and unknown.get_json()["run_ids"] == ["nope"]
     client.log_batch(runs[0], [Metric("loss", 1 / (1 + step), step, step) for step in range(50)])
-    found = web.post("/api/v1/metrics/history", json={"run_ids": runs, "keys": ["loss"], "buckets": 10}).get_json()
-    [series] = found["series"]
+    histories = web.post("/api/v1/metrics/history", json={"run_ids": runs, "keys": ["loss"], "buckets": 10}).get_json()
+    [series] = histories["series"]
     assert series["run_id"] == runs[0] and len(series["x"]) == 10 and sum(series["count"]) == 50 and series["exact"] is False
     assert web.post("/api/v1/metrics/history", json={"run_ids": [], "keys": ["loss"]}).status_code == 422
 
@@ -120,12 +120,12 @@ def test_export(web: FlaskClient, runs: list[str]) -> None:
         [runs[1], "NaN"],
         [runs[2], "Infinity"],
     ]
-    found = json.loads(web.get("/api/v1/runs/export", query_string={"format": "json"}).data)
-    assert [row["run_id"] for row in found] == runs[::-1]
+    rows = json.loads(web.get("/api/v1/runs/export", query_string={"format": "json"}).data)
+    assert [row["run_id"] for row in rows] == runs[::-1]
     assert web.get("/api/v1/runs/export", query_string={"filter": "acc > 1"}).status_code == 422
 
 
-def test_artifacts_are_sent_so_that_nothing_in_them_can_act(web: FlaskClient, client: MlflowClient) -> None:
+def test_artifacts_are_sent_inert(web: FlaskClient, client: MlflowClient) -> None:
     run_id = client.create_run("0").info.run_id
     client.log_text(run_id, "<script>fetch('/api/v1/jobs')</script>", "page/evil.html")
     client.log_text(run_id, "0123456789", "numbers.txt")

@@ -1,4 +1,4 @@
-"""Whatever is asked in MLflow's language, the runs and their order are those that MLflow's own client gives."""
+"""Any query in MLflow's language gives the runs of MLflow's own client, in the same order."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def filled(tmp_path_factory: pytest.TempPathFactory, template: Path) -> list[tup
     return result
 
 
-def ours(project: Project, page: int | None = None, **question: object) -> list[str]:
-    """Return the ids that we find, page by page if a page's size is given."""
+def ours(project: Project, page: int | None = None, **query: object) -> list[str]:
+    """Return the ids that our search gives, page by page if there is a page size."""
     result: list[str] = []
     cursor = None
     while True:
-        table = tracking.search(project, columns=["run_id"], limit=page, cursor=cursor, **question)  # type: ignore[arg-type]
+        table = tracking.search(project, columns=["run_id"], limit=page, cursor=cursor, **query)  # type: ignore[arg-type]
         result += table.columns["run_id"]  # type: ignore[arg-type]
         cursor = table.next_cursor
         if cursor is None:
@@ -58,11 +58,11 @@ def test_same_runs_in_the_same_order(filled: list[tuple[Project, MlflowClient, l
     experiments = data.draw(st.sampled_from([["1"], ["2"], ["1", "2"]]), label="experiments")
     page = data.draw(st.sampled_from([None, None, 1, 7]), label="page")
     theirs = client.search_runs(experiments, filter, VIEWS[view], max_results=1000, order_by=order_by)
-    found = ours(project, page, filter=filter, order_by=order_by, view=view, experiments=experiments)
-    assert found == [run.info.run_id for run in theirs]
+    our_ids = ours(project, page, filter=filter, order_by=order_by, view=view, experiments=experiments)
+    assert our_ids == [run.info.run_id for run in theirs]
 
 
-def test_the_random_questions_are_not_all_empty(filled: list[tuple[Project, MlflowClient, list[str]]]) -> None:
+def test_the_random_queries_are_not_all_empty(filled: list[tuple[Project, MlflowClient, list[str]]]) -> None:
     project, _, run_ids = filled[0]
     sizes: list[int] = []
 
@@ -76,7 +76,7 @@ def test_the_random_questions_are_not_all_empty(filled: list[tuple[Project, Mlfl
 
 
 @pytest.mark.parametrize("experiment", ["1", "2", "0"])
-def test_values_are_those_that_mlflow_shows(filled: list[tuple[Project, MlflowClient, list[str]]], experiment: str) -> None:
+def test_values_are_those_of_mlflow(filled: list[tuple[Project, MlflowClient, list[str]]], experiment: str) -> None:
     project, client, _ = filled[1]
     table = tracking.search(project, experiments=[experiment], limit=None, columns=["run_id", "params.*", "metrics.*", "tags.*"])
     for row, run in enumerate(client.search_runs([experiment], max_results=1000)):
@@ -127,7 +127,7 @@ def _as_json(value: float) -> float | str:
         "run name = 'a'",
     ],
 )
-def test_what_mlflow_refuses_is_refused_with_the_place(
+def test_what_mlflow_refuses_is_refused_with_a_position(
     filled: list[tuple[Project, MlflowClient, list[str]]], filter: str
 ) -> None:
     project, client, _ = filled[0]

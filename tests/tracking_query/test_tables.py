@@ -1,4 +1,4 @@
-"""Runs as columns: which columns, pages, facts of tasks, files."""
+"""Runs as columns: selection, pages, facts of tasks, exports."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def runs(client: MlflowClient) -> list[str]:
 
 
 def give_task(project: Project, run_id: str, task: int, **facts: object) -> None:
-    """Make a run that of a task of job ``j``."""
+    """Assign a run to a task of job ``j``."""
     names = ["job_id", "task", *facts]
     with index.writing(project) as connection:
         connection.execute("INSERT INTO task_runs VALUES (?, 'j', ?, 0)", (run_id, task))
@@ -49,7 +49,7 @@ def give_task(project: Project, run_id: str, task: int, **facts: object) -> None
         )
 
 
-def test_without_asking_what_occurs_is_shown_without_mlflows_own_tags(project: Project, runs: list[str]) -> None:
+def test_by_default_all_keys_that_occur_are_shown_without_mlflows_own_tags(project: Project, runs: list[str]) -> None:
     table = tracking.search(project)
     assert list(table.columns) == [
         "run_id",
@@ -72,7 +72,7 @@ def test_without_asking_what_occurs_is_shown_without_mlflows_own_tags(project: P
     json.loads(table.model_dump_json())
 
 
-def test_only_what_is_asked_for_in_the_order_asked_for(project: Project, runs: list[str]) -> None:
+def test_selected_columns_are_shown_in_their_order(project: Project, runs: list[str]) -> None:
     table = tracking.search(project, columns=["metrics.acc", "attributes.run_id", "params.absent", "params.*"], limit=1)
     assert list(table.columns) == ["metrics.acc", "run_id", "params.absent", "params.lr", "params.only here"]
     assert table.columns["params.absent"] == [None]
@@ -82,7 +82,7 @@ def test_only_what_is_asked_for_in_the_order_asked_for(project: Project, runs: l
 @pytest.mark.parametrize(
     ("column", "hint"), [("metric_acc", "params.x"), ("start_tim", "start_time"), ("parms.lr", "params"), ("job.stat", "state")]
 )
-def test_a_column_that_is_none_is_refused(project: Project, column: str, hint: str) -> None:
+def test_an_unknown_column_is_refused(project: Project, column: str, hint: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         tracking.search(project, columns=[column])
     assert hint in raised.value.hint
@@ -109,20 +109,20 @@ def test_deleted_runs_and_experiments(project: Project, client: MlflowClient, ru
 
 
 def test_all_pages_have_the_same_columns_and_each_run_once(project: Project, runs: list[str]) -> None:
-    seen: list[object] = []
+    run_ids: list[object] = []
     cursor = None
     names: set[tuple[str, ...]] = set()
     for page in range(4):
         table = tracking.search(project, order_by=["metrics.acc DESC"], limit=2, cursor=cursor)
         names.add(tuple(table.columns))
-        seen += table.columns["run_id"]
+        run_ids += table.columns["run_id"]
         cursor = table.next_cursor
         assert table.total == 7 and (cursor is None) == (page == 3)
     assert len(names) == 1
-    assert seen == [runs[5], runs[4], runs[2], runs[1], runs[0], runs[6], runs[3]], "NaN after numbers, nothing at the end"
+    assert run_ids == [runs[5], runs[4], runs[2], runs[1], runs[0], runs[6], runs[3]], "NaN after numbers, missing values last"
 
 
-def test_a_new_run_between_two_pages_moves_nothing(project: Project, client: MlflowClient, runs: list[str]) -> None:
+def test_a_new_run_between_two_pages_shifts_nothing(project: Project, client: MlflowClient, runs: list[str]) -> None:
     first = tracking.search(project, limit=3)
     client.create_run("1", start_time=5000)
     second = tracking.search(project, limit=10, cursor=first.next_cursor)
@@ -142,12 +142,12 @@ def test_a_cursor_stays_short_with_long_values(project: Project, client: MlflowC
 
 
 @pytest.mark.parametrize("cursor", ["x", "é", "W10", "bm90aGluZw", "eyJhIjoxfQ", "W1tbXV1d", "WyJ4IiwgWzFlOTk5LCAxLCAyLCAzXV0"])
-def test_a_cursor_that_is_none_is_refused(project: Project, cursor: str) -> None:
+def test_an_invalid_cursor_is_refused(project: Project, cursor: str) -> None:
     with pytest.raises(InvalidInput, match="cursor"):
         tracking.search(project, cursor=cursor)
 
 
-def test_a_cursor_of_another_question_is_refused(project: Project, runs: list[str]) -> None:
+def test_a_cursor_of_another_query_is_refused(project: Project, runs: list[str]) -> None:
     cursor = tracking.search(project, limit=1).next_cursor
     with pytest.raises(InvalidInput, match="another query"):
         tracking.search(project, cursor=cursor, filter="metrics.acc > 0")
@@ -174,7 +174,7 @@ def test_facts_of_tasks_filter_order_and_show(project: Project, runs: list[str])
     assert tracking.run(project, runs[4]).job is None
 
 
-def test_one_run_with_all_that_mlflow_knows(project: Project, client: MlflowClient, rows: Callable[..., None]) -> None:
+def test_one_run_has_everything_that_mlflow_logged(project: Project, client: MlflowClient, rows: Callable[..., None]) -> None:
     experiment = client.create_experiment("digits")
     run_id = client.create_run(experiment, run_name="best", start_time=1).info.run_id
     client.log_batch(
@@ -252,13 +252,13 @@ def test_json_export_is_one_document_in_pieces(project: Project, runs: list[str]
     monkeypatch.setattr(exports, "ROWS", 2)
     pieces = list(tracking.export(project, format="json", columns=["run_id", "metrics.*"], filter="metrics.acc != 7"))
     assert len(pieces) > 3
-    found = json.loads("".join(pieces))
-    assert [row["run_id"] for row in found] == [runs[i] for i in (6, 5, 4, 2, 1, 0)]
-    assert found[0] == {"run_id": runs[6], "metrics.acc": "NaN"}
+    records = json.loads("".join(pieces))
+    assert [row["run_id"] for row in records] == [runs[i] for i in (6, 5, 4, 2, 1, 0)]
+    assert records[0] == {"run_id": runs[6], "metrics.acc": "NaN"}
     assert json.loads("".join(tracking.export(project, format="json", filter="metrics.acc > 7"))) == []
 
 
-def test_an_export_holds_no_lock_between_its_pieces(
+def test_an_export_holds_no_lock_between_pieces(
     project: Project, client: MlflowClient, runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lossi.tracking.query import exports
@@ -281,7 +281,7 @@ def test_an_export_holds_no_lock_between_its_pieces(
         {"filter": "params.a = '\ud800'"},
     ],
 )
-def test_a_wrong_export_fails_before_its_first_piece(project: Project, question: dict[str, object]) -> None:
+def test_an_invalid_export_fails_before_its_first_piece(project: Project, question: dict[str, object]) -> None:
     with pytest.raises((InvalidInput, NotFound)):
         tracking.export(project, **question)  # type: ignore[arg-type]
 

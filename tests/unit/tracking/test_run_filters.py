@@ -1,4 +1,4 @@
-"""The filter language: what is read, and what a wrong text is told, with the place."""
+"""The filter language: how it is parsed, and the error and its position for what is not valid."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lossi.tracking.query.conditions import _glob, where
 from lossi.tracking.query.filters import Condition, Order, Reference, parse_filter, parse_order_by
 
 
-def one(text: str) -> Condition:
+def parse_one(text: str) -> Condition:
     [condition] = parse_filter(text)
     return condition
 
@@ -37,8 +37,8 @@ def one(text: str) -> Condition:
         ("`metrics`.`a` > 1", "metric", "a"),
     ],
 )
-def test_names_are_read_as_mlflow_reads_them(text: str, kind: str, key: str) -> None:
-    condition = one(text)
+def test_names_are_parsed_as_in_mlflow(text: str, kind: str, key: str) -> None:
+    condition = parse_one(text)
     assert (condition.reference.kind, condition.reference.key) == (kind, key)
 
 
@@ -64,7 +64,7 @@ def test_names_are_read_as_mlflow_reads_them(text: str, kind: str, key: str) -> 
     ],
 )
 def test_comparators_and_values(text: str, comparator: str, value: object) -> None:
-    condition = one(text)
+    condition = parse_one(text)
     assert (condition.comparator, condition.value) == (comparator, value)
 
 
@@ -103,7 +103,7 @@ def test_conditions_are_joined_by_and() -> None:
         ("metrics.a > 1; DROP TABLE runs", 13, "expected AND"),
     ],
 )
-def test_a_wrong_filter_says_where_and_what_to_write(text: str, at: int, words: str) -> None:
+def test_an_invalid_filter_reports_the_position_and_what_to_write(text: str, at: int, words: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         parse_filter(text)
     error = raised.value
@@ -111,7 +111,7 @@ def test_a_wrong_filter_says_where_and_what_to_write(text: str, at: int, words: 
     assert f"character {at + 1}" in error.what and words in f"{error.why} {error.hint}"
 
 
-def test_too_much_is_refused() -> None:
+def test_filters_that_are_too_long_are_refused() -> None:
     with pytest.raises(InvalidInput, match="more than 200"):
         parse_filter(" AND ".join(["metrics.a > 1"] * 201))
     with pytest.raises(InvalidInput, match="longer than"):
@@ -125,7 +125,7 @@ def test_too_much_is_refused() -> None:
 @example("\\'" * 50)
 @example("`" * 51)
 @example("metrics.a > " + "1" * 400)
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         conditions = parse_filter(text)
     except InvalidInput as error:
@@ -135,14 +135,14 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 @given(st.text(alphabet="'\"`\\();-- \0%_ab=", max_size=30))
-def test_no_value_or_key_becomes_part_of_the_statement(text: str) -> None:
+def test_no_value_or_key_is_part_of_the_statement(text: str) -> None:
     relations = dict.fromkeys(("tags", "params", "latest_metrics"), "t")
     plain = where([Condition(Reference("param", "k"), "=", "v")], relations)
     odd = where([Condition(Reference("param", text), "=", text)], relations)
     assert odd.sql == plain.sql and odd.values == [text, text]
 
 
-def test_orders() -> None:
+def test_orders_are_parsed() -> None:
     assert parse_order_by(["metrics.`a b` DESC", "start_time", "params.x asc", "job.elapsed_s desc"]) == [
         Order(Reference("metric", "a b"), False),
         Order(Reference("attribute", "start_time"), True),
@@ -154,13 +154,13 @@ def test_orders() -> None:
 @pytest.mark.parametrize(
     "clause", ["", "metrics.a DOWN", "metrics.a, metrics.b", "datasets.name", "nothing", "metrics.a DESC DESC"]
 )
-def test_wrong_orders_are_refused(clause: str) -> None:
+def test_invalid_orders_are_refused(clause: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         parse_order_by([clause])
     assert raised.value.hint
 
 
-def test_the_same_order_twice_is_refused() -> None:
+def test_a_repeated_order_is_refused() -> None:
     with pytest.raises(InvalidInput, match="twice"):
         parse_order_by(["Created", "start_time DESC"])
 

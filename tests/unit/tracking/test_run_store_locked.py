@@ -1,4 +1,4 @@
-"""Stores that are locked, half written, foreign, damaged or not there: what a reader gets, and that it changes nothing."""
+"""Reading stores that are locked, half written, foreign, damaged or missing; it never changes them."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ print("done", flush=True)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A project whose store has some of MLflow's columns only, with 300 runs."""
-    made = Project(tmp_path / "what? 100%")
-    made.home.mkdir(parents=True)
-    connection = sqlite3.connect(made.store)
+    """A project whose store has only some of MLflow's columns, with 300 runs."""
+    project = Project(tmp_path / "what? 100%")
+    project.home.mkdir(parents=True)
+    connection = sqlite3.connect(project.store)
     connection.executescript(SCHEMA)
     connection.execute("INSERT INTO alembic_version VALUES (?)", (REVISION,))
     connection.execute("INSERT INTO experiments VALUES (0, 'Default', 'active')")
@@ -57,12 +57,12 @@ def project(tmp_path: Path) -> Project:
         connection.execute("INSERT INTO latest_metrics VALUES ('loss', 0.5, 1, ?)", (run,))
     connection.commit()
     connection.close()
-    return made
+    return project
 
 
 @pytest.fixture
 def writer(project: Project) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Start another process that has written half of a transaction into the store and holds its lock."""
+    """Start another process that has written half a transaction to the store and holds its lock."""
     started: list[subprocess.Popen[str]] = []
 
     def start(then: str = "ROLLBACK") -> subprocess.Popen[str]:
@@ -84,7 +84,7 @@ def names(project: Project) -> set[object]:
     return set(table.columns["run_name"])
 
 
-def test_a_writer_in_the_middle_leaves_the_last_committed_state_marked_stale(
+def test_during_a_write_the_last_committed_state_is_read_and_marked_stale(
     project: Project, writer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     process = writer("COMMIT")
@@ -116,7 +116,7 @@ def test_a_short_lock_is_waited_for(
     assert waited and not table.stale and set(table.columns["run_name"]) == {"committed"}
 
 
-def test_what_a_dead_writer_left_is_read_without_touching_it(
+def test_what_a_dead_writer_left_is_read_and_not_changed(
     project: Project, writer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     process = writer("COMMIT")
@@ -129,7 +129,7 @@ def test_what_a_dead_writer_left_is_read_without_touching_it(
     assert (project.store.read_bytes(), journal.read_bytes()) == before
 
 
-def test_a_journal_of_a_transaction_over_two_databases_is_undone_too(
+def test_a_transaction_over_two_databases_is_rolled_back_too(
     project: Project, writer: Callable[[str], subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     process = writer("COMMIT")
@@ -145,14 +145,14 @@ def test_a_journal_of_a_transaction_over_two_databases_is_undone_too(
     plain.mkdir()
     for path in (project.store, journal):
         shutil.copy(path, plain)
-    with sqlite3.connect(plain / "mlflow.db") as connection:  # the super-journal is gone: SQLite takes the journal for done with
-        found = connection.execute("SELECT count(*) FROM runs WHERE name = 'uncommitted'").fetchone()[0]
+    with sqlite3.connect(plain / "mlflow.db") as connection:  # the super-journal is gone: SQLite ignores the journal
+        uncommitted = connection.execute("SELECT count(*) FROM runs WHERE name = 'uncommitted'").fetchone()[0]
     connection.close()
-    assert found, "the test needs a journal that SQLite does not undo by itself"
+    assert uncommitted, "the test needs a journal that SQLite does not roll back by itself"
     assert names(project) == {"committed"}
 
 
-def test_facts_of_tasks_are_read_from_the_last_state_as_well(
+def test_facts_of_tasks_are_read_from_the_last_state_too(
     project: Project, writer: Callable[[str], subprocess.Popen[str]]
 ) -> None:
     with index.writing(project) as connection:
@@ -163,7 +163,7 @@ def test_facts_of_tasks_are_read_from_the_last_state_as_well(
     assert table.stale and table.columns == {"run_name": ["committed"], "job.task": [0]}
 
 
-def test_too_large_to_copy_says_try_again(
+def test_a_locked_store_too_large_to_copy_asks_to_try_again(
     project: Project, writer: Callable[[str], subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer("COMMIT")
@@ -179,14 +179,14 @@ def test_no_store_reads_as_an_empty_one(tmp_path: Path) -> None:
     assert table.total == 0 and table.next_cursor is None and all(column == [] for column in table.columns.values())
     assert tracking.list_experiments(project).items == []
     assert "".join(tracking.export(project)).startswith("run_id,")
-    for ask in (
+    for query in (
         lambda: tracking.run(project, "a"),
         lambda: tracking.compare(project, ["a"]),
         lambda: tracking.artifacts(project, "a"),
     ):
         with pytest.raises(NotFound, match="no run a"):
-            ask()
-    assert not project.home.exists(), "reading makes nothing"
+            query()
+    assert not project.home.exists(), "reading creates nothing"
 
 
 def test_an_empty_file_reads_as_an_empty_store(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_an_empty_file_reads_as_an_empty_store(tmp_path: Path) -> None:
     assert tracking.search(project).total == 0
 
 
-def test_missing_tables_and_columns_are_left_out(project: Project) -> None:
+def test_missing_tables_and_columns_read_as_empty(project: Project) -> None:
     table = tracking.search(project, filter="metrics.loss = 0.5 AND tags.x IS NULL", order_by=["metrics.loss"], limit=2)
     assert table.total == 300 and table.columns["metrics.loss"] == [0.5, 0.5] and table.read_only_revision is None
     assert tracking.search(project, filter="datasets.name = 'x'").total == 0
@@ -205,7 +205,7 @@ def test_missing_tables_and_columns_are_left_out(project: Project) -> None:
     assert tracking.list_experiments(project).items[0].runs == 300
 
 
-def test_an_unknown_revision_is_read_and_said(project: Project) -> None:
+def test_an_unknown_revision_is_read_and_reported(project: Project) -> None:
     with sqlite3.connect(project.store) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     connection.close()
@@ -214,7 +214,7 @@ def test_an_unknown_revision_is_read_and_said(project: Project) -> None:
     assert tracking.compare(project, [f"{7:032x}"]).read_only_revision == "ffffffffffff"
 
 
-def test_a_file_that_is_no_store_is_explained(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_store_is_reported(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.home.mkdir()
     project.store.write_bytes(b"no database at all" * 100)
@@ -223,7 +223,7 @@ def test_a_file_that_is_no_store_is_explained(tmp_path: Path) -> None:
     assert str(project.store) in raised.value.hint
 
 
-def test_a_damaged_index_hides_no_runs_but_is_said_when_asked_for(project: Project) -> None:
+def test_a_damaged_index_hides_no_runs_but_is_reported_if_needed(project: Project) -> None:
     project.index.write_bytes(b"no database at all" * 100)
     assert tracking.search(project).total == 300
     assert "".join(tracking.export(project)).count("\n") == 301
@@ -234,7 +234,7 @@ def test_a_damaged_index_hides_no_runs_but_is_said_when_asked_for(project: Proje
     assert "delete it" in raised.value.hint
 
 
-def test_a_hostile_store_reads_as_what_it_holds(project: Project) -> None:
+def test_a_hostile_store_reads_as_plain_data(project: Project) -> None:
     connection = sqlite3.connect(project.store)
     connection.executescript(
         """
@@ -257,7 +257,7 @@ def test_a_hostile_store_reads_as_what_it_holds(project: Project) -> None:
     tracking.compare(project, ["00000000000000000000000000000001"]).model_dump_json()
 
 
-def test_a_question_that_never_ends_is_stopped(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_query_that_never_ends_is_stopped(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "LIMIT_S", 0.2)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     with pytest.raises(Unavailable, match="took longer"):
@@ -265,7 +265,7 @@ def test_a_question_that_never_ends_is_stopped(project: Project, monkeypatch: py
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_who_may_not_read_is_told_which_permission_is_missing(project: Project) -> None:
+def test_without_read_permission_the_error_names_it(project: Project) -> None:
     project.store.chmod(0)
     with pytest.raises(Forbidden, match=r"mlflow\.db"):
         tracking.search(project)

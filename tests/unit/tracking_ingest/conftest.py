@@ -1,4 +1,4 @@
-"""A project with a store, and an empty store made once by the real MLflow."""
+"""A project with a store, and an empty store created once by the real MLflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lossi.projects import Project, stores
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store made by the MLflow of this interpreter."""
+    """An empty store, created by the MLflow of this interpreter."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         return stores.template([sys.executable], "tests", {"PATH": os.environ["PATH"]})
@@ -31,5 +31,5 @@ def make_world(folder: Path, template: Path) -> World:
 
 @pytest.fixture
 def world(home: Path, tmp_path: Path, template: Path) -> World:
-    """A project in a folder whose name SQLite's URIs must quote."""
+    """A project in a folder whose name must be quoted in SQLite URIs."""
     return make_world(tmp_path, template)

@@ -1,4 +1,4 @@
-"""Tasks that log into stores of their own, row by row as MLflow's SQL store does, and a project to take them in."""
+"""Tasks that log to stores of their own, row by row as MLflow's SQL store does, and a project that ingests them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def job_id(number: int) -> str:
     return f"01job{number:021d}"
 
 
-def number_of(name: str) -> str:
-    """A run id that belongs to a name, so that it is the same wherever it is logged."""
+def id_of(name: str) -> str:
+    """The run id of a name: the same wherever it is logged."""
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 class Log:
-    """What MLflow's SQL store writes for the calls of a client (mlflow/store/tracking/sqlalchemy_store.py, 3.17)."""
+    """A store, written as MLflow's SQL store does (mlflow/store/tracking/sqlalchemy_store.py, 3.17)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,14 +46,14 @@ class Log:
         )
         return int(cursor.lastrowid or 0)
 
-    def one(self, sql: str, *values: object) -> Any:
+    def value(self, sql: str, *values: object) -> Any:
         row = self.sql.execute(sql, values).fetchone()
         return row[0] if row else None
 
     def experiment(self, name: str, time: int = 1) -> int:
-        found = self.one("SELECT experiment_id FROM experiments WHERE name = ?", name)
-        if found is not None:
-            return int(found)
+        existing = self.value("SELECT experiment_id FROM experiments WHERE name = ?", name)
+        if existing is not None:
+            return int(existing)
         return self.add(
             "experiments",
             name=name,
@@ -65,7 +65,7 @@ class Log:
         )
 
     def run(self, name: str, experiment: str = "Default", time: int = 1) -> str:
-        run_id = number_of(name)
+        run_id = id_of(name)
         self.add(
             "runs",
             run_uuid=run_id,
@@ -109,12 +109,12 @@ class Log:
             self.sql.execute(f"INSERT INTO latest_metrics {names}", row)
 
     def dataset(self, run_id: str, name: str, digest: str, context: str = "training") -> None:
-        experiment = self.one("SELECT experiment_id FROM runs WHERE run_uuid = ?", run_id)
-        own = self.one(
+        experiment = self.value("SELECT experiment_id FROM runs WHERE run_uuid = ?", run_id)
+        own = self.value(
             "SELECT dataset_uuid FROM datasets WHERE experiment_id = ? AND name = ? AND digest = ?", experiment, name, digest
         )
         if own is None:
-            own = number_of(f"{self.path}{experiment}{name}{digest}")
+            own = id_of(f"{self.path}{experiment}{name}{digest}")
             self.add(
                 "datasets",
                 dataset_uuid=own,
@@ -125,17 +125,17 @@ class Log:
                 dataset_source="{}",
             )
         where = (own, run_id)
-        if self.one("SELECT 1 FROM inputs WHERE source_id = ? AND destination_id = ?", *where) is None:
-            edge = number_of(f"{own}{run_id}")
+        if self.value("SELECT 1 FROM inputs WHERE source_id = ? AND destination_id = ?", *where) is None:
+            edge = id_of(f"{own}{run_id}")
             self.add(
                 "inputs", input_uuid=edge, source_type="DATASET", source_id=own, destination_type="RUN", destination_id=run_id
             )
             self.add("input_tags", input_uuid=edge, name="mlflow.data.context", value=context)
 
     def model(self, name: str, run_id: str, time: int) -> str:
-        """A logged model."""
-        model = f"m-{number_of(name)}"
-        experiment = self.one("SELECT experiment_id FROM runs WHERE run_uuid = ?", run_id)
+        """Log a model; return its id."""
+        model = f"m-{id_of(name)}"
+        experiment = self.value("SELECT experiment_id FROM runs WHERE run_uuid = ?", run_id)
         self.add(
             "logged_models",
             model_id=model,
@@ -170,16 +170,16 @@ class Log:
         return model
 
     def model_tag(self, model: str, key: str, value: str) -> None:
-        experiment = self.one("SELECT experiment_id FROM logged_models WHERE model_id = ?", model)
+        experiment = self.value("SELECT experiment_id FROM logged_models WHERE model_id = ?", model)
         self.sql.execute("DELETE FROM logged_model_tags WHERE model_id = ? AND tag_key = ?", (model, key))
         self.add("logged_model_tags", model_id=model, experiment_id=experiment, tag_key=key, tag_value=value)
 
     def register(self, name: str, run_id: str | None, time: int, source: str = "runs:/x/model") -> int:
-        """Register a model version; returns its number."""
-        if self.one("SELECT 1 FROM registered_models WHERE name = ?", name) is None:
+        """Register a model version; return its number."""
+        if self.value("SELECT 1 FROM registered_models WHERE name = ?", name) is None:
             self.add("registered_models", name=name, creation_time=time, last_updated_time=time, workspace="default")
         self.sql.execute("UPDATE registered_models SET last_updated_time = ? WHERE name = ?", (time, name))
-        version = int(self.one("SELECT coalesce(max(version), 0) + 1 FROM model_versions WHERE name = ?", name))
+        version = int(self.value("SELECT coalesce(max(version), 0) + 1 FROM model_versions WHERE name = ?", name))
         self.add(
             "model_versions",
             name=name,
@@ -211,7 +211,7 @@ class Log:
             self.add("experiment_tags", experiment_id=own, key=key, value=value)
 
     def trace(self, name: str, experiment: str = "Default", time: int = 1, status: str = "OK") -> str:
-        trace = f"tr-{number_of(name)}"
+        trace = f"tr-{id_of(name)}"
         own = self.experiment(experiment, time)
         self.sql.execute("DELETE FROM trace_info WHERE request_id = ?", (trace,))
         self.add("trace_info", request_id=trace, experiment_id=own, timestamp_ms=time, execution_time_ms=5, status=status)
@@ -258,22 +258,22 @@ class Task:
         (self.folder / records.EXIT).write_bytes(records.dump(record))
 
     def finish(self, *run_ids: str) -> None:
-        """Publish for the last time and end."""
+        """Publish a last time and end."""
         self.publish()
         self.exit(*run_ids)
 
 
 @dataclass
 class World:
-    """A project, its jobs and the node-local disk of their tasks."""
+    """A project, its jobs and the local disk of their nodes."""
 
     project: Project
     template: Path
     node: Path
     jobs: dict[int, dict[int, Task]] = field(default_factory=dict)
 
-    def job(self, number: int = 1, tasks: int = 1, *, seeded: bool = True) -> str:
-        """Make a job directory whose tasks start from the project's store as it is now."""
+    def job(self, number: int = 1, tasks: int = 1, *, with_template: bool = True) -> str:
+        """Create a job directory whose tasks start from the project's present store."""
         folder = self.project.jobs / job_id(number)
         (folder / records.TASK_FOLDER).mkdir(parents=True, exist_ok=True)
         spec = records.PreparedJob(
@@ -286,13 +286,13 @@ class World:
             tasks=tasks,
         )
         (folder / records.SPEC).write_bytes(records.dump(spec))
-        if seeded:
+        if with_template:
             default = stores.Experiment("0", "Default", "")
             stores.task_template(self.project, self.template, default, folder / records.TEMPLATE)
         return job_id(number)
 
     def task(self, number: int = 0, job: int = 1) -> Task:
-        """Return a task of a job; makes both where they are missing."""
+        """Return a task of a job; create both if they are missing."""
         tasks = self.jobs.setdefault(job, {})
         if number not in tasks:
             folder = self.project.jobs / job_id(job)
@@ -300,14 +300,14 @@ class World:
                 self.job(job)
             store = self.node / f"{job}-{number}" / "store.db"
             store.parent.mkdir(parents=True)
-            given = folder / records.TEMPLATE
-            store.write_bytes((given if given.exists() else self.template).read_bytes())
+            template = folder / records.TEMPLATE
+            store.write_bytes((template if template.exists() else self.template).read_bytes())
             tasks[number] = Task(job_id(job), number, folder / records.TASK_FOLDER / str(number), Log(store))
         return tasks[number]
 
     @contextmanager
     def store(self) -> Iterator[Log]:
-        """The project's store, as a person edits it."""
+        """Open the project's store, as a person edits it."""
         log = Log(self.project.store)
         try:
             yield log
@@ -325,24 +325,24 @@ class World:
             return sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
 
     def files(self) -> list[str]:
-        """Snapshot files that are there."""
+        """Names of the snapshot files."""
         return sorted(path.name for path in self.project.jobs.rglob("tracking-*.db"))
 
 
 def dump(project: Project, *, ledger: bool = True) -> dict[str, list[tuple[Any, ...]]]:
-    """Everything in the store and the ledger, and that the store is whole."""
-    found: dict[str, list[tuple[Any, ...]]] = {}
+    """Return everything in the store and the ledger; assert that both are intact."""
+    rows: dict[str, list[tuple[Any, ...]]] = {}
     with closing(sqlite3.connect(project.store)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
         for table in tables(connection):
-            found[table] = sorted(connection.execute(f'SELECT * FROM "{table}"').fetchall(), key=repr)
+            rows[table] = sorted(connection.execute(f'SELECT * FROM "{table}"').fetchall(), key=repr)
     if ledger:
         with closing(sqlite3.connect(project.index)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
             for table in LEDGER:
-                found[f"lossi.{table}"] = sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
-    return found
+                rows[f"lossi.{table}"] = sorted(connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
+    return rows
 
 
 def tables(connection: sqlite3.Connection) -> list[str]:

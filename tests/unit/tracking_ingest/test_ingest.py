@@ -1,4 +1,4 @@
-"""What ingest does with what tasks publish."""
+"""Ingest of what tasks publish."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ingest_support import NAN, World, dump, job_id
 from lossi.tracking.ingest.entry import ingest_runs
 
 
-def test_a_finished_task_is_taken_in_whole_and_its_file_removed(world: World) -> None:
+def test_a_finished_task_is_ingested_and_its_file_removed(world: World) -> None:
     task = world.task()
     run = task.log.run("one")
     task.log.param(run, "lr", "0.1")
@@ -41,7 +41,7 @@ def test_a_finished_task_is_taken_in_whole_and_its_file_removed(world: World) ->
     assert world.ledger("ingested_jobs") == [(job_id(1), 1)]
 
 
-def test_repeating_changes_nothing_and_a_complete_job_is_not_looked_at_again(
+def test_repeating_changes_nothing_and_a_completed_job_is_not_scanned_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = world.task()
@@ -49,12 +49,12 @@ def test_repeating_changes_nothing_and_a_complete_job_is_not_looked_at_again(
     task.finish(run)
     ingest_runs(world.project)
     before = dump(world.project)
-    looked: list[str] = []
+    scanned: list[str] = []
     real = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: looked.append(str(path)) or real(path))
+    monkeypatch.setattr(os, "scandir", lambda path: scanned.append(str(path)) or real(path))
     report = ingest_runs(world.project)
     assert report.taken == 0
-    assert looked == [str(world.project.jobs)]
+    assert scanned == [str(world.project.jobs)]
     assert dump(world.project) == before
 
 
@@ -78,7 +78,7 @@ def test_a_running_task_shows_its_curve_and_only_new_snapshots_are_read(world: W
     assert world.files() == []
 
 
-def test_the_last_snapshot_is_enough_when_a_task_ends_without_another(world: World) -> None:
+def test_the_last_snapshot_suffices_if_a_task_ends_without_another(world: World) -> None:
     task = world.task()
     run = task.log.run("killed")
     task.publish()
@@ -123,7 +123,7 @@ def test_experiments_are_found_by_name_and_new_ones_get_the_next_id(world: World
     assert world.rows("runs", "name, experiment_id") == [("a0", 1), ("a1", 1), ("b0", 2), ("b1", 2)]
 
 
-def test_the_same_id_for_different_experiments_of_two_tasks_is_told_apart(world: World) -> None:
+def test_different_experiments_of_two_tasks_with_the_same_id_stay_apart(world: World) -> None:
     world.job(1, tasks=2)
     for number in range(2):
         task = world.task(number)
@@ -152,7 +152,7 @@ def test_one_dataset_in_many_tasks_is_one_row(world: World) -> None:
     assert world.rows("input_tags", "value") == [("test",)] * 3
 
 
-def test_a_run_that_was_removed_for_good_never_returns(world: World) -> None:
+def test_a_run_removed_for_good_never_returns(world: World) -> None:
     task = world.task()
     gone, kept = task.log.run("gone"), task.log.run("kept")
     for run in (gone, kept):
@@ -202,7 +202,7 @@ def test_a_deleted_run_stays_deleted_and_a_killed_one_stays_killed(world: World)
     ]
 
 
-def test_a_run_deleted_by_its_task_is_deleted_and_may_be_restored_by_a_person(world: World) -> None:
+def test_a_run_deleted_by_its_task_can_be_restored_by_a_person(world: World) -> None:
     task = world.task()
     run = task.log.run("one")
     task.publish()
@@ -252,7 +252,7 @@ def test_a_task_renames_its_own_run(world: World) -> None:
     assert world.rows("runs", "name") == [("two",)]
 
 
-def test_a_snapshot_that_vanishes_while_looking_is_not_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_snapshot_that_disappears_during_the_scan_is_not_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from lossi.tracking.ingest.snapshots import Reader
 
     task = world.task()
@@ -269,7 +269,7 @@ def test_a_snapshot_that_vanishes_while_looking_is_not_an_error(world: World, mo
     assert ingest_runs(world.project).taken == 1
 
 
-def test_a_budget_stops_between_batches_and_the_rest_follows(world: World) -> None:
+def test_a_budget_stops_between_batches_and_later_calls_do_the_rest(world: World) -> None:
     world.job(1, tasks=60)
     for number in range(60):
         task = world.task(number)
@@ -306,7 +306,7 @@ def test_other_things_in_the_jobs_folder_are_left_alone(world: World, tmp_path: 
     assert (tasks / "3" / "tracking-1.db").exists()
 
 
-def test_a_store_that_was_deleted_is_made_again_from_a_jobs_template(world: World) -> None:
+def test_a_deleted_store_is_recreated_from_a_jobs_template(world: World) -> None:
     task = world.task()
     task.log.run("one")
     task.finish()
@@ -315,7 +315,7 @@ def test_a_store_that_was_deleted_is_made_again_from_a_jobs_template(world: Worl
     assert world.rows("runs", "name") == [("one",)]
 
 
-def test_an_index_that_was_deleted_finds_its_runs_again(world: World) -> None:
+def test_a_deleted_index_is_restored_from_the_tags_of_runs(world: World) -> None:
     world.job(1, tasks=2)
     first, second = world.task(0), world.task(1)
     runs = []
@@ -351,9 +351,7 @@ def test_as_a_command_it_prints_one_line_of_json(world: World) -> None:
 
 
 def test_nothing_heavy_is_imported(world: World) -> None:
-    code = (
-        "import lossi.tracking.ingest, sys; print(*(m for m in ('mlflow', 'numpy', 'pandas', 'sqlalchemy') if m in sys.modules))"
-    )
+    code = "import lossi.tracking.ingest.entry, sys; print(*(m for m in ('mlflow', 'numpy', 'pandas', 'sqlalchemy') if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
@@ -364,7 +362,7 @@ def test_a_project_without_jobs_is_idle(world: World) -> None:
     assert (report.taken, report.remaining, report.problems) == (0, 0, ())
 
 
-def test_points_of_a_store_that_was_made_anew_are_seen_while_it_runs(world: World) -> None:
+def test_points_of_a_recreated_store_are_ingested_while_it_runs(world: World) -> None:
     """A requeued task whose store could not be restored starts from row 1 again."""
     task = world.task()
     run = task.log.run("one")
@@ -372,12 +370,12 @@ def test_points_of_a_store_that_was_made_anew_are_seen_while_it_runs(world: Worl
         task.log.metric(run, "loss", 1.0, step)
     task.publish()
     ingest_runs(world.project)
-    again = task.log.run("two")
+    second = task.log.run("two")
     task.log.sql.execute("DELETE FROM metrics")
-    task.log.metric(again, "loss", 2.0)
+    task.log.metric(second, "loss", 2.0)
     task.publish()
     ingest_runs(world.project)
-    assert len(world.rows("metrics", where=f"WHERE run_uuid = '{again}'")) == 1
+    assert len(world.rows("metrics", where=f"WHERE run_uuid = '{second}'")) == 1
 
 
 def test_the_store_keeps_its_rollback_journal(world: World) -> None:

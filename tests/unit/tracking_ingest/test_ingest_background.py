@@ -1,4 +1,4 @@
-"""A page takes in what fits into its budget; a child of low priority goes on, and ends with the process that started it."""
+"""A page ingests what fits into its budget; a child of low priority does the rest and ends with its parent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lossi.tracking.ingest import background
 
 @pytest.fixture
 def published(world: World) -> World:
-    """A project with five finished tasks whose results nobody has taken in yet."""
+    """A project with five finished tasks that are not ingested yet."""
     world.job(tasks=5)
     for number in range(5):
         task = world.task(number)
@@ -28,14 +28,14 @@ def published(world: World) -> World:
     return world
 
 
-def test_everything_is_there_at_once_when_it_fits_into_the_budget(published: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fits_into_the_budget_is_ingested_at_once(published: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSI_INGEST_BUDGET_S", "60")
     report = tracking.catch_up(published.project)
     assert (report.taken, report.remaining) == (5, 0)
     assert tracking.search(published.project).total == 5
 
 
-def test_a_child_takes_in_what_the_page_had_no_time_for(published: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_ingests_what_the_page_had_no_time_for(published: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSI_INGEST_BUDGET_S", "0")
     report = tracking.catch_up(published.project)
     assert report.remaining > 0
@@ -86,7 +86,7 @@ def test_the_child_ends_with_its_parent(published: World) -> None:
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not alive(pid)
-    assert tracking.search(published.project).total == 0, "it ended without going on"
+    assert tracking.search(published.project).total == 0, "it ended without ingesting"
 
 
 def alive(pid: int) -> bool:

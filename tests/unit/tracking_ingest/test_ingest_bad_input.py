@@ -18,8 +18,8 @@ from lossi.tracking.ingest import lease as leases
 from lossi.tracking.ingest.entry import ingest_runs
 
 
-def named(folder: Path, data: bytes, seq: int = 1) -> Path:
-    """Publish any bytes under a name whose checksum is right."""
+def publish_bytes(folder: Path, data: bytes, seq: int = 1) -> Path:
+    """Publish any bytes under a name with the right checksum."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / records.SNAPSHOT_PATTERN.format(seq=seq, digest=hashlib.sha256(data).hexdigest()[:16])
     path.write_bytes(data)
@@ -28,7 +28,7 @@ def named(folder: Path, data: bytes, seq: int = 1) -> Path:
 
 @pytest.fixture
 def good(world: World) -> Task:
-    """A task that has ended well, beside one that has not."""
+    """A task that succeeded, in a job with one that did not."""
     world.job(1, tasks=2)
     task = world.task(1)
     task.log.run("good")
@@ -36,14 +36,14 @@ def good(world: World) -> Task:
     return task
 
 
-def damaged(task: Task) -> bytes:
+def damaged_store(task: Task) -> bytes:
     data = bytearray(task.log.path.read_bytes())
     data[1024:9000] = bytes(7976)
     return bytes(data)
 
 
 @pytest.mark.parametrize(
-    ("what", "why"),
+    ("fault", "reason"),
     [
         ("checksum", "checksum is not the one in its name"),
         ("truncated", "checksum is not the one in its name"),
@@ -56,41 +56,41 @@ def damaged(task: Task) -> bytes:
         ("types", "cannot be merged"),
     ],
 )
-def test_a_snapshot_that_is_no_good_is_reported_and_left_where_it_is(world: World, good: Task, what: str, why: str) -> None:
+def test_a_bad_snapshot_is_reported_and_stays(world: World, good: Task, fault: str, reason: str) -> None:
     bad = world.task(0)
     run = bad.log.run("bad")
     bad.exit(run)
     whole = bad.log.path.read_bytes()
-    if what == "checksum":
-        path = named(bad.folder, whole)
+    if fault == "checksum":
+        path = publish_bytes(bad.folder, whole)
         path.write_bytes(whole[:-1] + b"x")
-    elif what == "truncated":
-        path = named(bad.folder, whole)
+    elif fault == "truncated":
+        path = publish_bytes(bad.folder, whole)
         path.write_bytes(whole[: len(whole) // 2])
-    elif what in ("text", "empty"):
-        path = named(bad.folder, b"hello\n" * 100 if what == "text" else b"")
-    elif what == "pages":
-        path = named(bad.folder, damaged(bad))
-    elif what == "no mlflow":
+    elif fault in ("text", "empty"):
+        path = publish_bytes(bad.folder, b"hello\n" * 100 if fault == "text" else b"")
+    elif fault == "pages":
+        path = publish_bytes(bad.folder, damaged_store(bad))
+    elif fault == "no mlflow":
         with contextlib.closing(sqlite3.connect(bad.folder / "x.db")) as connection:
             connection.execute("CREATE TABLE t (x)")
             connection.commit()
-        path = named(bad.folder, (bad.folder / "x.db").read_bytes())
+        path = publish_bytes(bad.folder, (bad.folder / "x.db").read_bytes())
     else:
-        if what == "revision":
+        if fault == "revision":
             bad.log.sql.execute("UPDATE alembic_version SET version_num = '0123456789ab'")
-        elif what == "constraint":
+        elif fault == "constraint":
             bad.log.sql.execute("PRAGMA ignore_check_constraints=ON")
             bad.log.sql.execute("UPDATE runs SET status = 'PERHAPS'")
         else:
             bad.log.sql.execute("PRAGMA foreign_keys=OFF")
             bad.log.sql.execute("UPDATE runs SET run_uuid = x'00ff', start_time = 'noon'")
             bad.log.run("two")
-        path = named(bad.folder, bad.log.path.read_bytes())
-    for _ in range(2):  # found and, the second time, remembered
+        path = publish_bytes(bad.folder, bad.log.path.read_bytes())
+    for _ in range(2):  # refused, then remembered
         report = ingest_runs(world.project)
         (problem,) = report.problems
-        assert why in problem.why
+        assert reason in problem.why
         assert problem.job_id == job_id(1)
         assert problem.hint
         assert report.remaining == 0
@@ -119,7 +119,7 @@ def test_a_refused_snapshot_is_not_read_again_until_it_changes(world: World, goo
     assert world.ledger("ingested_jobs") == [(job_id(1), 1)]
 
 
-def test_an_older_good_snapshot_is_better_than_none(world: World) -> None:
+def test_an_older_good_snapshot_is_used_if_the_newest_is_bad(world: World) -> None:
     task = world.task()
     run = task.log.run("one")
     first = task.publish()
@@ -177,14 +177,14 @@ def test_no_store_and_no_template_is_a_problem(world: World, good: Task) -> None
     assert len(world.files()) == 1
 
 
-def test_a_job_directory_without_a_spec_does_not_hinder(world: World, good: Task) -> None:
+def test_a_job_directory_without_a_spec_does_no_harm(world: World, good: Task) -> None:
     for text in ("", "{", '{"id": 3}', "[]"):
         (world.project.jobs / job_id(1) / records.SPEC).write_text(text)
         assert ingest_runs(world.project).problems == ()
     assert world.rows("runs", "name") == [("good",)]
 
 
-def test_an_exit_record_that_is_no_record_ends_the_task_all_the_same(world: World) -> None:
+def test_an_invalid_exit_record_ends_the_task_all_the_same(world: World) -> None:
     for job, text in enumerate(("", "[]", '{"run_ids": 3}', '{"run_ids": [1, null]}'), start=1):
         task = world.task(0, job)
         task.log.run(f"run {job}")
@@ -194,7 +194,7 @@ def test_an_exit_record_that_is_no_record_ends_the_task_all_the_same(world: Worl
     assert world.files() == []
 
 
-def test_a_store_held_by_somebody_else_is_busy(world: World, good: Task) -> None:
+def test_a_store_locked_by_another_process_is_busy(world: World, good: Task) -> None:
     with world.store() as store:
         store.sql.execute("BEGIN IMMEDIATE")
         report = ingest_runs(world.project, budget_s=0.1)
@@ -203,7 +203,7 @@ def test_a_store_held_by_somebody_else_is_busy(world: World, good: Task) -> None
     assert ingest_runs(world.project).taken == 1
 
 
-def test_a_reader_that_holds_the_store_only_delays(world: World, good: Task) -> None:
+def test_a_reader_that_locks_the_store_only_delays(world: World, good: Task) -> None:
     with contextlib.closing(stores.connect_readonly(world.project.store)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM runs").fetchall()
@@ -223,7 +223,7 @@ def test_a_full_disk_is_a_problem_and_loses_nothing(world: World, good: Task, mo
 
     good.log.sql.execute("BEGIN")
     for step in range(2000):
-        good.log.metric(good.log.one("SELECT run_uuid FROM runs"), "loss", 1.0, step)
+        good.log.metric(good.log.value("SELECT run_uuid FROM runs"), "loss", 1.0, step)
     good.log.sql.execute("COMMIT")
     good.finish()
     with monkeypatch.context() as patch:
@@ -236,7 +236,7 @@ def test_a_full_disk_is_a_problem_and_loses_nothing(world: World, good: Task, mo
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_project_is_no_error(world: World, good: Task) -> None:
+def test_a_read_only_project_is_not_an_error(world: World, good: Task) -> None:
     world.project.home.chmod(0o550)
     try:
         report = ingest_runs(world.project)
@@ -245,7 +245,9 @@ def test_a_read_only_project_is_no_error(world: World, good: Task) -> None:
     assert (report.read_only, report.taken, report.problems) == (True, 0, ())
 
 
-def test_who_may_not_write_gets_a_report_and_no_error(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_write_permission_there_is_a_report_and_no_error(
+    world: World, good: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and real(path, mode))
     report = ingest_runs(world.project)
@@ -253,7 +255,7 @@ def test_who_may_not_write_gets_a_report_and_no_error(world: World, good: Task, 
     assert not (world.project.home / leases.LEASE).exists()
 
 
-def test_somebody_elses_lease_is_busy(world: World, good: Task) -> None:
+def test_a_lease_held_by_another_process_is_busy(world: World, good: Task) -> None:
     with (world.project.home / leases.LOCK).open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         report = ingest_runs(world.project)
@@ -261,7 +263,7 @@ def test_somebody_elses_lease_is_busy(world: World, good: Task) -> None:
     assert ingest_runs(world.project).taken == 1
 
 
-def test_a_lease_that_is_lost_while_merging_commits_nothing(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_lost_during_the_merge_commits_nothing(world: World, good: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     from lossi.tracking.ingest import merge
 
     real = merge.merge

@@ -9,7 +9,7 @@ from lossi.tracking.ingest import snapshots
 from lossi.tracking.ingest.entry import ingest_runs
 
 
-def test_logged_models_keep_their_ids_and_follow_the_newer_side(world: World) -> None:
+def test_logged_models_keep_their_ids_and_the_newer_side_wins(world: World) -> None:
     task = world.task()
     run = task.log.run("one", "made by the task")
     model = task.log.model("net", run, 5)
@@ -51,7 +51,7 @@ def test_a_model_deleted_or_removed_in_the_store_stays_so(world: World) -> None:
     dump(world.project)
 
 
-def test_traces_grow_while_a_task_runs_and_removed_ones_stay_away(world: World) -> None:
+def test_traces_grow_while_a_task_runs_and_removed_ones_do_not_return(world: World) -> None:
     task = world.task()
     kept, gone = task.log.trace("kept", status="IN_PROGRESS"), task.log.trace("gone")
     task.log.trace_tag(kept, "k", "1")
@@ -93,7 +93,7 @@ def test_assessments_of_the_newer_side_win(world: World) -> None:
     assert world.rows("assessments", "name, value") == [("ours", "person"), ("theirs", "task")]
 
 
-def test_late_traces_make_mlflow_sum_their_days_up_again(world: World) -> None:
+def test_late_traces_make_mlflow_rebuild_the_sums_of_their_days(world: World) -> None:
     task = world.task()
     task.log.trace("call")
     task.finish()
@@ -110,7 +110,7 @@ def test_late_traces_make_mlflow_sum_their_days_up_again(world: World) -> None:
     assert world.rows("sql_trace_rollup_rebuild_queue") == [(0, "1970-01-01", "trace_metric")]
 
 
-def test_evaluation_datasets_scorers_and_reviews_come_along(world: World) -> None:
+def test_evaluation_datasets_scorers_and_reviews_are_merged(world: World) -> None:
     task = world.task()
     task.log.run("one", "made by the task")
     task.log.add("evaluation_datasets", dataset_id="d-1", name="golden", last_update_time=1)
@@ -130,7 +130,7 @@ def test_evaluation_datasets_scorers_and_reviews_come_along(world: World) -> Non
     dump(world.project)
 
 
-def test_rows_that_are_not_merged_are_reported_and_their_file_is_kept(world: World) -> None:
+def test_rows_that_cannot_be_merged_are_reported_and_their_file_is_kept(world: World) -> None:
     with world.store() as store:
         store.add("scorers", experiment_id=0, scorer_name="exact", scorer_id="s-0")
     world.job(1, tasks=2)
@@ -156,7 +156,7 @@ def test_rows_that_are_not_merged_are_reported_and_their_file_is_kept(world: Wor
 
 
 @pytest.mark.parametrize("how", ["large", "no deserialize"])
-def test_large_stores_and_old_sqlite_give_the_same(world: World, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_stores_and_old_sqlite_give_the_same_rows(world: World, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if how == "large":
         monkeypatch.setattr(snapshots, "LARGE_BYTES", 0)
         monkeypatch.setattr("lossi.tracking.ingest.writer.STEP_ROWS", 100)
@@ -185,7 +185,7 @@ def test_large_stores_and_old_sqlite_give_the_same(world: World, how: str, monke
     dump(world.project)
 
 
-def test_a_budget_leaves_large_stores_to_those_who_have_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_budget_large_stores_are_left_to_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lossi.tracking.ingest.session.LARGE_BYTES", 0)
     task = world.task()
     task.log.run("one")

@@ -1,4 +1,4 @@
-"""Who holds the lease for long, as a session with MLflow's own pages does, takes results in with it; nobody else does."""
+"""A long-time holder of the lease, such as a session of MLflow's own pages, can ingest with it; nobody else can."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lossi import tracking
 from lossi.tracking.ingest import lease
 
 
-def test_the_holder_takes_results_in_and_keeps_the_lease(world: World) -> None:
+def test_the_holder_ingests_and_keeps_the_lease(world: World) -> None:
     world.job()
     task = world.task()
     run = task.log.run("a run")
@@ -24,7 +24,7 @@ def test_the_holder_takes_results_in_and_keeps_the_lease(world: World) -> None:
     assert not tracking.ingest_runs(world.project).busy
 
 
-def test_a_lease_that_was_lost_writes_nothing(world: World) -> None:
+def test_with_a_lost_lease_nothing_is_written(world: World) -> None:
     world.job()
     task = world.task()
     run = task.log.run("a run")

@@ -1,4 +1,4 @@
-"""Ingest killed at any point, and called by many at once: the same rows in the end."""
+"""Ingest killed at any point, or called by many at once, ends with the same rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lossi.tracking.ingest.entry import ingest_runs
 POINTS = 40
 
 
-def busy_world(world: World) -> World:
+def fill(world: World) -> World:
     """Fill a project with ended and running tasks of three jobs, with registries, datasets, models and traces."""
     with world.store() as store:
         store.register("digits", None, 1)
@@ -50,8 +50,8 @@ def busy_world(world: World) -> World:
     return world
 
 
-def later(world: World) -> None:
-    """Go on in the tasks that are still running, and end some."""
+def continue_tasks(world: World) -> None:
+    """Continue the running tasks, and end some."""
     for job in (1, 2, 3):
         for number in range(7, 10):
             task = world.task(number, job)
@@ -74,36 +74,38 @@ def fork(work: Callable[[], object]) -> int:
     return child
 
 
-def ended(child: int) -> int:
+def wait_for(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def copied(project: Project, to: Path) -> Project:
+def copy_to(project: Project, to: Path) -> Project:
     shutil.copytree(project.root, to, symlinks=True)
     return Project(to)
 
 
 def files(project: Project) -> list[str]:
-    """Every file but what a killed process leaves, which the next one that has work takes over or removes."""
-    found = sorted(str(path.relative_to(project.root)) for path in project.home.rglob("*") if path.is_file())
+    """Every file but those that a killed process leaves, which the next one with work reuses or removes."""
+    names = sorted(str(path.relative_to(project.root)) for path in project.home.rglob("*") if path.is_file())
     return [
-        name for name in found if not name.startswith((".lossi/.ingest.lease.", ".lossi/ingest.lease", ".lossi/mlflow.db-mj"))
+        name for name in names if not name.startswith((".lossi/.ingest.lease.", ".lossi/ingest.lease", ".lossi/mlflow.db-mj"))
     ]
 
 
 @pytest.mark.slow
-def test_killed_at_any_point_and_repeated_changes_nothing(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_at_any_point_and_repeated_gives_the_same_rows(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(session, "BATCH", 5)
-    busy_world(world)
-    first = copied(world.project, tmp_path / "first")
+    fill(world)
+    first = copy_to(world.project, tmp_path / "first")
     ingest_runs(world.project)
     expected_first = dump(world.project), files(world.project)
-    later(world)
-    second = copied(world.project, tmp_path / "second")
-    begun = time.monotonic()
-    whole = copied(second, tmp_path / "whole")
-    assert ended(fork(lambda: ingest_runs(whole))) == 0
-    takes = time.monotonic() - begun
+    continue_tasks(world)
+    second = copy_to(world.project, tmp_path / "second")
+    began = time.monotonic()
+    whole = copy_to(second, tmp_path / "whole")
+    assert wait_for(fork(lambda: ingest_runs(whole))) == 0
+    duration = time.monotonic() - began
     ingest_runs(world.project)
     expected_second = dump(world.project), files(world.project)
     assert (dump(whole), files(whole)) == expected_second
@@ -112,12 +114,12 @@ def test_killed_at_any_point_and_repeated_changes_nothing(world: World, tmp_path
     died = 0
     for point in range(POINTS):
         start, expected = ((first, expected_first), (second, expected_second))[point % 2]
-        project = copied(start, tmp_path / f"point {point}")
+        project = copy_to(start, tmp_path / f"point {point}")
         while True:
             child = fork(lambda project=project: ingest_runs(project))  # type: ignore[misc]
-            time.sleep(chance.uniform(0, takes))
+            time.sleep(chance.uniform(0, duration))
             os.kill(child, signal.SIGKILL)
-            if ended(child) == 0:
+            if wait_for(child) == 0:
                 break
             died += 1
         report = ingest_runs(project)
@@ -130,10 +132,10 @@ def test_killed_at_any_point_and_repeated_changes_nothing(world: World, tmp_path
 
 @pytest.mark.slow
 def test_killed_between_any_two_statements(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also between the commit, the removal of files and the note that they are removed."""
+    """Also between the commit, the removal of files and its record."""
     monkeypatch.setattr(session, "BATCH", 5)
-    busy_world(world)
-    start = copied(world.project, tmp_path / "start")
+    fill(world)
+    start = copy_to(world.project, tmp_path / "start")
     statements = 0
     deadly = -1
     real = session.connect
@@ -165,9 +167,9 @@ def test_killed_between_any_two_statements(world: World, tmp_path: Path, monkeyp
     expected, total = (dump(world.project), files(world.project)), statements
     chance = random.Random(7)
     for point in [*range(total - 40, total, 4), *(chance.randrange(1, total) for _ in range(20))]:
-        project = copied(start, tmp_path / f"point {point}")
+        project = copy_to(start, tmp_path / f"point {point}")
         statements, deadly = 0, point
-        assert ended(fork(lambda project=project: ingest_runs(project))) == -signal.SIGKILL  # type: ignore[misc]
+        assert wait_for(fork(lambda project=project: ingest_runs(project))) == -signal.SIGKILL  # type: ignore[misc]
         deadly = -1
         assert ingest_runs(project).problems == ()
         assert files(project) == expected[1]
@@ -175,7 +177,7 @@ def test_killed_between_any_two_statements(world: World, tmp_path: Path, monkeyp
         shutil.rmtree(project.root)
 
 
-def test_what_killed_processes_left_is_removed_in_time(world: World) -> None:
+def test_what_killed_processes_left_is_removed_after_a_while(world: World) -> None:
     names = (".ingest.lease.0123.part", ".ingest.lease.0123.stale", "mlflow.db-mj0123456789", "lossi.db-mj0123456789")
     for age in (0, 1000):
         for name in names:
@@ -188,13 +190,13 @@ def test_what_killed_processes_left_is_removed_in_time(world: World) -> None:
 
 
 @pytest.mark.slow
-def test_fifty_processes_at_once_take_everything_once(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fifty_processes_at_once_ingest_everything_once(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "BATCH", 5)
-    busy_world(world)
-    project = copied(world.project, tmp_path / "many")
+    fill(world)
+    project = copy_to(world.project, tmp_path / "many")
     ingest_runs(world.project)
     children = [fork(lambda: ingest_runs(project)) for _ in range(50)]
-    assert [ended(child) for child in children] == [0] * 50
+    assert [wait_for(child) for child in children] == [0] * 50
     report = ingest_runs(project)
     assert (report.busy, report.problems, report.remaining) == (False, (), 0)
     assert (dump(project), files(project)) == (dump(world.project), files(world.project))

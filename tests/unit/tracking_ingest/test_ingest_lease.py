@@ -1,4 +1,4 @@
-"""The lease: one holder at a time, and one that died does not block the next."""
+"""The lease has one holder at a time, and a dead holder does not block the next."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def left_behind(folder: Path, **changes: object) -> None:
+def write_lease(folder: Path, **changes: object) -> None:
     """Write the lease of another holder."""
     holder = leases._me("somebody").__dict__ | changes
     (folder / LEASE).write_text(json.dumps(holder))
 
 
-def test_only_one_holds_it_and_it_can_be_had_again(folder: Path) -> None:
+def test_only_one_process_holds_it_until_it_is_released(folder: Path) -> None:
     with acquire_lease(folder) as held:
         assert held is not None
         held.verify()
         assert acquire_lease(folder) is None
     assert not (folder / LEASE).exists()
-    with acquire_lease(folder) as again:
-        assert again is not None
+    with acquire_lease(folder) as second:
+        assert second is not None
     assert {path.name for path in folder.iterdir()} == {LOCK}
 
 
-def test_where_locks_do_not_work_the_file_alone_keeps_others_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_working_locks_the_lease_file_keeps_others_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> None:
         raise OSError(38, "Function not implemented")
 
@@ -61,15 +61,15 @@ def test_where_locks_do_not_work_the_file_alone_keeps_others_out(folder: Path, m
     ],
     ids=["ended", "reused id", "rebooted", "another host", "another container", "alive"],
 )
-def test_the_lease_of_a_dead_holder_is_taken(folder: Path, changes: dict[str, object], free: bool) -> None:
-    left_behind(folder, **changes)
-    with _nothing(acquire_lease(folder)) as lease:
+def test_the_lease_of_a_dead_holder_is_taken_over(folder: Path, changes: dict[str, object], free: bool) -> None:
+    write_lease(folder, **changes)
+    with _released(acquire_lease(folder)) as lease:
         assert (lease is not None) == free
     assert not list(folder.glob(".*"))
 
 
-def test_a_holder_elsewhere_loses_it_after_a_minute_without_a_sign(folder: Path) -> None:
-    left_behind(folder, host="elsewhere")
+def test_a_holder_on_another_host_loses_it_after_a_minute_without_an_update(folder: Path) -> None:
+    write_lease(folder, host="elsewhere")
     old = time.time() - STALE_S - 5
     os.utime(folder / LEASE, (old, old))
     lease = acquire_lease(folder)
@@ -86,46 +86,46 @@ def test_an_unreadable_lease_is_respected_for_a_minute(folder: Path) -> None:
     lease.release()
 
 
-def test_a_holder_that_comes_back_notices_and_leaves_the_new_lease_alone(folder: Path) -> None:
+def test_a_late_holder_notices_and_leaves_the_new_lease_alone(folder: Path) -> None:
     slow = acquire_lease(folder)
     assert slow is not None
-    left_behind(folder, token="another")
+    write_lease(folder, token="another")
     with pytest.raises(LeaseLost):
         slow.verify()
     slow.release()
     assert json.loads((folder / LEASE).read_text())["token"] == "another"
 
 
-def test_beating_moves_the_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_beat_updates_the_modification_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "BEAT_S", 0.0)
-    with _nothing(acquire_lease(folder)) as lease:
+    with _released(acquire_lease(folder)) as lease:
         assert lease is not None
         os.utime(folder / LEASE, (1, 1))
         lease.beat()
         assert (folder / LEASE).stat().st_mtime > 1
 
 
-def test_a_lease_that_changed_between_judging_and_moving_is_put_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two judge the same lease stale; the slower one finds the quicker one's new lease in its hands."""
-    left_behind(folder, pid=2**22 + 1)
+def test_a_lease_that_changed_before_its_removal_is_put_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes find the same lease stale; the slower one has moved the new lease of the faster one."""
+    write_lease(folder, pid=2**22 + 1)
     real: Callable[[Path], object] = leases._read
     calls = []
 
     def read(path: Path) -> object:
-        found = real(path)
+        holder = real(path)
         calls.append(path)
-        if len(calls) == 2:  # after the last look before the move
-            left_behind(folder, token="quicker")
-        return found
+        if len(calls) == 2:  # the last check before the move
+            write_lease(folder, token="faster")
+        return holder
 
     monkeypatch.setattr(leases, "_read", read)
     assert acquire_lease(folder) is None
-    assert json.loads((folder / LEASE).read_text())["token"] == "quicker"
+    assert json.loads((folder / LEASE).read_text())["token"] == "faster"
 
 
 def test_fifty_processes_after_a_death_get_one_holder_at_a_time(folder: Path) -> None:
-    """Without locks, so that only the lease file decides; each holder appends twice and must not be interrupted."""
-    left_behind(folder, pid=2**22 + 1)
+    """Without locks only the lease file decides; each holder appends twice and must not be interrupted."""
+    write_lease(folder, pid=2**22 + 1)
     code = """
 import sys, time
 from pathlib import Path
@@ -166,8 +166,8 @@ sys.exit(sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in chi
     assert not (folder / LEASE).exists()
 
 
-def test_another_users_process_with_a_hidden_start_is_not_taken_for_dead(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left_behind(folder, pid=1, started="5")
+def test_another_users_process_with_a_hidden_start_time_counts_as_alive(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_lease(folder, pid=1, started="5")
 
     def not_mine(pid: int, signal: int) -> None:
         raise PermissionError
@@ -176,14 +176,14 @@ def test_another_users_process_with_a_hidden_start_is_not_taken_for_dead(folder:
     assert acquire_lease(folder) is None
 
 
-def test_the_holders_facts_are_this_process(folder: Path) -> None:
-    with _nothing(acquire_lease(folder)):
+def test_the_lease_file_identifies_this_process(folder: Path) -> None:
+    with _released(acquire_lease(folder)):
         holder = json.loads((folder / LEASE).read_text())
     assert (holder["host"], holder["pid"]) == (socket.gethostname(), os.getpid())
 
 
-class _nothing:  # noqa: N801 - reads as a word in the with statement
-    """Release a lease, if there is one."""
+class _released:  # noqa: N801 - reads as a word in the with statement
+    """Release a lease at the end, if there is one."""
 
     def __init__(self, lease: leases.Lease | None) -> None:
         self.lease = lease

@@ -1,4 +1,4 @@
-"""The rule of ingest: whatever is published when and taken in in whatever order, the rows are those of direct logging."""
+"""Whatever is published when and ingested in whatever order, the rows are those of direct logging."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ step = st.one_of(
 )
 
 
-class Twice:
-    """Says everything to a task's own store and to one store that all share."""
+class BothStores:
+    """Logs everything to a task's own store and to one store that all share."""
 
     def __init__(self, world: World, direct: Log) -> None:
         self.world = world
@@ -57,9 +57,9 @@ class Twice:
         self.traces: dict[tuple[int, int], list[tuple[str, str]]] = {key: [] for key in TASKS}
         self.versions: dict[tuple[int, int], list[tuple[str, int, int]]] = {key: [] for key in TASKS}
 
-    def say(self, what: tuple[Any, ...]) -> None:
+    def log(self, call: tuple[Any, ...]) -> None:
         self.clock += 1
-        kind, *rest = what
+        kind, *rest = call
         if kind == "ingest":
             assert ingest_runs(self.world.project).problems == ()
         elif kind == "publish":
@@ -129,15 +129,15 @@ class Twice:
     def alias(self, key: tuple[int, int], number: int | None) -> None:
         for name in ("digits", "other"):
             versions = [version for version in self.versions[key] if version[0] == name]
-            found = self.pick(versions, number or 0)
-            if found:
-                for log, version in zip(self.both(key), found[1:], strict=True):
+            picked = self.pick(versions, number or 0)
+            if picked:
+                for log, version in zip(self.both(key), picked[1:], strict=True):
                     log.alias(name, f"a{key[0]}{key[1]}", None if number is None else version)
 
     def version_tag(self, key: tuple[int, int], number: int, value: int) -> None:
-        if found := self.pick(self.versions[key], number):
-            for log, version in zip(self.both(key), found[1:], strict=True):
-                log.version_tag(found[0], version, "k", str(value))
+        if picked := self.pick(self.versions[key], number):
+            for log, version in zip(self.both(key), picked[1:], strict=True):
+                log.version_tag(picked[0], version, "k", str(value))
 
     def experiment_tag(self, key: tuple[int, int], experiment: str, value: int | None) -> None:
         for log in self.both(key):
@@ -148,9 +148,9 @@ class Twice:
         self.traces[key].append((self.same(key, lambda log: log.trace(name, experiment, self.clock)), experiment))
 
     def trace_tag(self, key: tuple[int, int], number: int, value: int) -> None:
-        if found := self.pick(self.traces[key], number):
+        if picked := self.pick(self.traces[key], number):
             for log in self.both(key):
-                log.trace_tag(found[0], "k", str(value))
+                log.trace_tag(picked[0], "k", str(value))
 
 
 NORMALISED = {
@@ -183,14 +183,14 @@ NORMALISED = {
 
 
 def normalised(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """The rows of a store without the ids that it gives out itself."""
+    """Return the rows of a store without the ids that it assigns."""
     with closing(sqlite3.connect(path)) as connection:
         return {name: sorted(connection.execute(sql).fetchall(), key=repr) for name, sql in NORMALISED.items()}
 
 
 @pytest.fixture(scope="module")
 def start(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with one experiment, one registered model and two jobs that were given them."""
+    """A project with one experiment, one registered model and two jobs that start with them."""
     root = tmp_path_factory.mktemp("start") / "project"
     root.mkdir()
     world = World(Project(root), template, root / "node")
@@ -204,7 +204,7 @@ def start(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Example:
-    """One example's project, a copy of the start, and the store that is logged to directly."""
+    """One example's project, a copy of the start, and a store that is logged to directly."""
 
     def __init__(self, start: Path, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -212,7 +212,7 @@ class Example:
         direct = folder / "direct.db"
         shutil.copy(folder / ".lossi" / "mlflow.db", direct)
         self.world = World(Project(folder), start, folder / "node")
-        self.twice = Twice(self.world, Log(direct))
+        self.both_stores = BothStores(self.world, Log(direct))
 
     def finish(self, order: list[tuple[int, int]], *, each: bool) -> None:
         for job, number in order:
@@ -223,13 +223,13 @@ class Example:
         assert ingest_runs(self.world.project).problems == ()
 
     def check(self, *, all_at_once: bool = False) -> None:
-        ours, direct = normalised(self.world.project.store), normalised(self.twice.direct.path)
+        ours, direct = normalised(self.world.project.store), normalised(self.both_stores.direct.path)
         assert ours == direct
         if all_at_once:
             with self.world.store() as store:
                 for name, version, time in store.sql.execute("SELECT name, version, creation_time FROM model_versions"):
                     sql = "SELECT version FROM model_versions WHERE name = ? AND creation_time = ?"
-                    assert self.twice.direct.one(sql, name, time) == version
+                    assert self.both_stores.direct.value(sql, name, time) == version
         before = dump(self.world.project)
         assert ingest_runs(self.world.project).taken == 0
         assert dump(self.world.project) == before
@@ -239,7 +239,7 @@ class Example:
         }
 
     def close(self) -> None:
-        self.twice.direct.close()
+        self.both_stores.direct.close()
         for tasks in self.world.jobs.values():
             for task in tasks.values():
                 task.log.close()
@@ -255,8 +255,8 @@ def test_ingest_in_any_order_gives_the_rows_of_direct_logging(
     start: Path, tmp_path: Path, steps: list[tuple[Any, ...]], order: list[tuple[int, int]], each: bool
 ) -> None:
     example = Example(start, tmp_path / "example")
-    for what in steps:
-        example.twice.say(what)
+    for call in steps:
+        example.both_stores.log(call)
     example.finish(order, each=each)
     example.check()
     example.close()
@@ -264,13 +264,13 @@ def test_ingest_in_any_order_gives_the_rows_of_direct_logging(
 
 @pytest.mark.slow
 @settings(SLOW, max_examples=20)
-@given(steps=st.lists(step.filter(lambda what: what[0] != "ingest"), max_size=45), order=st.permutations(TASKS))
-def test_taken_in_all_at_once_even_the_numbers_are_those_of_direct_logging(
+@given(steps=st.lists(step.filter(lambda call: call[0] != "ingest"), max_size=45), order=st.permutations(TASKS))
+def test_ingested_all_at_once_even_the_version_numbers_are_those_of_direct_logging(
     start: Path, tmp_path: Path, steps: list[tuple[Any, ...]], order: list[tuple[int, int]]
 ) -> None:
     example = Example(start, tmp_path / "example")
-    for what in steps:
-        example.twice.say(what)
+    for call in steps:
+        example.both_stores.log(call)
     example.finish(order, each=False)
     example.check(all_at_once=True)
     example.close()

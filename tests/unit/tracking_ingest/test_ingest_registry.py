@@ -14,7 +14,7 @@ def versions(world: World) -> list[tuple[object, ...]]:
     return world.rows("model_versions", "name, version, creation_time, run_id, source")
 
 
-def test_two_tasks_that_register_one_model_make_versions_1_and_2_in_the_order_of_time(world: World) -> None:
+def test_two_tasks_that_register_one_model_get_versions_in_the_order_of_time(world: World) -> None:
     world.job(1, tasks=2)
     for number, time in ((0, 200), (1, 100)):
         task = world.task(number)
@@ -33,7 +33,7 @@ def test_two_tasks_that_register_one_model_make_versions_1_and_2_in_the_order_of
     assert world.rows("model_version_tags", "version, value") == [(1, "1"), (2, "0")]
 
 
-def test_what_a_task_was_given_is_not_doubled(world: World) -> None:
+def test_what_a_task_started_with_is_not_doubled(world: World) -> None:
     with world.store() as store:
         for time in (1, 2):
             store.register("digits", None, time)
@@ -130,7 +130,7 @@ def test_an_alias_that_two_tasks_set_goes_to_the_later_version_in_any_order(worl
         assert store.sql.execute(sql).fetchall() == [(101,), (101,)]
 
 
-def test_links_that_name_a_version_follow_its_new_number(world: World) -> None:
+def test_links_to_a_version_follow_its_new_number(world: World) -> None:
     with world.store() as store:
         store.register("digits", None, 1)
     world.job(1, tasks=1)
@@ -166,7 +166,7 @@ def test_links_that_name_a_version_follow_its_new_number(world: World) -> None:
     assert world.rows("entity_associations", "destination_id") == [("digits/3",)]
 
 
-def test_tags_and_descriptions_of_shared_models_and_experiments(world: World) -> None:
+def test_tags_and_descriptions_of_shared_models_and_experiments_are_merged(world: World) -> None:
     with world.store() as store:
         store.register("digits", None, 1)
         store.version_tag("digits", 1, "edited", "0")
@@ -191,7 +191,7 @@ def test_tags_and_descriptions_of_shared_models_and_experiments(world: World) ->
     assert world.rows("registered_models", "description") == [("task 1",)]
 
 
-def test_without_a_template_nothing_is_doubled_and_new_things_come(world: World) -> None:
+def test_without_a_template_only_new_things_are_added(world: World) -> None:
     with world.store() as store:
         store.register("digits", None, 1)
         store.alias("digits", "champion", 1)
@@ -227,7 +227,7 @@ def test_an_experiment_renamed_by_a_person_keeps_its_runs_together(world: World)
     assert world.rows("runs", "name, experiment_id") == [("four", 1), ("one", 1), ("three", 2), ("two", 2)]
 
 
-def test_an_experiment_renamed_and_deleted_by_its_task(world: World) -> None:
+def test_experiments_renamed_or_deleted_by_a_task_are_renamed_or_deleted(world: World) -> None:
     with world.store() as store:
         store.experiment("tuning", time=7)
         store.experiment("taken", time=8)

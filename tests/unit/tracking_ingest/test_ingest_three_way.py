@@ -1,4 +1,4 @@
-"""What wins when a task and a person changed the same thing."""
+"""Which value wins if a task and a person changed the same thing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lossi.tracking.ingest.three_way import MISSING, changes, merge_run
         ("1", None, None, MISSING, "1"),
     ],
 )
-def test_one_key(theirs: object, base: object, ours: object, written: object, expected: object) -> None:
+def test_which_value_of_a_key_wins(theirs: object, base: object, ours: object, written: object, expected: object) -> None:
     def only(value: object) -> dict[str, object]:
         return {} if value is MISSING else {"k": value}
 
@@ -66,7 +66,7 @@ def facts(name: str = "n", status: str = "RUNNING", end: int | None = None, stag
         (facts(stage="deleted"), facts(stage="deleted"), facts(), facts()),
     ],
 )
-def test_a_run(
+def test_which_facts_of_a_run_win(
     theirs: dict[str, object], base: dict[str, object] | None, ours: dict[str, object], expected: dict[str, object]
 ) -> None:
     assert merge_run(theirs, base, ours) == expected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lossi.projects import stores
@@ -58,7 +57,6 @@ class Progress:
     """Counts of an ingest under way, and its time budget in seconds (None: unlimited)."""
 
     budget_s: float | None = None
-    clock: Callable[[], float] = time.monotonic
     taken: int = 0
     remaining: int = 0
     busy: bool = False
@@ -70,11 +68,11 @@ class Progress:
     problems: list[Problem] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._started = self.clock()
+        self._started = time.monotonic()
 
     def left_s(self) -> float | None:
         """Return the seconds left of the budget, None without one."""
-        return None if self.budget_s is None else self.budget_s - (self.clock() - self._started)
+        return None if self.budget_s is None else self.budget_s - (time.monotonic() - self._started)
 
     def is_over(self) -> bool:
         """Return whether the budget is used up."""
@@ -108,5 +106,5 @@ class Progress:
             problems=(*self.problems, *refused),
             busy=self.busy,
             read_only=self.read_only,
-            elapsed_s=round(self.clock() - self._started, 4),
+            elapsed_s=round(time.monotonic() - self._started, 4),
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from lossi.errors import InvalidInput, did_you_mean
 from lossi.projects.facts import FACTS
-from lossi.tracking.query.conditions import ATTRIBUTE_COLUMNS, Clause, Matching, job_column
+from lossi.tracking.query.conditions import Clause, Matching, attribute_column, job_column
 from lossi.tracking.query.filters import ALIASES, KINDS
 from lossi.tracking.query.store import Store
 from lossi.tracking.query.values import STORED_INFINITY, Cell, cell, number
@@ -175,7 +175,7 @@ def column_name(kind: str, key: str) -> str:
 def _attributes(runs: _Runs, names: list[str], cells: Cells) -> None:
     if not names:
         return
-    expressions = ", ".join(f"r.{ATTRIBUTE_COLUMNS.get(name, name)}" for name in names)
+    expressions = ", ".join(map(attribute_column, names))
     columns = _columns(runs, f"SELECT r.run_uuid, {expressions} FROM {runs.store.relations['runs']} r", len(names))
     for name, column in zip(names, columns, strict=True):
         # An experiment id is text in MLflow's clients.

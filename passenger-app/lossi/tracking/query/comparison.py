@@ -37,7 +37,9 @@ DATA_TAG = "lossi.dataset."
 SYSTEM_TAGS = ("mlflow.", "lossi.", "slurm.")
 
 JOB_FACTS = shown_in("compared", "brief")
-"""What a comparison shows of the tasks."""
+"""Facts of the tasks in a comparison."""
+TASK_FACTS = ("gpu_type", "gpu_driver", "host")
+"""Facts that the task has if the run has not logged them."""
 
 Code = Literal["environment", "gpu_type", "gpu_driver", "architecture", "code"]
 WARNED: dict[Code, tuple[tuple[str, ...], str]] = {
@@ -81,7 +83,8 @@ def compare(project: Project, run_ids: Sequence[str]) -> Comparison:
 def _compare(store: Store, project: Project, run_ids: list[str]) -> Comparison:
     ids = json.dumps(run_ids)
     runs = _runs(store, project, run_ids, ids)
-    facts = _facts(store, ids)
+    task_facts = _task_facts(store, ids)
+    facts = _facts(store, ids, task_facts)
     differing: dict[str, list[Cell]] = {}
     equal: dict[str, Cell] = {}
     for name, by_run in facts.items():
@@ -95,7 +98,7 @@ def _compare(store: Store, project: Project, run_ids: list[str]) -> Comparison:
         differing=differing,
         equal=equal,
         metrics=_metrics(summaries(store, run_ids), run_ids),
-        job=_job(store, run_ids, ids),
+        job=_job(task_facts, run_ids),
         warnings=_warnings(runs, differing, equal),
         **store.marks,
     )
@@ -127,7 +130,7 @@ def _runs(store: Store, project: Project, run_ids: list[str], ids: str) -> list[
     ]
 
 
-def _facts(store: Store, ids: str) -> Facts:
+def _facts(store: Store, ids: str, task_facts: Facts) -> Facts:
     """Return every comparable column, in the order of the answer: facts, params, data, tags."""
     relations = store.relations
     facts: Facts = {name: {} for name in FACTS}
@@ -145,40 +148,32 @@ def _facts(store: Store, ids: str) -> Facts:
             data.setdefault(f"data.{str(key)[len(DATA_TAG) :]}", {})[run_id] = text(value)
         elif not str(key).startswith(SYSTEM_TAGS):
             tags.setdefault(f"tags.{key}", {})[run_id] = text(value)
-    _add_job_facts(store, ids, facts)
+    for name in TASK_FACTS:
+        for run_id, value in task_facts.get(name, {}).items():
+            if value is not None:
+                facts[name].setdefault(run_id, value)
     _add_architecture(facts)
     data.update(_datasets(store, ids))
     return {name: by_run for name, by_run in {**facts, **params, **data, **tags}.items() if by_run}
 
 
-def _add_job_facts(store: Store, ids: str, facts: Facts) -> None:
-    """Fill in from the task's facts what a run has not logged itself."""
+def _task_facts(store: Store, ids: str) -> Facts:
+    """Return the facts of the runs' tasks."""
     if not store.job_join:
-        return
-    names = ("gpu_type", "gpu_driver", "host")
+        return {}
+    names = list(dict.fromkeys((*JOB_FACTS, *TASK_FACTS)))
     sql = (
         f"SELECT r.run_uuid, {', '.join(f't.{name}' for name in names)} FROM {store.relations['runs']} r {store.job_join} "
         "WHERE r.run_uuid IN (SELECT value FROM json_each(?))"
     )
-    for run_id, *values in store.rows(sql, [ids]):
-        for name, value in zip(names, values, strict=True):
-            if value is not None:
-                facts[name].setdefault(run_id, cell(value))
+    rows = store.rows(sql, [ids])
+    return {name: {row[0]: cell(row[place]) for row in rows} for place, name in enumerate(names, 1)}
 
 
-def _job(store: Store, run_ids: list[str], ids: str) -> dict[str, list[Cell]]:
-    """Return the facts of the runs' tasks that at least one of them has."""
-    if not store.job_join:
-        return {}
-    sql = (
-        f"SELECT r.run_uuid, {', '.join(f't.{name}' for name in JOB_FACTS)} FROM {store.relations['runs']} r {store.job_join} "
-        "WHERE r.run_uuid IN (SELECT value FROM json_each(?))"
-    )
-    values_of = {run_id: values for run_id, *values in store.rows(sql, [ids])}
-    none = [None] * len(JOB_FACTS)
-    columns = zip(*(values_of.get(run_id, none) for run_id in run_ids), strict=True)
-    cells = {name: [cell(value) for value in values] for name, values in zip(JOB_FACTS, columns, strict=True)}
-    return {name: values for name, values in cells.items() if any(value not in (None, "") for value in values)}
+def _job(task_facts: Facts, run_ids: list[str]) -> dict[str, list[Cell]]:
+    """Return the facts of the tasks that at least one run has."""
+    columns = {name: [by_run.get(run_id) for run_id in run_ids] for name, by_run in task_facts.items() if name in JOB_FACTS}
+    return {name: values for name, values in columns.items() if any(value not in (None, "") for value in values)}
 
 
 def _add_architecture(facts: Facts) -> None:

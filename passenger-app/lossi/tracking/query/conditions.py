@@ -73,7 +73,8 @@ def job_column(key: str) -> str:
     return f"l.{key}" if key in ("job_id", "task") else f't."{key}"'
 
 
-def _attribute_column(key: str) -> str:
+def attribute_column(key: str) -> str:
+    """Return the expression of an attribute."""
     return f"r.{ATTRIBUTE_COLUMNS.get(key, key)}"
 
 
@@ -84,7 +85,7 @@ def _condition(condition: Condition, relations: dict[str, str]) -> Clause:
     if reference.kind == "dataset":
         return _dataset(condition, relations)
     if reference.kind == "attribute" and reference.key != "run_name":
-        return _compared(_attribute_column(reference.key), comparator, condition.value)
+        return _compared(attribute_column(reference.key), comparator, condition.value)
     table, key = _entity(reference)
     exists = f"EXISTS (SELECT 1 FROM {relations[table]} e WHERE e.run_uuid = r.run_uuid AND e.key = ?"
     if comparator in ("IS NULL", "IS NOT NULL"):
@@ -138,7 +139,7 @@ def ordering(orders: Sequence[Order], relations: dict[str, str]) -> Ordering:
     for number, order in enumerate(orders):
         reference = order.reference
         if reference.kind in ("attribute", "job"):
-            column = job_column(reference.key) if reference.kind == "job" else _attribute_column(reference.key)
+            column = job_column(reference.key) if reference.kind == "job" else attribute_column(reference.key)
             keys.append(Key(f"{column} IS NULL", True))
         else:
             table, key = _entity(reference)

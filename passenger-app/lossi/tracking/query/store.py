@@ -28,44 +28,22 @@ PATIENCE_S = 0.6
 LIMIT_S = 20.0
 """Longest time that one query may take: a hostile store can be made so that reading it never ends."""
 
-COLUMNS: dict[str, dict[str, str]] = {
-    "runs": {
-        "run_uuid": "NULL",
-        "name": "NULL",
-        "user_id": "NULL",
-        "status": "NULL",
-        "start_time": "NULL",
-        "end_time": "NULL",
-        "lifecycle_stage": "'active'",
-        "artifact_uri": "NULL",
-        "experiment_id": "NULL",
-    },
-    "experiments": {
-        "experiment_id": "NULL",
-        "name": "NULL",
-        "artifact_location": "NULL",
-        "lifecycle_stage": "'active'",
-        "creation_time": "NULL",
-        "last_update_time": "NULL",
-    },
-    "experiment_tags": {"experiment_id": "NULL", "key": "NULL", "value": "NULL"},
-    "params": {"run_uuid": "NULL", "key": "NULL", "value": "NULL"},
-    "tags": {"run_uuid": "NULL", "key": "NULL", "value": "NULL"},
-    "latest_metrics": {"run_uuid": "NULL", "key": "NULL", "value": "NULL", "timestamp": "NULL", "step": "0", "is_nan": "0"},
-    "metrics": {"run_uuid": "NULL", "key": "NULL", "value": "NULL", "timestamp": "NULL", "step": "0", "is_nan": "0"},
-    "inputs": {"input_uuid": "NULL", "source_id": "NULL", "destination_id": "NULL"},
-    "input_tags": {"input_uuid": "NULL", "name": "NULL", "value": "NULL"},
-    "datasets": {"dataset_uuid": "NULL", "name": "NULL", "digest": "NULL", "dataset_source_type": "NULL"},
-    "logged_models": {
-        "model_id": "NULL",
-        "name": "NULL",
-        "model_type": "NULL",
-        "source_run_id": "NULL",
-        "lifecycle_stage": "'active'",
-        "creation_timestamp_ms": "0",
-    },
+COLUMNS = {
+    "runs": "run_uuid name user_id status start_time end_time lifecycle_stage artifact_uri experiment_id",
+    "experiments": "experiment_id name artifact_location lifecycle_stage creation_time last_update_time",
+    "experiment_tags": "experiment_id key value",
+    "params": "run_uuid key value",
+    "tags": "run_uuid key value",
+    "latest_metrics": "run_uuid key value timestamp step is_nan",
+    "metrics": "run_uuid key value timestamp step is_nan",
+    "inputs": "input_uuid source_id destination_id",
+    "input_tags": "input_uuid name value",
+    "datasets": "dataset_uuid name digest dataset_source_type",
+    "logged_models": "model_id name model_type source_run_id lifecycle_stage creation_timestamp_ms",
 }
-"""The columns read of MLflow's schema (mlflow/store/tracking/dbmodels/models.py, 3.17), each with the SQL used if it is missing."""
+"""The columns read of MLflow's schema (mlflow/store/tracking/dbmodels/models.py, 3.17), by table."""
+DEFAULTS = {"lifecycle_stage": "'active'", "step": "0", "is_nan": "0", "creation_timestamp_ms": "0"}
+"""SQL for a missing column; NULL for the others."""
 
 
 class FactsUnavailable(Unavailable):
@@ -194,16 +172,19 @@ def _opened(path: Path, index: Path | None, *, stale: bool = False) -> Iterator[
 
 def relations(connection: sqlite3.Connection) -> dict[str, str]:
     """Return for each table of `COLUMNS` its SQL in a FROM clause."""
-    return {name: _relation(f'main."{name}"', _columns(connection, "main", name), columns) for name, columns in COLUMNS.items()}
+    return {
+        name: _relation(f'main."{name}"', _columns(connection, "main", name), columns.split())
+        for name, columns in COLUMNS.items()
+    }
 
 
-def _relation(table: str, present: set[str], needed: dict[str, str]) -> str:
+def _relation(table: str, present: set[str], needed: Sequence[str]) -> str:
     if present >= set(needed):
         return table
     if not present:
         nothing = ", ".join(f'NULL AS "{name}"' for name in needed)
         return f"(SELECT {nothing} WHERE 0)"
-    columns = (f'"{name}"' if name in present else f'{default} AS "{name}"' for name, default in needed.items())
+    columns = (f'"{name}"' if name in present else f'{DEFAULTS.get(name, "NULL")} AS "{name}"' for name in needed)
     return f"(SELECT {', '.join(columns)} FROM {table})"
 
 
@@ -234,7 +215,7 @@ def _attach(connection: sqlite3.Connection, index: Path) -> str:
     for (name, columns), alias, condition in zip(
         names.items(), ("l", "t"), ("l.run_id = r.run_uuid", "t.job_id = l.job_id AND t.task = l.task"), strict=True
     ):
-        relation = _relation(f'facts."{name}"', present[name], dict.fromkeys(columns, "NULL"))
+        relation = _relation(f'facts."{name}"', present[name], columns)
         joins.append(f" LEFT JOIN {relation} {alias} ON {condition}")
     return "".join(joins)
 
