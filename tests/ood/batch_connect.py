@@ -1,7 +1,7 @@
-"""Open OnDemand's part in an interactive app, as its contract says: form, submission, staging, job script, connection file, proxy.
+"""Open OnDemand's part of an interactive app, by its contract: form, submission, staging, job script, connection file, proxy.
 
-No Open OnDemand is needed: templates are rendered by the real Ruby, the job runs on the tests' Slurm as one of its users, and
-`Proxied` talks to what it started as the portal's proxy does.
+Needs no Open OnDemand: the real Ruby renders the templates, the job runs on the tests' Slurm as one of its users, and `Proxied`
+talks to the session as the portal's proxy does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RUBY = host.which("ruby") or "ruby"
 
 
 def render(requests: Sequence[Mapping[str, Any]], renderer: Path = RENDERER, env: Mapping[str, str] | None = None) -> list[Any]:
-    """Render templates in one Ruby process of this user; see ``render_erb.rb``."""
+    """Render templates in one Ruby process; see ``render_erb.rb``."""
     done = subprocess.run([RUBY, str(renderer)], input=json.dumps(list(requests)), capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     answers: list[Any] = json.loads(done.stdout)
@@ -48,13 +48,13 @@ class App:
     folder: Path
     env: Mapping[str, str]
     sessions: list[Session] = field(default_factory=list)
-    """What was started; whoever installs the app removes it."""
+    """What was started; the fixture that installs the app removes it."""
     home: Path | None = None
-    """Of its users, where it is not their own."""
+    """The users' home, if it is not their own."""
 
     @classmethod
     def install(cls, cluster: OwnCluster, name: str, env: Mapping[str, str]) -> App:
-        """Put it beside others, for every user to read, with the environment that answers it."""
+        """Install it readable for every user, with the environment that answers its form."""
         folder = cluster.root / "apps" / f"lossi-{name}-{uuid.uuid4().hex[:8]}"
         shutil.copytree(TREE / "ood-apps" / name, folder)
         (folder / "environment").write_text(f"{cluster.installation.python}\n")
@@ -70,7 +70,7 @@ class App:
         return json.loads(done.stdout)[0]
 
     def at_home(self) -> list[str]:
-        """Return what a command of a user's begins with."""
+        """Return the start of a user's argv."""
         return ["env", f"HOME={self.home}"] if self.home else []
 
     def staged(self, user: str) -> Path:
@@ -79,9 +79,9 @@ class App:
         return home / "ondemand" / "data" / "sys" / "dashboard" / "batch_connect" / str(uuid.uuid4())
 
     def start(self, user: str, values: Mapping[str, str], **context: Any) -> Session:
-        """Submit what a form sent, as Open OnDemand does; a refusal fails the test.
+        """Submit a form's values as Open OnDemand does; a refusal fails the test.
 
-        ``context`` is what a site's ``clusters.d`` may say for its job script: ``min_port``, ``max_port``, ``header``.
+        ``context`` are settings of ``clusters.d`` for the job script: ``min_port``, ``max_port``, ``header``.
         """
         staged = self.staged(user)
         if self.home:
@@ -118,7 +118,7 @@ def options(script: Mapping[str, Any]) -> list[str]:
 
 
 def job_script(staged: Path, params: Sequence[str], *, min_port: int = 20000, max_port: int = 32000, header: str = "") -> str:
-    """Return a job script with the order and the helpers that apps may rely on."""
+    """Return a job script with the order and helpers that apps may rely on."""
     names = " ".join(dict.fromkeys([*params, "host", "port", "password"]))
     return f"""#!/bin/bash
 {header}
@@ -178,7 +178,7 @@ class Session:
         return self.app.cluster
 
     def connection(self) -> dict[str, Any]:
-        """Wait until it can be used and return what the card would know."""
+        """Wait until it is ready and return the content of ``connection.yml``."""
         path = self.staged / "connection.yml"
 
         def there() -> bool:
@@ -238,7 +238,7 @@ class Proxied:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the proxy makes of a browser's headers: its own Host, no Authorization."""
+        """A browser's headers after the proxy: its own Host, no Authorization."""
         return {
             "Host": f"{self.host}:{self.port}",
             "X-Forwarded-Host": PORTAL.partition("://")[2],

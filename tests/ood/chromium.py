@@ -45,11 +45,11 @@ class Page:
             self._call(f"{domain}.enable")
 
     def size(self, width: int, height: int = 900) -> None:
-        """Make the window so large, in CSS pixels."""
+        """Resize the window, in CSS pixels."""
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
 
     def open(self, url: str, **headers: str) -> int:
-        """Go to an address and return the status of what is shown in the end; ``headers`` go with all requests from now on."""
+        """Open an address and return the final status; ``headers`` are sent with all requests from now on."""
         self._call("Network.setExtraHTTPHeaders", headers=headers)
         self._events.clear()
         failed = self._call("Page.navigate", url=url).get("errorText")
@@ -63,7 +63,7 @@ class Page:
         return int(documents[-1])
 
     def failures(self) -> list[str]:
-        """Return what the page asked for in vain and what the browser complained of, such as its content security policy."""
+        """Return failed requests and the browser's complaints, for example about the content security policy."""
         found = []
         for event in self._events:
             params = event["params"]
@@ -76,18 +76,18 @@ class Page:
         return found
 
     def run(self, script: str) -> Any:
-        """Return the value of an expression in the page; a promise is waited for."""
+        """Return the value of an expression in the page; waits for a promise."""
         answer = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     @property
     def text(self) -> str:
-        """What a person reads."""
+        """The visible text."""
         return str(self.run("document.body.innerText"))
 
     def click(self, words: str) -> None:
-        """Follow the first link with these words, and wait for what it leads to."""
+        """Follow the first link with this text and wait for its page."""
         self._events.clear()
         found = self.run(
             f"(() => {{ const a = [...document.querySelectorAll('a')].find((a) => a.textContent.trim() === {json.dumps(words)});"
@@ -97,7 +97,7 @@ class Page:
         self._until(lambda: any(event["method"] == "Page.loadEventFired" for event in self._events), f"what {words!r} leads to")
 
     def submit(self, script: str) -> None:
-        """Run what leads to another page, and wait for that page."""
+        """Run code that leads to another page, and wait for that page."""
         self._events.clear()
         self.run(script)
         self._until(lambda: any(event["method"] == "Page.loadEventFired" for event in self._events), "the next page")
@@ -107,10 +107,10 @@ class Page:
         self._until(lambda: self.run(f"Boolean({expression})"), expression)
 
     def wait_for(self, words: str) -> None:
-        """Wait until the page shows some words."""
+        """Wait until the page shows a text."""
 
         def shown() -> bool:
-            # Between two pages there is no document to ask.
+            # Between two pages there is no document.
             with contextlib.suppress(AssertionError):
                 return words in self.text
             return False
@@ -122,7 +122,7 @@ class Page:
         return int(self.run("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
     def picture(self, path: Path) -> None:
-        """Save what the window shows as PNG."""
+        """Save the window as PNG."""
         path.write_bytes(base64.b64decode(self._call("Page.captureScreenshot", format="png")["data"]))
 
     def _until(self, look: Any, what: str) -> None:
@@ -146,7 +146,7 @@ class Page:
         raise AssertionError(f"Chromium does not answer {method}")
 
     def _receive(self, patience_s: float) -> list[dict[str, Any]]:
-        """Read what has come; events are kept, answers returned."""
+        """Read a message; keep events, return answers."""
         if not select.select([self._from], [], [], patience_s)[0]:
             return []
         piece = os.read(self._from, 1 << 20)

@@ -1,4 +1,4 @@
-"""What the tests in Open OnDemand's surroundings share: one Slurm cluster with ordinary users, and an installed Lossi."""
+"""Shared by the tests with Open OnDemand's parts: one Slurm cluster with ordinary users, and an installed Lossi."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def slurm() -> Iterator[OwnCluster]:
     """A throw-away cluster for all tests of this folder."""
     if reason := why_not_own():
         pytest.skip(reason)
-    # Sessions that are told to end have Slurm's own default of time to do so.
+    # Cancelled sessions get Slurm's default time to end.
     # Users of its own: the tests look for what a user's sessions leave behind, and those in tests/slurm may run meanwhile.
     with throw_away(users=("lossi-tester3", "lossi-tester4"), SLURMCI_KILLWAIT="30") as cluster:
         yield cluster
@@ -23,7 +23,7 @@ def slurm() -> Iterator[OwnCluster]:
 
 @pytest.fixture
 def own_slurm(slurm: OwnCluster) -> OwnCluster:
-    """The same, under the name that it has in tests/slurm."""
+    """The same cluster, by its name in tests/slurm."""
     return slurm
 
 

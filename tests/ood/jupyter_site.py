@@ -56,7 +56,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
     "sklearn.cpu": {"x86_64": ["none"], "aarch64": ["none"]},
     "nothing": {"x86_64": ["cuda"]},
 }
-"""Architecture → accelerators of what is built; of `nothing` the image is not."""
+"""Architecture → accelerators of the variants; the image of `nothing` is not built."""
 
 
 def write(home: Path, **more: Any) -> None:
@@ -77,7 +77,7 @@ def write(home: Path, **more: Any) -> None:
 
 
 def combinations() -> Iterator[dict[str, str]]:
-    """Yield every choice of environment, cluster, partition and GPU that a form could send, possible or not."""
+    """Yield every choice of environment, cluster, partition and GPU that a form could submit, possible or not."""
     partitions = [(cluster, one["name"]) for cluster, entry in CLUSTERS.items() for one in entry["partitions"]]
     gpus = ["none", "a100", "mi250", "gh200"]
     for environment, (cluster, partition), gpu in itertools.product(VARIANTS, partitions, gpus):
@@ -98,7 +98,7 @@ def combinations() -> Iterator[dict[str, str]]:
 
 
 def possible(values: dict[str, str]) -> bool:
-    """Return whether a choice can run, by what is written above."""
+    """Return whether a choice can run on this site."""
     _, _, name = values["queue"].partition("--")
     partition = next(one for one in CLUSTERS[values["cluster"]]["partitions"] if one["name"] == name)
     kinds = {"none": "none", **{one["name"]: one.get("accelerator", "cuda") for one in partition.get("gpu_types", [])}}

@@ -1,4 +1,4 @@
-"""What the tests of Jupyter sessions do with them: log in with the card's form, run code in a kernel, take ports away."""
+"""How the tests use Jupyter sessions: log in with the card's form, run code in a kernel, occupy ports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VALUES = {
 
 
 def logged_in(proxied: Proxied, password: str) -> str:
-    """Post the card's form and return the browser's cookies; they are marked for https, which the portal speaks."""
+    """Post the card's form and return the browser's cookies; they are Secure, as the portal uses https."""
     with proxied.browser(Origin=PORTAL) as browser:
         answer = browser.post("login", data={"password": password})
         assert answer.status_code == 302, answer.text[:500]
@@ -73,7 +73,7 @@ async def executed(proxied: Proxied, cookie: str, kernel: str, code: str) -> str
 
 
 class squatters:  # noqa: N801
-    """Another user's listeners at neighbouring ports of an address of the node, for the time of a block."""
+    """Another user's listeners at consecutive ports of an address of the node, for a block."""
 
     def __init__(self, app: App, user: str, number: int, address: str = "127.0.0.2") -> None:
         code = (

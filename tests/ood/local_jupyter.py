@@ -1,4 +1,4 @@
-"""JupyterLab in a Python environment that ordinary users may run: what a site has without images.
+"""JupyterLab in a Python environment that ordinary users may run, as at a site without images.
 
 The packages are those of the environment ``sklearn``, by its lock; what Lossi itself stands on (`installation.foundation`) has most of
 them, in the same versions. Kept in the tests' cache: some six seconds once, nothing later.
@@ -22,15 +22,15 @@ PACKAGES = """
     prometheus-client python-json-logger rfc3339-validator rfc3986-validator rfc3987-syntax send2trash terminado
     uri-template webcolors websocket-client
 """
-"""What JupyterLab needs besides."""
+"""Further packages that JupyterLab needs."""
 OLDER = """overrides==7.7.0 ; python_version < "3.12" \\
     --hash=sha256:c7ed9d062f78b8e4c1a7b70bd8796b35ead4d9f510227ef9c5dc7626c60d7e49
 """
-"""What it needs on a Python for which the lock is not."""
+"""Needed on a Python other than the lock's."""
 
 
 def install(user: str) -> Path:
-    """Return the interpreter of the environment, which is made if it is not there yet."""
+    """Return the interpreter of the environment, which is made on first use."""
     python = installation.interpreter(user)
     base = installation.foundation(python, CACHE)
     wanted = _locked() + OLDER
@@ -45,7 +45,7 @@ def install(user: str) -> Path:
 
 
 def _locked() -> str:
-    """Return the lock's entries of the packages, with their hashes."""
+    """Return the packages' entries of the lock, with hashes."""
     found = {entry[1]: entry[0] for entry in re.finditer(r"^([a-z0-9.-]+)==.*\n(?: .*\n)*", LOCK.read_text(), re.MULTILINE)}
     return "".join(found[name] for name in PACKAGES.split())
 

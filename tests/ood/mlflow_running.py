@@ -1,4 +1,4 @@
-"""An MLflow session on the loopback, started as its job does."""
+"""An MLflow session on the loopback interface, started as its job starts it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEARCH = "api/2.0/mlflow/runs/search"
 
 @dataclass(frozen=True)
 class Running:
-    """A session on the loopback, and what is in its store."""
+    """A session on the loopback interface, and the ids in its store."""
 
     proxied: Proxied
     project: Project
@@ -56,11 +56,11 @@ from lossi.mlflow_ui import opening
 opening.PATIENCE_S = 0.5
 runpy.run_module("lossi.mlflow_ui.session", run_name="__main__")
 """
-"""Waits less long for a store that is in use."""
+"""Waits a shorter time for a store that is in use."""
 
 
 def start(folder: Path, store: Path, environment: dict[str, str], code: str = "") -> tuple[subprocess.Popen[bytes], int, str]:
-    """Start a session as its job does, or by some code, and return its process, its port and the mode."""
+    """Start a session as its job does, or with other code; return its process, port and mode."""
     folder.mkdir(mode=0o700)
     (folder / "session.json").write_text(json.dumps({"store": str(store)}))
     with (

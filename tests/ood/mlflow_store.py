@@ -1,4 +1,4 @@
-"""A project whose runs were logged by the real MLflow, with what a hostile colleague could have put into its store."""
+"""A project with runs of the real MLflow, and with what a hostile colleague could put into its store."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ with mlflow.start_run() as run:
     mlflow.log_text("from before", "note.txt")
 print(run.info.run_id)
 """
-"""Argument: the folder ``mlruns`` to be made."""
+"""Argument: the folder ``mlruns`` to create."""
 
 
 HOSTILE_PAGE = """<!doctype html><title>hostile</title><script>
@@ -77,7 +77,7 @@ HOSTILE_PAGE = """<!doctype html><title>hostile</title><script>
   parent.postMessage({hostile: found}, "*");
 })();
 </script>"""
-"""Tries all that a page of the origin could do, and tells what became of it."""
+"""Tries what a page of the origin could do, and reports the results."""
 
 LISTEN = "window.addEventListener('message', (one) => { if (one.data.hostile) window.told = one.data.hostile })"
 
@@ -94,7 +94,7 @@ def hostile_artifacts(project: Path, ids: dict[str, Any], base: str) -> tuple[Pa
 
 
 def python(code: str, *arguments: object, **environment: str) -> str:
-    """Run some Python in a process of its own, because MLflow leaves much behind, and return what it printed last."""
+    """Run Python code in another process, because MLflow leaves state behind; return the last printed line."""
     argv = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -102,7 +102,7 @@ def python(code: str, *arguments: object, **environment: str) -> str:
 
 
 def logged(project: Path, secret: Path, environment: dict[str, str]) -> dict[str, Any]:
-    """Make ``project`` a project with runs, and return their ids."""
+    """Log runs into ``project`` and return their ids."""
     uri = python(PREPARING, project, **environment)
     found: dict[str, Any] = json.loads(python(LOGGING, uri, project / ".lossi" / "artifacts", secret, **environment))
     return found

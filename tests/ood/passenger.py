@@ -43,9 +43,9 @@ LEFT_BY_THE_PORTAL = {
     "NGINX_FILE_UPLOAD_MAX": "10737420000",
     "SECRET_KEY_BASE": SECRET_KEY_BASE,
 }
-"""The environment of an app in Open OnDemand, as far as it is not the user's own."""
+"""Open OnDemand's variables for an app, added to the user's own."""
 
-# As /opt/ood/nginx_stage/bin/python does it: the app's own interpreter, from the app's folder.
+# As /opt/ood/nginx_stage/bin/python: the app's own interpreter, in the app's folder.
 WRAPPER = """#!/bin/sh
 if [ -x bin/python ]; then exec bin/python "$@"; fi
 exec /usr/bin/python3 "$@"
@@ -53,7 +53,7 @@ exec /usr/bin/python3 "$@"
 
 
 def why_not() -> str:
-    """Return why Passenger cannot be started here; empty when it can."""
+    """Return why Passenger cannot be started here; empty if it can."""
     if os.geteuid() == 0 and Path(APACHE).exists() and (MODULES / "mod_passenger.so").exists():
         return ""
     return "no Passenger: needs root on Debian or Ubuntu with apache2 and libapache2-mod-passenger (tests/provision.sh)"
@@ -61,7 +61,7 @@ def why_not() -> str:
 
 @dataclass(frozen=True)
 class App:
-    """One mounted app.
+    """A mounted app.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class Passenger:
 
     @property
     def log(self) -> str:
-        """What server and apps have written."""
+        """The log of server and apps."""
         return (self.folder / "error.log").read_text("utf-8", "replace")
 
     def processes(self, app: App) -> list[int]:
@@ -113,7 +113,7 @@ class Passenger:
 
 
 def app_folder(target: Path, python: Path | str | None, source: Path = PORTAL) -> Path:
-    """Lay an app out as a site has it: what Passenger needs, and a file that names the interpreter of the environment.
+    """Install an app as a site does: the files that Passenger needs, and a file that names the interpreter.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def app_folder(target: Path, python: Path | str | None, source: Path = PORTAL) -
 def passenger(
     apps: Sequence[App], user: str, environment: Mapping[str, str], *, idle_s: int = 300, settings: Sequence[str] = ()
 ) -> Iterator[Passenger]:
-    """Serve apps as a user; server and apps end with the block, and also when this process ends in any other way.
+    """Serve apps as a user; server and apps end with the block, or with this process.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def until(look: Callable[[], object], what: str) -> None:
 
 
 def free_port() -> int:
-    """Return a free port below those that the kernel gives out and above those of clusters."""
+    """Return a free port, below the kernel's ephemeral ports and above those of the test clusters."""
     for port in range(31000 + os.getpid() % 97 * 10, 32700):
         with socket.socket() as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -219,7 +219,7 @@ def free_port() -> int:
 
 
 def _left(folder: Path) -> list[int]:
-    """Return the processes of Passenger itself that still use the folder."""
+    """Return Passenger's own processes that still use the folder."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -259,7 +259,7 @@ def _configuration(
         "PassengerMaxInstancesPerApp 1",
         "PassengerMinInstances 0",
         f"PassengerPoolIdleTime {idle_s}",
-        "PassengerStatThrottleRate 0",  # restart.txt is looked for with each request
+        "PassengerStatThrottleRate 0",  # check restart.txt on each request
         *settings,
         *(f'SetEnv {name} "{value}"' for name, value in {**LEFT_BY_THE_PORTAL, **environment}.items()),
         f'<Directory "{folder}/htdocs">',

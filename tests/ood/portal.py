@@ -1,4 +1,4 @@
-"""The portal of one user under the real Passenger, beside the real Slurm: mounted as a site has it, and in ways that fail."""
+"""A user's portal under the real Passenger, with the real Slurm: mounted as at a site, and in ways that fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from passenger import App, Passenger, app_folder, passenger, until
 from slurm_site import Site
 
 OLD = """#!/bin/sh
-# Passes for the Python 3.9 of older distributions.
+# Pretends to be the Python 3.9 of older distributions.
 code='import runpy, sys
 sys.version_info, sys.version = (3, 9, 2, "final", 0), "3.9.2 (default)"
 del sys.argv[0]
@@ -39,11 +39,11 @@ class Portal:
         return self.server.url + self.apps[name].uri
 
     def page(self, path: str = "", **query: str) -> str:
-        """Return the address of a page about the site's project; the user may have others."""
+        """Return the address of a page about the site's project."""
         return f"{self.address('sys')}/{path}?{urlencode({'project': str(self.site.project), **query})}"
 
     def client(self, name: str = "sys", **headers: str) -> httpx.Client:
-        """Return a browser without a screen: keeps cookies, does not follow redirects."""
+        """Return a client that keeps cookies and does not follow redirects."""
         return httpx.Client(
             base_url=self.address(name) + "/",
             timeout=300,
@@ -52,7 +52,7 @@ class Portal:
         )
 
     def restart(self, name: str) -> None:
-        """Do as the page and the manual say: touch tmp/restart.txt. Passenger sees whole seconds: a second touch gets another one."""
+        """Touch tmp/restart.txt as the page and the manual say; Passenger compares whole seconds, so a second touch gets another one."""
         file = self.apps[name].root / "tmp" / "restart.txt"
         last = file.stat().st_mtime if file.exists() else 0.0
         file.touch()
@@ -66,7 +66,7 @@ def csrf(client: httpx.Client) -> dict[str, str]:
 
 
 def finished(client: httpx.Client, job_id: str, project: Path) -> Any:
-    """Ask as a page does until a job has ended, and return it."""
+    """Poll as a page does until a job has ended, and return it."""
     seen: list[Any] = []
 
     def over() -> bool:
@@ -98,7 +98,7 @@ def notebook(*sources: str) -> str:
 
 @contextlib.contextmanager
 def portal(site: Site, installed: Installation, folder: Path, **options: Any) -> Iterator[Portal]:
-    """Lay the apps out below ``folder`` and serve them as the site's user.
+    """Install the apps below ``folder`` and serve them as the site's user.
 
     Mounted are ``sys`` and ``dev``; ``limited``, whose portal shows one folder only; and ``bare``, ``gone`` and ``old``, which lack an
     environment, name one that is not there, and name one that is too old.
@@ -108,7 +108,7 @@ def portal(site: Site, installed: Installation, folder: Path, **options: Any) ->
     old = folder / "python3.9"
     old.write_text(OLD)
     old.chmod(0o755)
-    for kind, name in (("sys", "jupyter"), ("dev", "mlflow-session")):  # as `lossi install` lays them beside the portal
+    for kind, name in (("sys", "jupyter"), ("dev", "mlflow-session")):  # next to the portal, as `lossi install` does
         (folder / kind).mkdir()
         shutil.copytree(TREE / "ood-apps" / name, folder / kind / f"lossi-{name}")
     allowed = {"OOD_ALLOWLIST_PATH": str(folder / "allowed")}
@@ -121,7 +121,7 @@ def portal(site: Site, installed: Installation, folder: Path, **options: Any) ->
         "old": App("/pun/sys/old", app_folder(folder / "sys" / "old", old)),
     }
     environment = {**site.cluster.environment_of(site.user), **site.env}
-    # The portal has no shell of the user's: where Slurm's configuration lies comes from the site file.
+    # The portal has no user's shell: the site file names Slurm's configuration.
     environment.pop("SLURM_CONF", None)
     with passenger(list(apps.values()), site.user, environment, **options) as server:
         yield Portal(server, site, apps)

@@ -1,13 +1,13 @@
-# Renders templates as Open OnDemand does (trim mode "-"), many in one process: a JSON list of requests on stdin, one of answers on
-# stdout. A request: path; kind "form" (top level), "struct" (bare names of `names`, as submit and view see them) or "session" (its
-# methods); yaml: true parses the result as Open OnDemand does.
+# Renders templates as Open OnDemand does (trim mode "-"), many in one process: reads a JSON list of requests, prints a list of answers.
+# A request: path; kind "form" (top level), "struct" (bare `names`, as submit and view see them) or "session" (the session's
+# methods); yaml: true also parses the result as Open OnDemand does.
 require "erb"
 require "json"
 require "ostruct"
 require "pathname"
 require "yaml"
 
-# What info and completed see.
+# The object behind info and completed.
 class Session
   attr_reader :id, :staged_root, :title, :job_id, :cluster_id
 
@@ -33,11 +33,8 @@ def answer(request)
   path = Pathname.new(request["path"])
   erb = ERB.new(path.read, trim_mode: "-")
   erb.filename = path.to_s
-  began = Process.clock_gettime(Process::CLOCK_MONOTONIC)
   text = erb.result(scope(request))
-  found = { "text" => text }
-  found["yaml"] = YAML.safe_load(text) if request["yaml"]
-  found.merge("seconds" => Process.clock_gettime(Process::CLOCK_MONOTONIC) - began)
+  request["yaml"] ? { "text" => text, "yaml" => YAML.safe_load(text) } : { "text" => text }
 rescue StandardError, SyntaxError => e
   { "error" => e.message, "class" => e.class.name }
 end

@@ -1,4 +1,4 @@
-"""Large files behind Debian's nginx, as Open OnDemand's sends them: handed over by X-Accel-Redirect, saved and never shown."""
+"""Large files sent by Debian's nginx, set up like Open OnDemand's: by X-Accel-Redirect, always as attachments."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
     assert NGINX is not None
     folder.mkdir()
     port = free_port()
-    user = "user root;" if os.geteuid() == 0 else ""  # in the portal nginx is the user, as the app is
+    user = "user root;" if os.geteuid() == 0 else ""  # in the portal, nginx runs as the user, like the app
     temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     (folder / "nginx.conf").write_text(
         f"""{user} daemon off; pid {folder}/pid; error_log {folder}/error.log;
@@ -137,7 +137,7 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
         server.wait(300)
 
 
-def test_large_files_come_from_nginx_complete_and_are_saved_whatever_they_are(site: Site) -> None:
+def test_nginx_sends_large_files_whole_and_as_attachments(site: Site) -> None:
     for name in NAMES:
         answer = site.content(name)
         assert answer.status_code == 200 and answer.content == (site.folder / name).read_bytes(), name
@@ -151,7 +151,7 @@ def test_large_files_come_from_nginx_complete_and_are_saved_whatever_they_are(si
     assert "sandbox" in small.headers["Content-Security-Policy"]
 
 
-def test_parts_of_large_files_can_be_asked_for(site: Site) -> None:
+def test_ranges_of_large_files_are_served(site: Site) -> None:
     name = NAMES[0]
     whole = (site.folder / name).read_bytes()
     part = site.content(name, Range="bytes=1000-1999")
@@ -164,7 +164,7 @@ def test_parts_of_large_files_can_be_asked_for(site: Site) -> None:
     assert site.content(name, **{"If-None-Match": tag}).status_code == 304
 
 
-def test_nothing_outside_of_the_run_is_handed_over(site: Site, tmp_path: Path) -> None:
+def test_no_file_outside_the_run_is_sent(site: Site, tmp_path: Path) -> None:
     outside = tmp_path / "outside.bin"
     outside.write_bytes(bytes(HANDED_OVER_BYTES))
     (site.folder / "link.bin").symlink_to(outside)
@@ -174,7 +174,7 @@ def test_nothing_outside_of_the_run_is_handed_over(site: Site, tmp_path: Path) -
         assert site.client.get(path).status_code == 404, "the location is for nginx alone"
 
 
-def test_without_such_an_nginx_the_process_sends_the_file_itself(site: Site) -> None:
+def test_without_that_nginx_location_the_process_sends_the_file(site: Site) -> None:
     with served(site.project, {"PASSENGER_BASE_URI": "/pun/sys/lossi", "ONDEMAND_VERSION": "4.2.3"}) as port:
         place = f"http://127.0.0.1:{port}/api/v1/runs/{site.run_id}/artifacts/content"
         answer = httpx.get(place, params={"path": NAMES[0]}, headers=dict(site.client.headers), trust_env=False)

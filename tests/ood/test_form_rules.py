@@ -1,4 +1,4 @@
-"""What a form must keep to besides Open OnDemand's contract: seen with its own dashboards, 3.1, 4.0, 4.1 and 4.2."""
+"""Rules for forms besides Open OnDemand's contract, found with its dashboards 3.1, 4.0, 4.1 and 4.2."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def form(request: pytest.FixtureRequest, home: Path) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(not has_ruby(), reason="no ruby: tests/provision.sh installs it")
-def test_no_field_has_the_name_of_a_method_that_would_answer_in_its_place(form: dict[str, Any]) -> None:
+def test_no_field_has_the_name_of_a_ruby_method(form: dict[str, Any]) -> None:
     # What a form sends is kept in a list that answers to the names of its fields, and handed to templates as a struct.
     code = "require 'json'; require 'ostruct'; puts JSON.generate(Enumerable.instance_methods | OpenStruct.new.methods)"
     methods = json.loads(subprocess.run([RUBY, "-e", code], capture_output=True, text=True, check=True).stdout)
     assert "partition" in methods and not set(methods) & set(form["attributes"])
 
 
-def test_every_partition_says_all_limits_because_the_page_keeps_those_of_the_one_before(form: dict[str, Any]) -> None:
+def test_every_partition_sets_all_limits(form: dict[str, Any]) -> None:
     wanted = {
         f"data-max-{name.replace('_', '-')}" for name in ("cores", "memory_gb", "hours", "gpus") if name in form["attributes"]
     }
@@ -39,14 +39,14 @@ def test_every_partition_says_all_limits_because_the_page_keeps_those_of_the_one
         assert {name for name in data if name.startswith("data-max-")} == wanted, value
 
 
-def test_the_text_of_no_option_holds_a_quote_that_ends_the_pages_search_for_it(form: dict[str, Any]) -> None:
+def test_no_options_text_contains_a_quote(form: dict[str, Any]) -> None:
     texts = [option[0] for field in form["attributes"].values() for option in field.get("options", [])]
     assert not [text for text in texts if set(text) & set("'\\")]
     if "environment" in form["attributes"]:
         assert any("’x’" in text for text in texts)
 
 
-def test_clusters_with_accounts_of_their_own_are_not_offered_the_one_of_another(home: Path) -> None:
+def test_clusters_with_different_default_accounts_get_none_on_the_form(home: Path) -> None:
     for accounts, shown in (({"mahti": "a", "Lumi-G": "a"}, "a"), ({"mahti": "a", "Lumi-G": "b"}, ""), ({"mahti": "a"}, "")):
         entries = {name: {**entry, "account": {}} for name, entry in jupyter_site.CLUSTERS.items()}
         for name, account in accounts.items():

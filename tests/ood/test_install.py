@@ -1,4 +1,4 @@
-"""The bundle installed with the command, from this tree and from a release, as the administrators of a portal do it."""
+"""The bundle installed by the command, from this tree and from a release, as a portal's administrators do it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def host(tmp_path: Path, home: Path) -> Path:
     return root
 
 
-def test_installed_twice_nothing_changes_and_uninstalled_nothing_is_left(host: Path) -> None:
+def test_installing_twice_changes_nothing_and_uninstalling_leaves_nothing(host: Path) -> None:
     before = inventory(host)
     assert "lossi" in lossi("install", "--prefix", host, "--dry-run")
     assert inventory(host) == before
@@ -69,7 +69,7 @@ def test_installed_twice_nothing_changes_and_uninstalled_nothing_is_left(host: P
     assert inventory(host) == after
     lossi("install", "--prefix", host, "--yes", "--with", "lossi-mlflow-embedded")
     assert (host / APPS / "lossi-mlflow-embedded" / "manifest.yml").is_file()
-    assert "lossi-mlflow-embedded" not in lossi("install", "--prefix", host, "--dry-run"), "what was chosen holds"
+    assert "lossi-mlflow-embedded" not in lossi("install", "--prefix", host, "--dry-run"), "the choice holds"
     assert "is in use" in lossi("install", "--prefix", host, "--rollback", "--yes")
     assert not os.path.lexists(host / APPS / "lossi-mlflow-embedded")
     assert "Removed." in lossi("uninstall", "--prefix", host, "--yes")
@@ -85,7 +85,7 @@ def test_a_file_of_others_stops_it_before_anything_is_written(host: Path) -> Non
     assert inventory(host) == before
 
 
-def test_every_script_that_is_installed_can_be_started_and_read(host: Path) -> None:
+def test_every_installed_script_is_executable_and_parses(host: Path) -> None:
     lossi("install", "--prefix", host, "--yes")
     for script in (host / HOME / "current").resolve().rglob("*"):
         if script.is_file() and script.read_bytes().startswith((b"#!/bin/sh", b"#!/bin/bash")):
@@ -95,7 +95,7 @@ def test_every_script_that_is_installed_can_be_started_and_read(host: Path) -> N
 
 @pytest.fixture
 def small_disk(host: Path) -> Iterator[Path]:
-    """A disk on which not all has room, where Lossi's own folder would be."""
+    """A disk that is too small, in the place of Lossi's folder."""
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts a small disk")
     place = host / HOME
@@ -117,7 +117,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(host: Path, small_disk: Path
 
 
 @pytest.mark.root
-def test_jobs_that_are_queued_run_though_the_bundle_is_upgraded_and_uninstalled(own_slurm: OwnCluster, host: Path) -> None:
+def test_queued_jobs_run_after_an_upgrade_and_an_uninstallation(own_slurm: OwnCluster, host: Path) -> None:
     python = installation.interpreter(own_slurm.users[0])
     built = next((own_slurm.installation.root.parent / "wheel").glob("*.whl"))
     root = own_slurm.root / "portal-host"
@@ -149,7 +149,7 @@ def test_jobs_that_are_queued_run_though_the_bundle_is_upgraded_and_uninstalled(
         assert "it runs" in (account.parent / "log").read_text()
 
     of_the_bundle, of_the_site = submitted("python"), submitted("bare")
-    for name in ("two", "three"):  # what the jobs were submitted with is no longer even the version before
+    for name in ("two", "three"):  # the version of the jobs is not even the previous one any more
         install(name)
     runs(of_the_bundle)
     lossi("uninstall", "--prefix", root, "--yes")
@@ -158,7 +158,7 @@ def test_jobs_that_are_queued_run_though_the_bundle_is_upgraded_and_uninstalled(
 
 
 @pytest.mark.root
-def test_an_upgrade_is_taken_up_by_a_portal_that_is_running(own_slurm: OwnCluster, installed: installation.Installation) -> None:
+def test_a_running_portal_restarts_with_the_new_version(own_slurm: OwnCluster, installed: installation.Installation) -> None:
     if reason := why_not():
         pytest.skip(reason)
     root = own_slurm.root / "running-host"
@@ -210,7 +210,7 @@ def test_a_release_installs_without_any_network(tmp_path: Path, host: Path) -> N
     tools = {"PYTHON": sys.executable, "LOCK": str(lock), "BUILD": str(tmp_path)}
     made = subprocess.run(["sh", TREE / "release" / "make.sh"], env={**os.environ, **tools}, capture_output=True, text=True)
     if made.returncode and re.search("(?i)connection|resolution|timed out|timeout", made.stderr):
-        pytest.skip(f"the wheels cannot be had here: {made.stderr[-300:]}")
+        pytest.skip(f"the wheels cannot be downloaded here: {made.stderr[-300:]}")
     assert made.returncode == 0, made.stderr
     with tarfile.open(made.stdout.strip()) as release:
         release.extractall(tmp_path, filter="data")

@@ -1,4 +1,4 @@
-"""How Jupyter sessions end that do not end well, in a local Python of the site: no port, no room, no Apptainer, no time left.
+"""Bad ends of Jupyter sessions, in a local Python of the site: no port, full disk, no Apptainer, time limit.
 
 Real jobs of an ordinary user, as in ``test_jupyter_session.py``, but without an image: what is looked at here is around it.
 """
@@ -45,7 +45,7 @@ def site(slurm: OwnCluster) -> Site:
 
 
 def homed(slurm: OwnCluster, site: Site, name: str) -> Path:
-    """Return a home folder of this module's, in which nothing of the user's own is touched."""
+    """Return a home folder of this module, so that the user's own is not touched."""
     home = slurm.root / "homes" / name
     home.mkdir(parents=True)
     slurm.give(home, site.user)
@@ -64,7 +64,7 @@ def app(slurm: OwnCluster, site: Site) -> Iterator[App]:
 
 
 def left_behind(user: str) -> list[str]:
-    """Return what sessions that have ended may not leave on the node."""
+    """Return the processes and files that ended sessions must not leave on the node."""
     scratch = [str(path) for path in Path("/tmp").glob("lossi-session.*") if path.owner() == user]
     processes = subprocess.run(["pgrep", "-af", "-u", user, "jupyter|session.py|lossi.ood.relay"], capture_output=True, text=True)
     return [*scratch, *processes.stdout.splitlines()]
@@ -72,7 +72,7 @@ def left_behind(user: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def begun(app: App, site: Site, slurm: OwnCluster) -> Iterator[dict[str, Session]]:
-    """The sessions that run beside each other."""
+    """Sessions that run at the same time."""
     tools = site.project / "tools"
     tools.mkdir()
     for program in Path("/usr/bin").iterdir():
@@ -80,7 +80,7 @@ def begun(app: App, site: Site, slurm: OwnCluster) -> Iterator[dict[str, Session
             (tools / program.name).symlink_to(program)
     with squatters(app, slurm.users[1], 3, "0.0.0.0") as taken:
         with squatters(app, slurm.users[1], 1) as (port,):
-            pass  # free from now on
+            pass  # free now
         yield {
             "crowded": app.start(site.user, HERE, min_port=min(taken), max_port=max(taken)),
             "boxed": app.start(site.user, {**HERE, "environment": "boxed"}, header=f"export PATH='{tools}'"),
@@ -100,7 +100,7 @@ def cookie(usual: Session) -> str:
 
 @pytest.fixture(scope="module")
 def timed_out(usual: Session, cookie: str) -> Session:
-    """The usual session, with a kernel, when its time is up; Slurm looks every half a minute."""
+    """A session with a kernel at its time limit, which Slurm checks every half a minute."""
     in_kernel(usual, cookie, "import time; time.sleep(0.1)")
     usual.cluster.scontrol("update", f"jobid={usual.job}", "endtime=now")
     return usual
@@ -114,7 +114,7 @@ def in_kernel(session: Session, cookie: str, code: str) -> str:
     return asyncio.run(executed(session.proxied, cookie, kernel.json()["id"], code))
 
 
-def test_a_local_python_has_a_kernel_and_sends_work_to_the_batch_system(usual: Session, cookie: str, site: Site) -> None:
+def test_a_session_in_a_local_python_has_a_kernel_and_submits_jobs(usual: Session, cookie: str, site: Site) -> None:
     code = (
         "import json, os, subprocess, sys\n"
         "words = ['lossi', 'run', '--detach', '--json', '--', 'python', '-c', 'import sys; print(sys.prefix)']\n"
@@ -132,13 +132,13 @@ def test_a_local_python_has_a_kernel_and_sends_work_to_the_batch_system(usual: S
     assert "A Python of &lt;b&gt;this&lt;/b&gt; site" in usual.card("info.html.erb", completed=False)
 
 
-def test_jupyterlab_does_not_ask_about_news_that_it_would_not_get(usual: Session, cookie: str) -> None:
+def test_jupyterlab_does_not_ask_whether_to_fetch_news(usual: Session, cookie: str) -> None:
     with usual.proxied.browser(Cookie=cookie) as browser:
         found = browser.get("lab/api/settings/@jupyterlab/apputils-extension:notification").json()
     assert found["schema"]["properties"]["fetchNews"]["default"] == "false"
 
 
-def test_where_no_port_is_free_the_session_ends_soon_and_says_so(begun: dict[str, Session]) -> None:
+def test_without_a_free_port_the_session_ends_and_says_why(begun: dict[str, Session]) -> None:
     session = begun["crowded"]
     session.until_ended()
     shown = session.cluster.job(session.user, session.job)
@@ -148,7 +148,7 @@ def test_where_no_port_is_free_the_session_ends_soon_and_says_so(begun: dict[str
     assert "no free port" in session.card("info.html.erb", completed=True)
 
 
-def test_a_node_without_apptainer_is_told_on_the_card(begun: dict[str, Session]) -> None:
+def test_the_card_says_that_a_node_has_no_apptainer(begun: dict[str, Session]) -> None:
     session = begun["boxed"]
     session.until_ended()
     assert not (session.staged / "connection.yml").exists()
@@ -156,7 +156,9 @@ def test_a_node_without_apptainer_is_told_on_the_card(begun: dict[str, Session])
     assert session.cluster.job(session.user, session.job)["JobState"] == "FAILED"
 
 
-def test_a_full_home_is_told_before_at_and_after_the_start(app: App, site: Site, slurm: OwnCluster, timed_out: Session) -> None:
+def test_a_full_home_is_reported_before_during_and_after_the_start(
+    app: App, site: Site, slurm: OwnCluster, timed_out: Session
+) -> None:
     home = homed(slurm, site, "small")
     gate = site.project / "gate"
     waits = f"until [ -e '{gate}' ]; do sleep 0.05; done"
@@ -169,7 +171,7 @@ def test_a_full_home_is_told_before_at_and_after_the_start(app: App, site: Site,
         kernels = running.proxied.browser(Origin=PORTAL, Cookie=cookie, **xsrf(cookie))
         fill(home)
         gate.touch()
-        # before: what the form sends
+        # before: submitting the form
         staged = crammed.staged(site.user)
         refused = crammed.template("submit.yml.erb", "struct", site.user, {**HERE, "staged_root": str(staged)})
         assert "is full" in refused["error"] and not staged.exists()
@@ -177,7 +179,7 @@ def test_a_full_home_is_told_before_at_and_after_the_start(app: App, site: Site,
         held.until_ended()
         assert "is full" in held.card("info.html.erb", completed=True)
         assert held.status()["state"] == "failed" and not (held.staged / "connection.yml").exists()
-        # while it runs: also with a new kernel
+        # while it runs: with a new kernel too
         assert in_kernel(running, cookie, "print(6 * 7)").strip() == "42"
         with kernels as browser:
             saved = browser.put("api/contents/a.txt", json={"type": "file", "format": "text", "content": "x" * 9000})
@@ -189,7 +191,7 @@ def test_a_full_home_is_told_before_at_and_after_the_start(app: App, site: Site,
         assert not half_written(running.staged) + half_written(held.staged)
 
 
-def test_a_session_whose_time_is_up_leaves_nothing_and_opens_no_later_one(
+def test_a_session_that_timed_out_leaves_nothing_and_its_cookie_opens_no_later_one(
     app: App, timed_out: Session, cookie: str, site: Site
 ) -> None:
     told = yaml.safe_load((timed_out.staged / "connection.yml").read_text())

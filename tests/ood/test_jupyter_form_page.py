@@ -1,4 +1,4 @@
-"""The form.js of the Jupyter and of the MLflow app in a real browser, on a page as Open OnDemand makes it."""
+"""The form.js of the apps in a real browser, on a page like Open OnDemand's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VALUES = "Object.fromEntries([...document.querySelectorAll('[id^=batch_connect]'
 
 
 def page(app: str) -> str:
-    """Return an app's form as HTML, and jQuery's one function that is needed."""
+    """Return an app's form as HTML, with the one function of jQuery that it needs."""
     form: dict[str, Any] = apps.get(app).form()
     parts = []
     for name in ["cluster", *form["form"]]:
@@ -79,7 +79,7 @@ def address(home: Path) -> Iterator[str]:
         thread.join()
 
 
-def test_the_page_knows_the_portal_adds_own_environments_and_takes_a_links_values(browser: chromium.Page, address: str) -> None:
+def test_the_page_sets_the_portal_adds_own_environments_and_fills_in_a_links_values(browser: chromium.Page, address: str) -> None:
     query = "?environment=mine&queue=mahti--small&cores=7&folder=%2Fa%3Cb&gpu_type=no-such&submit=1"
     browser.open(address + PATH.format("jupyter") + query)
     browser.wait_for("Mine")
@@ -89,11 +89,11 @@ def test_the_page_knows_the_portal_adds_own_environments_and_takes_a_links_value
     images = browser.run("document.images.length")
     assert told["portal_origin"] == address
     assert (told["environment"], told["queue"], told["cores"], told["folder"]) == ("mine", "mahti--small", "7", "/a<b")
-    assert told["gpu_type"] == "none", "what is not offered is not chosen"
+    assert told["gpu_type"] == "none", "a value that is not offered is not chosen"
     assert options[-1] == "<img src=x onerror=alert(1)> Mine (yours)" and len(options) == 4 and images == 0
 
 
-def test_a_link_names_the_project_whose_runs_mlflow_shows_and_sends_nothing(browser: chromium.Page, address: str) -> None:
+def test_a_link_fills_in_mlflows_project_and_submits_nothing(browser: chromium.Page, address: str) -> None:
     page = address + PATH.format("mlflow-session")
     for query, store, cores in (
         ("", "", "2"),
@@ -109,12 +109,12 @@ def test_a_link_names_the_project_whose_runs_mlflow_shows_and_sends_nothing(brow
 
 
 @pytest.mark.parametrize("app", ["jupyter", "mlflow-session"])
-def test_what_was_asked_for_outlives_a_partition_that_gives_less(browser: chromium.Page, address: str, app: str) -> None:
+def test_an_entered_number_outlives_a_partition_with_a_lower_limit(browser: chromium.Page, address: str, app: str) -> None:
     browser.open(address + PATH.format(app))
     browser.run("new Promise((done) => setTimeout(done, 50))")
 
     def chosen(field: str, value: int, most: int) -> str:
-        """Choose another partition, after which Open OnDemand's page has set a limit and a value, and return the value then."""
+        """Choose another partition, for which Open OnDemand's page sets a limit and a value; return the value afterwards."""
         name = f"batch_connect_session_context_{field}"
         return str(
             browser.run(
@@ -130,23 +130,23 @@ def test_what_was_asked_for_outlives_a_partition_that_gives_less(browser: chromi
 
 
 @pytest.mark.parametrize("app", apps.APPS)
-def test_a_number_stays_as_asked_for_when_the_page_moves_it_to_the_limit_of_another_partition(
+def test_an_entered_number_stays_when_the_page_raises_it_to_the_limit_of_another_partition(
     browser: chromium.Page, address: str, app: str
 ) -> None:
     browser.open(address + PATH.format(app))
-    # As Open OnDemand's page does when a partition is chosen; what the user types comes in between.
+    # What Open OnDemand's page does for a chosen partition, and what the user types.
     move = """((name, most) => { const hours = document.getElementById('batch_connect_session_context_hours');
       if (most) { hours.min = 1; hours.max = most; hours.value = most; } else { hours.value = 30; }
       document.getElementById('batch_connect_session_context_' + name).dispatchEvent(new Event('change', { bubbles: true }));
       return hours.value; })"""
-    assert browser.run(f"{move}('queue', 72)") == "2", "the form's own"
+    assert browser.run(f"{move}('queue', 72)") == "2", "the form's default"
     assert browser.run(f"{move}('queue', 1)") == "1"
     assert browser.run(f"{move}('queue', 72)") == "2"
     assert browser.run(f"{move}('hours', 0)") == "30"
     assert (browser.run(f"{move}('queue', 24)"), browser.run(f"{move}('queue', 72)")) == ("24", "30")
 
 
-def test_the_first_environment_that_fits_is_chosen_where_the_page_has_chosen_none(browser: chromium.Page, address: str) -> None:
+def test_the_first_enabled_environment_is_chosen_if_the_page_chose_none(browser: chromium.Page, address: str) -> None:
     browser.open(address + PATH.format("jupyter"))
     hide = """new Promise((done) => { const select = document.getElementById('batch_connect_session_context_environment');
       select.add(new Option('', ''), 0); select.options[1].disabled = true; select.value = '';

@@ -1,6 +1,6 @@
-"""Everything that the Jupyter app's form can send, and everything that a session can tell, through the real templates and real Ruby.
+"""Everything that the Jupyter app's form can submit and a session's card can show, with the real templates and real Ruby.
 
-Nothing of Lossi is imported: only what Open OnDemand itself would see is looked at.
+Imports nothing of Lossi: the tests see only what Open OnDemand sees.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CLUSTERS: dict[str, Any] = {
 BUILT = {"torch": {"x86_64": ["none", "cuda"], "aarch64": ["cuda"]}, "cpu.only": {"x86_64": ["none"], "aarch64": ["none"]}}
 """Environment → architecture → accelerators."""
 SCRIPT = {"native": list, "queue_name": str, "accounting_id": str, "wall_time": int}
-"""What of Open OnDemand's keys for a job is used, and its kind."""
+"""The keys of Open OnDemand's ``script`` that Lossi uses, and their types."""
 HOSTILE = (
     "$(touch owned) `touch owned` '; touch owned; ' \" \\ \n- a: b\n../../../etc <%= 1 %> #{1} --wrap=id \U0001f600 \u2028 \0"
 )
@@ -55,7 +55,7 @@ LONG = "x" * 50_000 + "\U0001f600" * 12_500
 
 @pytest.fixture
 def app(home: Path, tmp_path: Path) -> Path:
-    """The app as it is installed on the site above, with its form."""
+    """The app as installed on the site above, with its form."""
     environments = {}
     for name, kinds in BUILT.items():
         variants: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def form_of(app: Path) -> Any:
 
 
 def sent(form: Any, chosen: Mapping[str, str]) -> dict[str, str]:
-    """Return what a browser sends: the form's own values where nothing was chosen."""
+    """Return what a browser submits: the form's defaults for everything that was not chosen."""
     attributes = form["attributes"]
     values = {name: str(attributes[name].get("value", "")) for name in form["form"]}
     for name in form["form"]:
@@ -94,7 +94,7 @@ def sent(form: Any, chosen: Mapping[str, str]) -> dict[str, str]:
 
 
 def choices(form: Any) -> list[dict[str, str]]:
-    """Return the whole product of what can be chosen from lists."""
+    """Return every combination of choices from lists."""
     lists = {"cluster": form["cluster"]}
     for name in form["form"]:
         if form["attributes"][name].get("widget") == "select":
@@ -103,7 +103,7 @@ def choices(form: Any) -> list[dict[str, str]]:
 
 
 def submitted(app: Path, folder: Path, values: Sequence[Mapping[str, str]]) -> list[tuple[Path, Any]]:
-    """Return the session's folder and Ruby's answer for each form that is sent; two at a time."""
+    """Return the session's folder and Ruby's answer for each submitted form; two at a time."""
     requests = []
     for number, one in enumerate(values):
         names = {**one, "staged_root": str(folder / f"session-{number}")}
@@ -117,7 +117,7 @@ def submitted(app: Path, folder: Path, values: Sequence[Mapping[str, str]]) -> l
 
 
 def refused(staged: Path, answer: Any) -> str:
-    """Return the sentence of a refusal; nothing may have been made."""
+    """Return the sentence of a refusal; checks that nothing was written."""
     assert answer["class"] == "RuntimeError", answer
     assert 20 < len(answer["error"]) <= 1000 and "\n" not in answer["error"] and "Traceback" not in answer["error"], answer
     assert not staged.exists()
@@ -125,7 +125,7 @@ def refused(staged: Path, answer: Any) -> str:
 
 
 def accepted(staged: Path, answer: Any) -> Any:
-    """Return what is to be submitted, after a look at whether Open OnDemand, bash and sbatch will read it as it is meant."""
+    """Return the submission after checking that Open OnDemand, bash and sbatch read it as intended."""
     assert "error" not in answer, answer
     told = answer["yaml"]
     assert told == json.loads(answer["text"]), "every text is quoted: YAML reads it as JSON does"
@@ -145,7 +145,7 @@ def accepted(staged: Path, answer: Any) -> Any:
 
 
 def possible(values: Mapping[str, str]) -> str:
-    """Return the variant that a choice needs; none when it cannot be, by what is written above."""
+    """Return the variant that a choice needs on the site above; empty if it cannot run."""
     cluster, _, name = values["queue"].partition("--")
     if cluster != values["cluster"]:
         return ""
@@ -155,7 +155,7 @@ def possible(values: Mapping[str, str]) -> str:
     return needed if needed in BUILT[values["environment"]][partition["architecture"]] else ""
 
 
-def test_the_whole_product_of_the_form_is_submitted_right_or_refused_with_a_sentence(app: Path, tmp_path: Path) -> None:
+def test_every_combination_of_choices_is_submitted_correctly_or_refused_with_a_sentence(app: Path, tmp_path: Path) -> None:
     form = form_of(app)
     product = [sent(form, chosen) for chosen in choices(form)]
     assert len(product) == 72
@@ -179,7 +179,7 @@ def test_the_whole_product_of_the_form_is_submitted_right_or_refused_with_a_sent
     assert taken == 14
 
 
-def test_whatever_is_sent_in_a_field_is_refused_or_stays_one_word(app: Path, tmp_path: Path) -> None:
+def test_any_value_of_a_field_is_refused_or_stays_one_word(app: Path, tmp_path: Path) -> None:
     form = form_of(app)
     good = sent(form, {})
     fields = [(name, text) for name in good for text in (HOSTILE, LONG)]
@@ -252,7 +252,7 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
         assert "Jupyter failed: &lt;script&gt;" in cards["failed", completed] and "last</pre>" in cards["failed", completed]
 
 
-def test_the_button_is_there_only_with_all_that_it_needs() -> None:
+def test_the_button_is_shown_only_with_host_port_and_password() -> None:
     values: list[Any] = [None, "", "word", BAD, 8888, 0]
     cases = [dict(zip(("host", "port", "password"), three, strict=True)) for three in itertools.product(values, repeat=3)]
     cases += [{"host": "n1", "port": 8888, "password": "p", "interface": one} for one in values]

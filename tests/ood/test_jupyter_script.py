@@ -1,4 +1,4 @@
-"""The Jupyter app's script.sh by itself: what a session's card says when what it started ends badly."""
+"""The Jupyter app's script.sh alone: what a session's card says after a bad end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from batch_connect import TREE, has_ruby, render
 APP = TREE / "ood-apps" / "jupyter"
 SCRIPT = APP / "template" / "script.sh"
 FATAL = 'kill -BUS "$$"'
-"""As a process ends whose image is gone: told to end, the container's file system may be quicker than what runs in it."""
+"""The end of a process whose image is gone: on a stop, the container's filesystem may go before the process in it."""
 
 
 def staged(folder: Path, code: str, state: str) -> list[str]:
-    """Put a session into a folder that runs ``code``, and return how Open OnDemand starts it."""
+    """Prepare a session that runs ``code`` in a folder, and return the argv with which Open OnDemand starts it."""
     shutil.copy(SCRIPT, folder)
     for name in ("setup.sh", "scratch"):
         (folder / name).write_text("")
@@ -34,7 +34,7 @@ def state(folder: Path) -> tuple[str, str]:
     return told["state"], told["why"]
 
 
-def test_what_it_said_last_holds_when_it_was_told_to_end(tmp_path: Path) -> None:
+def test_the_last_report_holds_when_the_session_is_stopped(tmp_path: Path) -> None:
     ready = tmp_path / "listening"
     os.mkfifo(ready)
     argv = staged(tmp_path, f"trap '{FATAL}' TERM; echo >{ready}; while :; do sleep 0.05; done", "ready")
@@ -46,7 +46,7 @@ def test_what_it_said_last_holds_when_it_was_told_to_end(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("before", "why"), [("ready", "ended unexpectedly"), ("starting", "could not be started")])
-def test_what_ends_badly_without_being_told_is_a_failure(tmp_path: Path, before: str, why: str) -> None:
+def test_an_unexpected_end_is_a_failure(tmp_path: Path, before: str, why: str) -> None:
     done = subprocess.run(staged(tmp_path, FATAL, before), env={**os.environ, "LOSSI_HOST": "n1"}, capture_output=True)
     assert done.returncode == 1 and why in done.stderr.decode()
     assert state(tmp_path)[0] == "failed" and why in state(tmp_path)[1]

@@ -1,4 +1,4 @@
-"""Jupyter as a job of an ordinary user in the image that was really built, used and attacked through the portal's proxy."""
+"""Jupyter as a job of an ordinary user in a really built image, used and attacked through the portal's proxy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def app(slurm: OwnCluster, site: Site) -> Iterator[App]:
     for one in found.sessions:
         one.cancel()
         one.until_ended()
-    # What Jupyter itself keeps in a home.
+    # Files that Jupyter itself keeps in a home.
     for path in set(home.iterdir()) - before:
         shutil.rmtree(path)
     shutil.rmtree(home / ".local" / "share" / "jupyter", ignore_errors=True)
@@ -59,12 +59,12 @@ def app(slurm: OwnCluster, site: Site) -> Iterator[App]:
 
 @pytest.fixture(scope="module")
 def session(app: App, site: Site) -> Session:
-    """A session on two GPUs, in a folder with a name that is hard to quote."""
+    """A session on two GPUs, in a folder whose name is hard to quote."""
     folder = site.project / "my $(touch owned) 'notebooks'"
     folder.mkdir()
     (folder / "jupyterlab.py").write_text("raise SystemExit('shadowed')\n")
     site.cluster.give(folder, site.user)
-    # As `site.lossi` has them: the user's own state of this test session.
+    # As in `site.lossi`: the user's state of this test session.
     places = {name: value for name, value in site.cluster.environment_of(site.user).items() if name.startswith("XDG_")}
     header = "".join(f"export {name}={value}\n" for name, value in places.items())
     asked = {"queue": "ci--gpu", "gpu_type": "a100", "gpus": "2", "folder": str(folder)}
@@ -98,7 +98,7 @@ def test_a_kernel_runs_in_the_image_and_in_the_chosen_folder(session: Session, c
     )
 
 
-def test_the_gpus_that_were_asked_for_reach_a_kernel(session: Session, cookie: str) -> None:
+def test_a_kernel_sees_the_requested_gpus(session: Session, cookie: str) -> None:
     proxied = session.proxied
     with proxied.browser(Origin=PORTAL, Cookie=cookie, **xsrf(cookie)) as browser:
         kernel = browser.post("api/kernels", json={"name": "python3"}).json()["id"]
@@ -111,7 +111,7 @@ def test_the_gpus_that_were_asked_for_reach_a_kernel(session: Session, cookie: s
     assert "gres/gpu=2" in row["AllocTRES"].split(",") and row["Partition"] == "gpu"
 
 
-def test_a_cell_sends_work_to_the_batch_system_in_the_same_environment(session: Session, cookie: str, site: Site) -> None:
+def test_a_cell_submits_a_job_in_the_same_environment(session: Session, cookie: str, site: Site) -> None:
     proxied = session.proxied
     with proxied.browser(Origin=PORTAL, Cookie=cookie, **xsrf(cookie)) as browser:
         kernel = browser.post("api/kernels", json={"name": "python3"}).json()["id"]
@@ -137,7 +137,7 @@ def test_a_cell_sends_work_to_the_batch_system_in_the_same_environment(session: 
         assert session.cluster.run_as(other, ["ls", folder], expect=None).returncode != 0
 
 
-def test_wrong_password_and_strangers_are_refused(session: Session) -> None:
+def test_a_wrong_password_and_no_cookie_are_refused(session: Session) -> None:
     proxied = session.proxied
     with proxied.browser(Origin=PORTAL) as browser:
         assert browser.post("login", data={"password": "wrong"}).status_code == 401
@@ -150,7 +150,7 @@ def test_wrong_password_and_strangers_are_refused(session: Session) -> None:
 
 
 def test_another_user_of_the_cluster_is_refused(session: Session) -> None:
-    """Who connects directly, with the page's own files in reach or not."""
+    """A stranger connects directly, with or without the page's files."""
     other = session.cluster.users[1]
     url = f"http://{session.proxied.host}:{session.proxied.port}{session.proxied.base}api/contents"
     code = (
@@ -197,7 +197,7 @@ def test_the_secret_is_in_no_command_line_log_or_readable_file(session: Session,
     assert "argon2" in (session.staged / "private" / "settings.json").read_text()
 
 
-def test_it_listens_at_the_nodes_own_address_only(session: Session) -> None:
+def test_it_listens_only_at_the_nodes_address(session: Session) -> None:
     address = socket.gethostbyname(session.proxied.host)
     if address.startswith("127."):
         pytest.skip("this machine's name is a loopback address")
@@ -214,7 +214,7 @@ def test_the_card_opens_it(session: Session) -> None:
     assert "scikit-learn" in session.card("info.html.erb", completed=False)
 
 
-def test_notebook_without_notebook_is_lab_with_one_document_and_the_end_tells_what_was_used(app: App, site: Site) -> None:
+def test_without_notebook_lab_shows_one_document_and_the_end_reports_the_usage(app: App, site: Site) -> None:
     session = app.start(site.user, {**VALUES, "interface": "notebook"})
     proxied = session.proxied
     cookie = logged_in(proxied, str(session.connection()["password"]))
@@ -228,7 +228,7 @@ def test_notebook_without_notebook_is_lab_with_one_document_and_the_end_tells_wh
 
 
 def test_a_port_that_another_user_holds_is_never_used(app: App, site: Site) -> None:
-    """The squatter listens at all ports that the site lets sessions have, at another address of the node: they look free."""
+    """Another user listens at all ports of the site's range, at another address of the node: they look free."""
     cluster, other = site.cluster, site.cluster.users[1]
     with squatters(app, other, 2) as ports:
         low, high = min(ports), max(ports)
@@ -240,7 +240,7 @@ def test_a_port_that_another_user_holds_is_never_used(app: App, site: Site) -> N
     assert cluster.job(site.user, session.job)["JobState"] == "FAILED"
 
 
-def test_set_up_that_fails_is_told_on_the_card(app: App, site: Site) -> None:
+def test_the_card_says_that_the_sites_setup_failed(app: App, site: Site) -> None:
     text = site.file.read_text()
     told = yaml.safe_load(text)
     told["clusters"]["ci"]["setup"] = ["echo first", "false", "echo never"]
@@ -254,7 +254,7 @@ def test_set_up_that_fails_is_told_on_the_card(app: App, site: Site) -> None:
     assert "first" in session.log() and "never" not in session.log()
 
 
-def test_an_image_that_is_gone_is_told_on_the_card(app: App, site: Site) -> None:
+def test_the_card_says_that_the_image_is_gone(app: App, site: Site) -> None:
     original: Any = App.start
     session = original(app, site.user, VALUES, header="sed -i 's#/[^\\x00]*[.]sif#/nowhere.sif#' words")
     session.until_ended()

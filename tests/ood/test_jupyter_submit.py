@@ -1,4 +1,4 @@
-"""What the Jupyter app submits: every choice of the form, and whatever was tampered with; see test_jupyter_product.py for Ruby's part."""
+"""What the Jupyter app submits for every choice of the form and for tampered values; test_jupyter_product.py has Ruby's part."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def words(staged: Path) -> list[str]:
     return [os.fsdecode(word) for word in (staged / "words").read_bytes().split(b"\0")[:-1]]
 
 
-def test_every_choice_is_taken_or_refused_and_what_is_taken_is_right(site: Path) -> None:
+def test_every_choice_is_accepted_correctly_or_refused(site: Path) -> None:
     taken = 0
     for number, values in enumerate(jupyter_site.combinations()):
         staged = site / f"staged-{number}"
         if not jupyter_site.possible(values):
             with pytest.raises(LossiError):
                 jupyter.submit({**values, "staged_root": str(staged)})
-            assert not staged.exists(), "nothing is written for what is refused"
+            assert not staged.exists(), "a refusal writes nothing"
             continue
         told = jupyter.submit({**values, "staged_root": str(staged)})
         taken += 1
@@ -86,7 +86,7 @@ def test_every_choice_is_taken_or_refused_and_what_is_taken_is_right(site: Path)
 def test_tampered_values_are_refused_with_a_sentence(site: Path, field: str) -> None:
     for text in HOSTILE:
         if text == " " and field in ("folder", "account"):
-            continue  # empty: the home folder; refused with another sentence
+            continue  # the same as empty, which is valid or refused with another sentence
         with pytest.raises(LossiError) as caught:
             jupyter.submit(good(site, **{field: text}))
         assert caught.value.what and "Traceback" not in str(caught.value)
@@ -110,13 +110,13 @@ def test_tampered_values_are_refused_with_a_sentence(site: Path, field: str) -> 
         ({"folder": "~/missing"}, "does not exist"),
     ],
 )
-def test_what_is_out_of_range_names_the_limit(site: Path, changes: dict[str, str], part: str) -> None:
+def test_a_value_out_of_range_names_the_limit(site: Path, changes: dict[str, str], part: str) -> None:
     with pytest.raises(LossiError) as caught:
         jupyter.submit(good(site, **changes))
     assert part in str(caught.value)
 
 
-def test_an_hour_is_given_where_the_partition_gives_less(site: Path) -> None:
+def test_an_hour_becomes_the_limit_of_a_shorter_partition(site: Path) -> None:
     assert jupyter.submit(good(site))["script"]["wall_time"] == 1800
 
 
@@ -141,13 +141,13 @@ def test_hostile_folder_names_arrive_byte_for_byte_in_words(site: Path) -> None:
         jupyter.submit(good(site, folder=str(bad)))
 
 
-def test_set_up_lines_are_the_sites_own_and_the_first_that_fails_is_the_last(site: Path) -> None:
+def test_setup_lines_are_the_sites_and_stop_at_the_first_failure(site: Path) -> None:
     jupyter.submit(good(site))
     assert (site / "staged" / "setup.sh").read_text() == "eval 'module load apptainer' || return\n"
 
 
 @needs_ruby
-def test_a_missing_installation_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_installation_is_refused_with_a_sentence(tmp_path: Path) -> None:
     app = shutil.copytree(APP, tmp_path / "app")
     answer = render([{"path": str(app / "submit.yml.erb"), "kind": "struct", "names": {"cluster": "x"}}])[0]
     assert "lossi doctor" in answer["error"]

@@ -31,7 +31,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "ood-apps" / "mlflow-embedded"
 PORTAL_APP = Path(__file__).resolve().parents[2] / "passenger-app"
 URI = "/pun/sys/lossi-mlflow-embedded"
 LARGEST_MB = 350
-"""Resident memory of the process after its first page that the README states at most."""
+"""Limit of the process's resident memory after its first page, above the README's figure."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def running(slurm: OwnCluster, installed: Installation) -> Iterator[Embedded]:
     ids = prepared(slurm, user, site.project, private)
     other = slurm.project(user)
     ids["other"] = prepared(slurm, user, other, slurm.project(user) / "x")["run"]
-    # Somebody else's, which this user has never opened.
+    # Another user's project, which this user has never opened.
     strange = slurm.project(slurm.users[1])
     prepared(slurm, slurm.users[1], strange, slurm.project(slurm.users[1]) / "x")
     with site.file.open("a") as file:
@@ -84,7 +84,7 @@ def running(slurm: OwnCluster, installed: Installation) -> Iterator[Embedded]:
         yield Embedded(server, app, site, ids, other, strange)
 
 
-def test_a_run_is_opened_from_lossis_pages_and_the_memory_is_as_stated(running: Embedded) -> None:
+def test_a_run_opens_from_lossis_pages_within_the_documented_memory(running: Embedded) -> None:
     with running.client() as browser:
         query = {"project": str(running.site.project), "run": running.ids["run"]}
         led = browser.get("open", params=query)
@@ -111,7 +111,7 @@ def test_a_run_is_opened_from_lossis_pages_and_the_memory_is_as_stated(running: 
     assert stated and abs(int(stated[1]) - int(resident) / 1024) < 60
 
 
-def test_one_process_serves_several_projects_and_none_that_the_user_does_not_know(running: Embedded) -> None:
+def test_one_process_serves_several_projects_but_only_those_the_user_has_opened(running: Embedded) -> None:
     with running.client() as browser:
 
         def get(project: Path, run: str) -> int:
@@ -147,13 +147,13 @@ def test_pages_of_other_sites_cannot_write_and_artifacts_stay_in_the_store(runni
             assert refused.status_code == 403 and "private" not in refused.text
 
 
-def test_without_mlflow_it_says_so(running: Embedded) -> None:
+def test_without_mlflow_a_page_says_so(running: Embedded) -> None:
     with running.client("/pun/sys/bare") as browser:
         page = browser.get("")
         assert page.status_code == 503 and "has no lossi and no mlflow" in page.text and "Traceback" not in page.text
 
 
-def test_lossis_pages_of_jobs_and_runs_lead_to_the_run_in_mlflow(running: Embedded) -> None:
+def test_lossis_pages_of_jobs_and_runs_link_to_the_run_in_mlflow(running: Embedded) -> None:
     source = "import mlflow\nwith mlflow.start_run():\n    mlflow.log_metric('loss', lr * 2)"
     running.site.write("train.ipynb", notebook("lr: float = 0.5", source))
     submitted = running.site.submit("train.ipynb")
@@ -161,7 +161,7 @@ def test_lossis_pages_of_jobs_and_runs_lead_to_the_run_in_mlflow(running: Embedd
     with running.client("/pun/sys/lossi") as lossi, running.client() as mlflow:
         query = {"project": str(running.site.project), "job": ended["id"]}
         for page in ("", f"jobs/{ended['id']}"):
-            # The first page that is asked takes the results in.
+            # The first page takes in the results.
             until(lambda page=page: ">MLflow</a>" in lossi.get(page, params=query).text, f"{page!r} has the link")
             (link,) = re.findall(r'<a href="([^"]+)">MLflow</a>', lossi.get(page, params=query).text)
             led = mlflow.get(running.server.url + html.unescape(link))
@@ -173,7 +173,7 @@ def test_lossis_pages_of_jobs_and_runs_lead_to_the_run_in_mlflow(running: Embedd
 
 
 @pytest.mark.skipif(not PROGRAM, reason="no Chromium")
-def test_a_browser_shows_the_run_with_everything_loaded_from_below_the_app(running: Embedded) -> None:
+def test_a_browser_shows_the_run_and_loads_everything_from_the_app(running: Embedded) -> None:
     with chromium() as page:
         query = urlencode({"project": str(running.site.project), "run": running.ids["run"]})
         assert page.open(f"{running.server.url}{URI}/open?{query}") == 200
@@ -182,7 +182,7 @@ def test_a_browser_shows_the_run_with_everything_loaded_from_below_the_app(runni
         loaded = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
         outside = [name for name in loaded if name.startswith("http") and not name.startswith(f"{running.server.url}{URI}/")]
         assert not outside
-        # What a run has logged is not a page of the portal.
+        # A run's artifact is not a page of the portal.
         base = f"{running.server.url}{URI}/{running.page(running.site.project)}".rstrip("/")
         hostile, _ = mlflow_store.hostile_artifacts(running.site.project, running.ids, base)
         page.run(mlflow_store.LISTEN)
@@ -207,5 +207,5 @@ def test_a_browser_shows_the_run_with_everything_loaded_from_below_the_app(runni
         assert seen.status_code == 200 and "stolen" not in seen.text
 
 
-def test_it_is_started_as_the_portal_is() -> None:
+def test_it_is_started_with_the_portals_wrapper() -> None:
     assert (SOURCE / "bin" / "python").read_bytes() == (PORTAL_APP / "bin" / "python").read_bytes()

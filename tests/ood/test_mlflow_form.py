@@ -1,4 +1,4 @@
-"""The MLflow app's form and what it submits: offers what exists, refuses what cannot be with a sentence, and starts nothing for it."""
+"""The MLflow app's form and submission: it offers what exists and refuses the rest with a sentence, without starting anything."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def installed(folder: Path, *, for_nodes: bool = True) -> Path:
 
 
 @needs_ruby
-def test_the_form_offers_the_sites_partitions_those_without_gpus_first(site: Path, tmp_path: Path) -> None:
+def test_the_form_offers_partitions_without_gpus_first(site: Path, tmp_path: Path) -> None:
     app = installed(tmp_path / "app")
     path = apps.write("mlflow-session", app)
     (answer,) = render([{"path": str(app / "form.yml.erb"), "kind": "form", "yaml": True}])
@@ -85,14 +85,14 @@ def test_the_form_offers_the_sites_partitions_those_without_gpus_first(site: Pat
     partitions = form["attributes"]["queue"]["options"]
     assert [option[1] for option in partitions] == ["mahti--small", "Lumi-G--dev-g", "Lumi-G--1grace", "mahti--gpu_small"]
     hours = {"data-option-for-cluster-lumi-g": False, "data-max-hours": 72, "data-max-cores": 40, "data-max-memory-gb": 180}
-    assert partitions[0][2] == hours, "no limit of a field that is not there"
+    assert partitions[0][2] == hours, "no limit of a missing field"
     values = {name: form["attributes"][name].get("value") for name in ("cores", "memory_gb", "hours", "account")}
     assert values == {"cores": 2, "memory_gb": 4, "hours": 2, "account": ""}
 
 
 @needs_ruby
 @pytest.mark.parametrize("content", [None, "{", "\xff\xfe"])
-def test_without_its_file_the_form_says_so_instead_of_vanishing(tmp_path: Path, content: str | None) -> None:
+def test_without_form_json_the_form_says_what_is_missing(tmp_path: Path, content: str | None) -> None:
     shutil.copy(APP / "form.yml.erb", tmp_path)
     if content is not None:
         (tmp_path / apps.FILE).write_text(content, "latin-1")
@@ -104,7 +104,7 @@ def test_a_site_without_clusters_says_so(home: Path) -> None:
     (home / "no-site.yml").write_text("clusters: 1\n")
     (home / "no-site.yml").chmod(0o644)
     form = mlflow_session.form()
-    assert "cluster" not in form, "naming none that exists would hide the app"
+    assert "cluster" not in form, "a list without any existing cluster would hide the app"
     assert "no cluster" in form["form_header"] and "no cluster" in form["attributes"]["store"]["help"]
 
 
@@ -112,7 +112,7 @@ def test_a_site_without_clusters_says_so(home: Path) -> None:
 
 
 @needs_ruby
-def test_every_choice_is_taken_or_refused_by_ruby_as_by_lossi(site: Path, tmp_path: Path) -> None:
+def test_ruby_and_lossi_accept_and_refuse_the_same_choices(site: Path, tmp_path: Path) -> None:
     submit = str(installed(tmp_path / "app") / "submit.yml.erb")
     partitions = [f"{cluster}--{one['name']}" for cluster, entry in jupyter_site.CLUSTERS.items() for one in entry["partitions"]]
     chosen = [
@@ -125,7 +125,7 @@ def test_every_choice_is_taken_or_refused_by_ruby_as_by_lossi(site: Path, tmp_pa
     for values, answer in zip(chosen, answers, strict=True):
         staged = Path(values["staged_root"])
         if not values["queue"].startswith(f"{values['cluster']}--"):
-            assert "is not offered on" in answer["error"] and not staged.exists(), "nothing is written for what is refused"
+            assert "is not offered on" in answer["error"] and not staged.exists(), "a refusal writes nothing"
             continue
         told = answer["yaml"]
         assert told == mlflow_session.submit(values)
@@ -142,7 +142,7 @@ def test_every_choice_is_taken_or_refused_by_ruby_as_by_lossi(site: Path, tmp_pa
 
 @pytest.mark.parametrize("field", ["cluster", "queue", "cores", "memory_gb", "hours", "account", "store"])
 def test_tampered_values_are_refused_with_a_sentence(site: Path, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(site / "project")  # a relative path means nothing all the same
+    monkeypatch.chdir(site / "project")  # a relative path is refused all the same
     for text in [*HOSTILE, "../project", "project", "/$(touch /tmp/owned)", "~root", "//", "~\n"]:
         if field == "account" and text == " ":
             continue  # empty
@@ -175,7 +175,7 @@ def test_tampered_values_are_refused_with_a_sentence(site: Path, field: str, mon
         ({"store": "~/old-way-out"}, "outside the allowed folders"),
     ],
 )
-def test_what_cannot_be_is_said_above_the_form(site: Path, tmp_path: Path, changes: dict[str, str], part: str) -> None:
+def test_a_refusal_names_the_problem(site: Path, tmp_path: Path, changes: dict[str, str], part: str) -> None:
     (site / "empty").mkdir()
     (site / "no-runs" / ".lossi").mkdir(parents=True)
     with_runs(site / "newer", "000000000000")
@@ -193,7 +193,7 @@ def test_what_cannot_be_is_said_above_the_form(site: Path, tmp_path: Path, chang
     assert not (site / "staged").exists()
 
 
-def test_a_folder_elsewhere_is_shown_when_it_is_a_project_of_the_users(
+def test_a_folder_elsewhere_is_accepted_if_the_user_opened_it_as_a_project(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = with_runs(tmp_path / "shared")
@@ -206,14 +206,14 @@ def test_a_folder_elsewhere_is_shown_when_it_is_a_project_of_the_users(
         mlflow_session.submit(good(site, store=str(shared)))
 
 
-def test_a_hostile_name_of_a_folder_arrives_as_it_is(site: Path) -> None:
+def test_a_hostile_folder_name_arrives_unchanged(site: Path) -> None:
     named = with_runs(site / "a'b\"c $(id) `x` \\ ; é,:<%= 1 %>")
     mlflow_session.submit(good(site, store=f"{named}/"))
     assert json.loads((site / "staged" / "session.json").read_text())["store"] == str(named)
 
 
 @needs_ruby
-def test_what_is_not_installed_is_a_sentence(site: Path, tmp_path: Path) -> None:
+def test_an_incomplete_installation_is_refused_with_a_sentence(site: Path, tmp_path: Path) -> None:
     bare, gone = installed(tmp_path / "bare", for_nodes=False), installed(tmp_path / "gone")
     (gone / "environment").write_text("/nowhere/python\n")
     names: dict[str, Any] = good(site)
@@ -227,7 +227,7 @@ def test_what_is_not_installed_is_a_sentence(site: Path, tmp_path: Path) -> None
 
 
 @needs_ruby
-def test_cards_print_texts_and_never_markup(tmp_path: Path) -> None:
+def test_cards_print_values_as_text_never_as_markup(tmp_path: Path) -> None:
     bad = '"><script>alert("1")</script>\n\n# & \'<%= 1 %>'
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "failure.txt").write_bytes(bad.encode() + b"\xff\n")
@@ -248,10 +248,10 @@ def test_cards_print_texts_and_never_markup(tmp_path: Path) -> None:
 
 
 @needs_ruby
-def test_an_ended_session_says_whether_it_ever_began(tmp_path: Path) -> None:
-    said = {"ready": "23456 writable\n", "failure.txt": "there is no port\n", "": ""}
+def test_an_ended_session_says_whether_it_ever_started(tmp_path: Path) -> None:
+    files = {"ready": "23456 writable\n", "failure.txt": "there is no port\n", "": ""}
     requests = []
-    for name, text in said.items():
+    for name, text in files.items():
         staged = tmp_path / (name or "nothing")
         staged.mkdir()
         if name:

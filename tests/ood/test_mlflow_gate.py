@@ -1,4 +1,4 @@
-"""Nobody gets past the gate of an MLflow session without its secret, and what is behind shows nothing but the store's own."""
+"""Nobody passes the gate of an MLflow session without its secret, and MLflow behind it shows only the store's files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_wrong_secret_opens_nothing_in_any_way(running: Running, wrong: str) -
         assert stranger.get("version", params={"secret": SECRET, "token": SECRET}).status_code == 403
 
 
-def test_the_cards_form_becomes_a_cookie_that_is_not_the_secret(running: Running) -> None:
+def test_the_cards_form_sets_a_cookie_that_is_not_the_secret(running: Running) -> None:
     with running.proxied.browser() as browser:
         done = browser.post("lossi-login", data={"secret": SECRET})
         assert (done.status_code, done.headers["Location"]) == (303, running.proxied.base)
@@ -104,7 +104,7 @@ def test_secrets_are_compared_in_constant_time_and_must_be_long() -> None:
         gate.SecretGate(lambda environ, start: [], "short", "/node/a/1")
 
 
-def test_a_form_that_is_not_the_cards_is_not_read(running: Running) -> None:
+def test_a_body_that_is_not_the_cards_form_is_not_read(running: Running) -> None:
     with running.proxied.browser() as stranger:
         assert stranger.post("lossi-login", content=b"secret=" + b"x" * 5000).status_code == 413
 
@@ -138,7 +138,7 @@ def test_pages_of_another_origin_can_do_nothing_with_the_cookie(running: Running
         assert browser.get("version").status_code == 403
 
 
-def test_a_write_that_no_page_of_a_browser_sends_needs_the_token(running: Running) -> None:
+def test_a_write_without_browser_headers_needs_the_token(running: Running) -> None:
     with running.browser() as browser:
         del browser.headers["Origin"], browser.headers["Sec-Fetch-Site"]
         assert browser.get("version").status_code == 200
@@ -147,7 +147,10 @@ def test_a_write_that_no_page_of_a_browser_sends_needs_the_token(running: Runnin
 
 def test_another_host_name_and_foreign_frames_are_refused(running: Running) -> None:
     with running.program() as program:
-        assert program.get("version", headers={"Host": "evil.example"}).status_code in (200, 403)  # MLflow says it to anybody
+        assert program.get("version", headers={"Host": "evil.example"}).status_code in (
+            200,
+            403,
+        )  # MLflow answers this for any host
         assert program.post(SEARCH, json={}, headers={"Host": "evil.example"}).status_code == 403
         assert program.get("").headers["X-Frame-Options"] == "SAMEORIGIN"
         assert program.get("").headers["X-Content-Type-Options"] == "nosniff"
@@ -156,7 +159,7 @@ def test_another_host_name_and_foreign_frames_are_refused(running: Running) -> N
 # -- what is behind -------------------------------------------------------------------------------------------------------
 
 
-def test_artifacts_come_only_from_below_the_stores_own_folder(running: Running) -> None:
+def test_only_artifacts_below_the_stores_folder_are_served(running: Running) -> None:
     with running.program() as program:
 
         def artifact(run: str, path: str) -> httpx.Response:
@@ -180,15 +183,15 @@ def browser() -> Iterator[chromium.Page]:
 
 
 @needs_chromium
-def test_an_artifact_with_scripts_does_nothing_as_the_user(running: Running, browser: chromium.Page) -> None:
+def test_scripts_of_an_artifact_cannot_act_as_the_user(running: Running, browser: chromium.Page) -> None:
     base = f"http://localhost:{running.proxied.port}{running.proxied.base.rstrip('/')}"
     files = mlflow_store.hostile_artifacts(running.project.root, running.ids, base)
     try:
-        # As the card's button, which a stranger has to replace by typing.
+        # As the card's button does.
         assert browser.open(f"{base}/") == 403
         browser.submit(f"document.querySelector('input').value = {SECRET!r}; document.forms[0].submit()")
         browser.run(mlflow_store.LISTEN)
-        # MLflow's own page shows it, and its script runs: in a frame with an origin of its own.
+        # MLflow's page shows it and its script runs, in a frame with its own origin.
         browser.run(
             f"location.hash = '#/experiments/{running.ids['experiment']}/runs/{running.ids['run']}/artifacts/hostile.html'"
         )
@@ -196,7 +199,7 @@ def test_an_artifact_with_scripts_does_nothing_as_the_user(running: Running, bro
         told = browser.run("window.told")
         refused = {"cookie": "SecurityError", "parent": "SecurityError", "storage": "SecurityError"}
         assert told == {**refused, "read": "TypeError", "write": "TypeError", "blind": "opaque"}
-        # Opened by its address it is a file to be saved.
+        # Opened by its address it is downloaded.
         for path in files:
             with pytest.raises(AssertionError, match="ERR_ABORTED"):
                 browser.open(f"{base}/get-artifact?run_uuid={running.ids['run']}&path={path.name}")
@@ -218,8 +221,8 @@ def test_an_artifact_with_scripts_does_nothing_as_the_user(running: Running, bro
 
 
 @needs_chromium
-def test_whatever_mlflow_answers_beside_its_own_program_is_no_page_of_the_portal(browser: chromium.Page) -> None:
-    """Also where a later MLflow does not say that an artifact is to be saved."""
+def test_only_mlflows_own_program_acts_in_the_portals_origin(browser: chromium.Page) -> None:
+    """Even if a later MLflow does not send artifacts as attachments."""
     script = (
         "new Image().src = '/ran?' + location.pathname + '&' + (() => { try { return document.cookie } catch { return '' } })()"
     )
@@ -275,7 +278,7 @@ def test_the_session_holds_the_lease_and_takes_in_results(running: Running) -> N
         assert tagged.status_code == 200, tagged.text
 
 
-def test_a_second_session_on_the_project_gets_a_copy_for_reading(running: Running, tmp_path: Path) -> None:
+def test_a_second_session_on_the_project_gets_a_read_only_copy(running: Running, tmp_path: Path) -> None:
     process, port, mode = start(tmp_path / "second", running.project.root, running.environment, IMPATIENT)
     try:
         assert mode == "copy"
@@ -289,7 +292,7 @@ def test_a_second_session_on_the_project_gets_a_copy_for_reading(running: Runnin
     assert not list(Path(running.environment["TMPDIR"]).glob("lossi-mlflow-*/*.db"))
 
 
-def test_a_lost_lease_ends_the_writing(running: Running) -> None:
+def test_a_lost_lease_stops_writes(running: Running) -> None:
     path = running.project.home / lease.LEASE
     path.rename(path.with_suffix(".away"))
     path.write_text(json.dumps({**json.loads(path.with_suffix(".away").read_text()), "token": "another"}))
@@ -302,7 +305,7 @@ def test_a_lost_lease_ends_the_writing(running: Running) -> None:
 # -- MLflow's inside ------------------------------------------------------------------------------------------------------
 
 
-def test_the_names_of_mlflow_that_are_relied_on_are_there() -> None:
+def test_mlflow_has_the_internal_names_that_we_use() -> None:
     code = """
 import json
 from mlflow.server import constants, handlers, app

@@ -1,4 +1,4 @@
-"""MLflow's session as Open OnDemand starts it: staged, run as a job of an ordinary user, used through the proxy, attacked by others."""
+"""An MLflow session as Open OnDemand starts it: staged, run as an ordinary user's job, used through the proxy, attacked by others."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_python(cluster: OwnCluster, user: str, code: str, *arguments: object) ->
 
 
 def opened(session: Session) -> tuple[httpx.Client, str]:
-    """Use the card's button and return a browser that is in, and the secret."""
+    """Use the card's button and return a logged-in browser, and the secret."""
     secret = str(session.connection()["password"])
     proxied = session.proxied
     same = {"Origin": "https://portal.example", "Sec-Fetch-Site": "same-origin"}
@@ -67,7 +67,7 @@ def runs(browser: httpx.Client) -> list[dict[str, Any]]:
 
 
 def digest(folder: Path) -> str:
-    """Return what changes when anything of a folder does: names, modes, times, contents."""
+    """Return a fingerprint of a folder: names, modes, times, contents."""
     told = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         status = path.stat()
@@ -104,7 +104,7 @@ def started(app: App) -> Iterator[Any]:
         session.until_ended()
 
 
-def test_a_project_is_opened_by_its_owner_alone(slurm: OwnCluster, started: Any) -> None:
+def test_only_the_owner_opens_a_session_on_a_project(slurm: OwnCluster, started: Any) -> None:
     user, other = slurm.users
     project = slurm.project(user)
     uri = run_python(slurm, user, mlflow_store.PREPARING, project).splitlines()[-1]
@@ -126,7 +126,7 @@ def test_a_project_is_opened_by_its_owner_alone(slurm: OwnCluster, started: Any)
         assert browser.post("ajax-api/2.0/mlflow/runs/set-tag", json=tag).status_code == 200
     assert (project / ".lossi" / lease.LEASE).exists()
 
-    # Another user, directly and with what the portal's proxy would add.
+    # Another user, directly and with the headers of the portal's proxy.
     address = f"http://{session.proxied.host}:{session.proxied.port}"
     attacked = [f"{address}/", f"{address}{session.proxied.base}", f"{address}{session.proxied.base}version"]
     assert set(run_python(slurm, other, ATTACK, *attacked).split()) == {"403"}
@@ -145,7 +145,7 @@ def test_a_project_is_opened_by_its_owner_alone(slurm: OwnCluster, started: Any)
     assert "has ended" in session.card("completed.html.erb", completed=True)
 
 
-def test_an_old_mlruns_is_migrated_into_a_copy_though_somebody_sits_on_the_port(slurm: OwnCluster, started: Any) -> None:
+def test_an_old_mlruns_is_migrated_into_a_copy_although_a_port_is_taken(slurm: OwnCluster, started: Any) -> None:
     user = slurm.users[0]
     folder = slurm.project(user)
     run = run_python(slurm, user, mlflow_store.OLD_RUNS, folder / "mlruns").splitlines()[-1]
@@ -180,7 +180,7 @@ def beside_a_free_one(squatter: socket.socket) -> int:
     raise AssertionError("no two free ports")
 
 
-def test_a_store_that_is_removed_while_the_session_waits_is_told_on_its_card(slurm: OwnCluster, started: Any) -> None:
+def test_the_card_says_that_the_store_was_removed_while_the_session_waited(slurm: OwnCluster, started: Any) -> None:
     project = with_runs(slurm.project(slurm.users[0]))
     for path in (project / ".lossi", project / ".lossi" / "mlflow.db"):
         slurm.give(path, slurm.users[0])
@@ -191,7 +191,7 @@ def test_a_store_that_is_removed_while_the_session_waits_is_told_on_its_card(slu
     assert not (session.staged / "connection.yml").exists()
 
 
-def test_the_runs_of_another_user_are_as_if_they_were_not_there(slurm: OwnCluster, app: App) -> None:
+def test_another_users_runs_are_not_found(slurm: OwnCluster, app: App) -> None:
     theirs = with_runs(slurm.project(slurm.users[1]))
     theirs.chmod(0o700)
     staged = slurm.home(slurm.users[0]) / "refused"

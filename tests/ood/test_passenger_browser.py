@@ -1,4 +1,4 @@
-"""The portal under the real Passenger in a real browser, wide and narrow: what a person sees, follows and cannot be done to."""
+"""The portal under the real Passenger in a real browser, wide and narrow: what a user sees and follows, and what untrusted content cannot do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def running(slurm: OwnCluster, installed: Installation) -> Iterator[Portal]:
 
 @pytest.fixture(scope="module")
 def jobs(running: Portal) -> dict[str, str]:
-    """One job that ends well, one that fails, one that takes all GPUs and two that wait, all sent from the web process."""
+    """One job that succeeds, one that fails, one that takes all GPUs and two that wait, all submitted from the web process."""
     ask = {"project": str(running.site.project)}
     all_gpus = {"partition": "gpu", "nodes": 2, "gpus": 4, "gpu_type": "a100", "time": 900}
     sent = {}
@@ -71,15 +71,13 @@ def browser() -> Iterator[Page]:
 
 
 def pictured(page: Page, name: str) -> None:
-    """Keep a picture where LOSSI_TEST_PICTURES names a folder."""
+    """Save a picture if LOSSI_TEST_PICTURES names a folder."""
     if folder := os.environ.get("LOSSI_TEST_PICTURES"):
         page.picture(Path(folder) / f"{name}.png")
 
 
 @pytest.mark.parametrize("width", SIZES.values(), ids=SIZES)
-def test_jobs_why_logs_and_runs_are_found_by_following_links(
-    running: Portal, jobs: dict[str, str], browser: Page, width: int
-) -> None:
+def test_links_lead_to_jobs_reasons_logs_and_runs(running: Portal, jobs: dict[str, str], browser: Page, width: int) -> None:
     browser.size(width)
     assert browser.open(running.page()) == 200
     browser.wait_for("Expected start")

@@ -1,4 +1,4 @@
-"""The portal under the real Passenger as an ordinary user: addresses, doors, files, jobs on the real Slurm, and when it cannot start."""
+"""The portal under the real Passenger as an ordinary user: addresses, sessions, files, jobs on the real Slurm, and failed starts."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_it_runs_as_the_user_in_one_process_without_what_the_portal_left_in_the_
 
 
 @pytest.mark.parametrize("mount", ["sys", "dev"])
-def test_every_address_lies_below_where_it_is_mounted(running: Portal, job: str, mount: str) -> None:
+def test_every_address_is_below_the_mount(running: Portal, job: str, mount: str) -> None:
     uri = running.apps[mount].uri
     with running.client(mount) as browser:
         page = browser.get("", params={"project": str(running.site.project)})
@@ -93,7 +93,7 @@ def test_every_address_lies_below_where_it_is_mounted(running: Portal, job: str,
     ("mount", "kind", "app", "field"),
     [("sys", "sys", "lossi-jupyter", "folder"), ("dev", "dev", "lossi-mlflow-session", "store")],
 )
-def test_a_project_leads_to_the_forms_of_the_sessions_that_are_installed(
+def test_a_project_links_to_the_forms_of_installed_session_apps(
     running: Portal, mount: str, kind: str, app: str, field: str
 ) -> None:
     with running.client(mount) as browser:
@@ -104,14 +104,14 @@ def test_a_project_leads_to_the_forms_of_the_sessions_that_are_installed(
     assert parse_qs(query) == {field: [str(running.site.project)]}
 
 
-def test_the_cookie_is_for_https_only_where_the_portal_is(running: Portal) -> None:
+def test_the_cookie_is_secure_if_the_portal_uses_https(running: Portal) -> None:
     with running.client() as browser:
         assert "Secure" not in browser.get("api/v1/session").headers["Set-Cookie"]
     with running.client(**{"X-Forwarded-Proto": "https"}) as browser:
         assert "Secure" in browser.get("api/v1/session").headers["Set-Cookie"]
 
 
-def test_static_files_come_from_the_server_and_all_else_with_our_headers(running: Portal) -> None:
+def test_the_server_sends_static_files_and_every_other_answer_has_our_headers(running: Portal) -> None:
     with running.client() as browser:
         style = browser.get("static/start.css")
         assert style.status_code == 200 and style.headers["Content-Type"].startswith("text/css")
@@ -127,7 +127,7 @@ def test_static_files_come_from_the_server_and_all_else_with_our_headers(running
     assert not list((PORTAL / "public").rglob("index.html")), "it would be served without our headers"
 
 
-def test_what_is_not_there_says_so_as_a_page_and_as_a_problem_document(running: Portal) -> None:
+def test_a_missing_page_is_a_page_or_a_problem_document(running: Portal) -> None:
     with running.client() as browser:
         page = browser.get("nothing/here", headers={"Accept": "text/html"})
         assert page.status_code == 404 and "<h1>Not Found</h1>" in page.text
@@ -149,7 +149,7 @@ def test_writes_need_our_token_our_type_and_our_site(running: Portal) -> None:
         assert other.post("api/v1/jobs/preview", headers=token, **good).status_code == 403
 
 
-def test_the_portal_shows_nothing_outside_of_the_folders_that_the_site_allows(running: Portal) -> None:
+def test_the_portal_shows_nothing_outside_the_allowed_folders(running: Portal) -> None:
     with running.client("limited") as browser:
         assert browser.get("api/v1/projects").json() == {"projects": []}
         hidden = browser.get("api/v1/jobs", params={"project": str(running.site.project)})
@@ -170,7 +170,7 @@ def test_no_job_runs_on_the_web_server_itself(running: Portal) -> None:
 # -- jobs ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_sweep_sent_from_the_web_process_is_watched_read_and_compared(running: Portal, job: str) -> None:
+def test_a_sweep_submitted_from_the_web_process_is_watched_and_compared(running: Portal, job: str) -> None:
     ask = {"project": str(running.site.project)}
     with running.client() as browser:
         tasks = browser.get(f"api/v1/jobs/{job}/tasks", params=ask).json()["items"]
@@ -207,7 +207,7 @@ def test_a_session_outlives_the_process_and_restart_txt_brings_a_new_one(running
         for end in (lambda: running.restart("sys"), lambda: running.server.end(running.apps["sys"])):
             (before,) = running.server.processes(running.apps["sys"])
             end()
-            # Passenger takes an idle process out of its pool before it ends it; of one that just died it learns by a failed answer.
+            # Passenger removes an idle process from its pool before ending it; it notices a death only by a failed answer.
             until(lambda: browser.get("api/v1/health").status_code == 200, "another process answers")
             answer = browser.post(
                 "api/v1/jobs/preview",
@@ -220,7 +220,7 @@ def test_a_session_outlives_the_process_and_restart_txt_brings_a_new_one(running
             assert running.server.processes(running.apps["sys"]) != [before]
 
 
-def test_an_idle_process_is_ended_and_nothing_is_lost(site: Site, installed: Installation, slurm: OwnCluster) -> None:
+def test_an_idle_process_ends_and_nothing_is_lost(site: Site, installed: Installation, slurm: OwnCluster) -> None:
     with portal(site, installed, slurm.root / "portal-idle", idle_s=1) as running, running.client() as browser:
         token = csrf(browser)
         app = running.apps["sys"]
@@ -253,7 +253,7 @@ def test_a_portal_that_cannot_start_explains_itself(running: Portal, mount: str,
         assert problem.json()["hint"] and browser.head("").content == b""
 
 
-def test_once_the_environment_is_there_a_restart_is_enough(running: Portal, installed: Installation) -> None:
+def test_a_restart_picks_up_a_new_environment(running: Portal, installed: Installation) -> None:
     with running.client("bare") as browser:
         assert browser.get("").status_code == 503
         named = running.apps["bare"].root / "environment"

@@ -170,7 +170,7 @@ def test_the_starter_project_keeps_the_project_managers_form() -> None:
         assert (STARTER / launcher["attributes"]["auto_scripts"]["value"]).is_file()
 
 
-def test_no_template_knows_a_site() -> None:
+def test_no_template_is_specific_to_a_site() -> None:
     for script in SCRIPTS:
         text = script.read_text()
         assert not any(word in text for word in ("/etc/", "/opt/", "/usr/", "/home/", "--partition", "--account")), script

@@ -1,4 +1,4 @@
-"""The dashboard's widget: its partial rendered by real Ruby, its script in a real browser beside the real app."""
+"""The dashboard's widget: its partial rendered by real Ruby, its script in a real browser with the real app."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PARTIAL = PLUGIN / "views" / "widgets" / "_lossi.html.erb"
 SCRIPT = TREE / "passenger-app" / "public" / "static" / "widget.js"
 RUBY = host.which("ruby")
 
-# The partial may use nothing of the view that renders it: the stub has no helpers at all.
+# The partial may use no helper of the view that renders it: the stub has none.
 RENDER = """
 require 'erb'
 view = Object.new
 puts view.instance_eval(ERB.new(File.read(ARGV[0]), trim_mode: '-').src)
 """
-# What the dashboard says with csp_enabled: true, as strict as it gets.
+# The dashboard's strictest policy with csp_enabled: true.
 POLICY = (
     "default-src 'self'; font-src 'self' data:; img-src 'self' data:; object-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'"
@@ -49,7 +49,7 @@ in_browser = [
 
 
 def rendered() -> str:
-    """Return the partial as Ruby renders it without anything of Rails."""
+    """Return the partial as Ruby renders it without Rails."""
     assert RUBY
     argv = [RUBY, "-W2", "-e", RENDER, str(PARTIAL)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env={"LANG": "C"})
@@ -58,7 +58,7 @@ def rendered() -> str:
 
 
 @with_ruby
-def test_partial_is_a_frame_that_needs_nothing_and_runs_nothing_inline() -> None:
+def test_the_partial_needs_nothing_and_runs_no_inline_script() -> None:
     text = rendered()
     scripts = re.findall(r"<script[^>]*>(.*?)</script>", text, re.DOTALL)
     assert scripts == [""] and 'src="/pun/sys/lossi/static/widget.js" defer' in text
@@ -68,7 +68,7 @@ def test_partial_is_a_frame_that_needs_nothing_and_runs_nothing_inline() -> None
     assert text.count("<div") == text.count("</div>")
 
 
-def test_partial_asks_and_reads_nothing_in_the_dashboards_process() -> None:
+def test_the_partial_reads_nothing_in_the_dashboards_process() -> None:
     code = re.findall(r"<%[-=]?\s*(?!#)(.*?)-?%>", PARTIAL.read_text("ascii"))
     assert {line.strip() for line in code} == {"app = '/pun/sys/lossi'", "app"}
 
@@ -116,7 +116,7 @@ class TestInTheDashboard:
         site = running.site
         job = site.submit("-n", HOSTILE, "--", "true")
         over = ("COMPLETED", "FAILED")
-        # Nobody has looked at it with Lossi since it was submitted: the index says that it waits.
+        # Not refreshed since it was submitted: the index says that it waits.
         site.cluster.wait(lambda: site.cluster.job(site.user, site.slurm_id(job)).get("JobState") in over, "it has ended")
         browser.open(dashboard)
         browser.wait_for("succeeded")
@@ -128,15 +128,13 @@ class TestInTheDashboard:
         assert browser.failures() == []
 
     @pytest.mark.parametrize("name", ["gone", "absent"])
-    def test_an_app_that_cannot_start_or_is_not_there_leaves_the_page_and_the_link(
-        self, running: Portal, browser: Page, name: str
-    ) -> None:
+    def test_without_a_working_app_the_page_keeps_the_link(self, running: Portal, browser: Page, name: str) -> None:
         browser.open(f"{running.server.url}/pun/sys/dashboard/{name}.html")
-        if name == "gone":  # its files are there all the same
+        if name == "gone":  # its files exist all the same
             browser.wait_for("Recent jobs cannot be shown here: it answers with status 5")
         assert "Open Lossi" in browser.text and "the end of the page" in browser.text
 
-    def test_an_answer_becomes_text_and_links_lead_into_the_app_only(self, running: Portal, browser: Page) -> None:
+    def test_answers_become_text_and_links_lead_only_into_the_app(self, running: Portal, browser: Page) -> None:
         browser.open(f"{running.server.url}/pun/sys/dashboard/index.html")
         browser.wait_for("Recent runs")
         job = {"id": "1", "name": HOSTILE, "state": HOSTILE, "why": HOSTILE, "project": "/p", "project_name": HOSTILE}

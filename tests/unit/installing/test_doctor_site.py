@@ -75,7 +75,7 @@ def test_dynamic_forms(host: Path, places: Places, files: dict[str, str], level:
     assert bool(finding.remedy) is (level != "ok")
 
 
-def test_settings_that_are_templates_are_named_as_not_read(host: Path, places: Places) -> None:
+def test_settings_in_templates_are_named_as_unread(host: Path, places: Places) -> None:
     (places.config / "ondemand.d/site.yml").rename(places.config / "ondemand.d/site.yml.erb")
     (finding,) = found(host, "Open OnDemand: bc_dynamic_js")
     assert "site.yml.erb" in finding.detail
@@ -119,7 +119,7 @@ def test_no_content_of_open_ondemands_files_breaks_the_doctor(host: Path, places
     assert all(finding.remedy for finding in findings if finding.level != "ok")
 
 
-def test_what_was_changed_since_the_installation_is_found(host: Path, places: Places, install: Callable[..., Installed]) -> None:
+def test_changes_since_the_installation_are_found(host: Path, places: Places, install: Callable[..., Installed]) -> None:
     from lossi import __version__
 
     install(__version__)
@@ -148,7 +148,7 @@ def test_the_forms_of_the_sessions_are_written_again(
         assert finding.level == "ok" and json.loads(form.read_text())["form"]
 
 
-def test_another_version_than_that_of_the_command_is_named(host: Path, install: Callable[..., Installed]) -> None:
+def test_an_installed_version_other_than_the_commands_is_named(host: Path, install: Callable[..., Installed]) -> None:
     install("0.0.1")
     assert found(host, "installation")[0].level == "warning"
 
@@ -201,7 +201,7 @@ def test_apptainer_without_user_namespaces(
     assert bool(finding.remedy) is (level != "ok")
 
 
-def test_images_that_are_missing_or_not_what_they_should_be(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_wrong_and_unrecorded_images_are_found(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sif = tmp_path / "good.sif"
     header = bytearray(64)
     header[32:42], header[45:47] = b"SIF_MAGIC\0", b"02"

@@ -31,7 +31,7 @@ def tree(folder: Path) -> dict[str, str]:
     return entries
 
 
-def test_everything_is_found_where_open_ondemand_looks(install: Install, places: Places) -> None:
+def test_everything_is_installed_where_open_ondemand_looks(install: Install, places: Places) -> None:
     install()
     assert (places.apps / "lossi" / "manifest.yml").read_text() == "name: Lossi\n"
     assert (places.apps / "lossi-jupyter" / "environment").read_text() == "/usr/bin/python3\n"
@@ -56,13 +56,13 @@ def test_modes_do_not_follow_the_umask(install: Install, places: Places) -> None
     assert stat.S_IMODE(places.config.stat().st_mode) == 0o755
 
 
-def test_installing_again_finds_nothing_to_do(install: Install, planned: Planned, places: Places) -> None:
+def test_installing_again_changes_nothing(install: Install, planned: Planned, places: Places) -> None:
     first = install()
     assert installing.diff(planned(), installing.current(places)) == []
     assert planned().name == first.name
 
 
-def test_an_upgrade_keeps_the_version_before_and_rollback_brings_it_back(
+def test_an_upgrade_keeps_the_previous_version_and_rollback_restores_it(
     install: Install, planned: Planned, places: Places, write: Write
 ) -> None:
     old = install("1.0")
@@ -98,7 +98,7 @@ def test_versions_and_environments_stay_while_a_queued_job_may_start_in_them(
     assert sorted(path.name for path in places.environments.iterdir()) == kept
 
 
-def test_how_long_a_version_is_out_of_use_counts_from_the_upgrade(install: Install, places: Places, write: Write) -> None:
+def test_the_days_of_an_unused_version_count_from_the_upgrade(install: Install, places: Places, write: Write) -> None:
     for number in (1, 2):
         write("portal/manifest.yml", f"name: {number}\n")
         install(f"{number}.0")
@@ -110,7 +110,7 @@ def test_how_long_a_version_is_out_of_use_counts_from_the_upgrade(install: Insta
     assert sorted(path.name[:3] for path in places.versions.iterdir()) == ["2.0", "3.0", "4.0"]
 
 
-def test_the_environment_in_use_is_kept_and_named_from_the_apps_folder(source: Path, write: Write, places: Places) -> None:
+def test_the_apps_name_their_environment_by_a_relative_path(source: Path, write: Write, places: Places) -> None:
     python = places.environments / "1.0" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to("/usr/bin/python3")
@@ -134,7 +134,7 @@ def test_uninstalling_leaves_the_host_as_it_was(tmp_path: Path, install: Install
         installing.uninstall(places)
 
 
-def test_what_others_put_into_a_folder_of_ours_stays(install: Install, places: Places) -> None:
+def test_files_of_others_in_our_folders_stay(install: Install, places: Places) -> None:
     install()
     mine = places.config / "plugins" / "mine"
     mine.mkdir()
@@ -144,7 +144,7 @@ def test_what_others_put_into_a_folder_of_ours_stays(install: Install, places: P
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
-def test_what_is_not_ours_is_never_touched(tmp_path: Path, install: Install, places: Places, kind: str) -> None:
+def test_files_of_others_are_never_touched(tmp_path: Path, install: Install, places: Places, kind: str) -> None:
     there = places.apps / "lossi-jupyter"
     if kind == "folder":
         there.mkdir()
@@ -161,14 +161,14 @@ def test_what_is_not_ours_is_never_touched(tmp_path: Path, install: Install, pla
     assert tree(tmp_path / "host") == before
 
 
-def test_a_home_that_holds_something_else_is_refused(install: Install, places: Places) -> None:
+def test_a_home_with_something_else_in_it_is_refused(install: Install, places: Places) -> None:
     (places.home / "lib").mkdir(parents=True)
     with pytest.raises(Conflict, match="contains something else"):
         install()
     assert [path.name for path in places.home.iterdir()] == ["lib"]
 
 
-def test_edited_files_are_shown_mended_and_kept_aside(install: Install, planned: Planned, places: Places) -> None:
+def test_edited_files_are_shown_restored_and_kept(install: Install, planned: Planned, places: Places) -> None:
     first = install()
     (places.apps / "lossi" / "manifest.yml").write_text("name: Ours\n")
     (places.apps / "lossi" / "note.txt").write_text("mine\n")
@@ -190,7 +190,7 @@ def test_edited_files_are_shown_mended_and_kept_aside(install: Install, planned:
     assert [path.name for path in places.home.iterdir()] == ["edits"]
 
 
-def test_a_full_disk_leaves_what_was_there(
+def test_a_full_disk_changes_nothing(
     tmp_path: Path, install: Install, places: Places, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install("1.0")
@@ -209,7 +209,7 @@ def test_a_full_disk_leaves_what_was_there(
     assert tree(tmp_path / "host") == before
 
 
-def test_a_link_that_cannot_be_made_leaves_what_was_there(
+def test_a_link_that_cannot_be_made_changes_nothing(
     tmp_path: Path, install: Install, places: Places, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install("1.0")
@@ -230,7 +230,7 @@ def test_a_link_that_cannot_be_made_leaves_what_was_there(
     assert tree(tmp_path / "host") == before
 
 
-def test_two_installations_at_once_are_one_and_a_refusal(install: Install, places: Places) -> None:
+def test_a_second_installation_at_the_same_time_is_refused(install: Install, places: Places) -> None:
     install()
     descriptor = os.open(places.home, os.O_RDONLY)
     try:
@@ -242,7 +242,7 @@ def test_two_installations_at_once_are_one_and_a_refusal(install: Install, place
     install()
 
 
-def test_a_folder_that_everybody_may_write_to_is_no_home(tmp_path: Path, install: Install) -> None:
+def test_a_world_writable_home_is_refused(tmp_path: Path, install: Install) -> None:
     (tmp_path / "host").chmod(0o777)
     with pytest.raises(Forbidden):
         install()
@@ -268,7 +268,7 @@ def test_links_below_a_folder_that_is_a_link_itself(tmp_path: Path, source: Path
     assert places.is_ours(apps / "sys" / "lossi")
 
 
-def test_a_source_that_leads_in_circles_is_refused(source: Path, planned: Planned) -> None:
+def test_a_source_with_a_loop_of_links_is_refused(source: Path, planned: Planned) -> None:
     (source / "portal" / "again").symlink_to(source / "portal")
     with pytest.raises(InvalidInput):
         planned()
@@ -279,7 +279,7 @@ def test_an_unknown_component_is_named(planned: Planned) -> None:
         planned(without=["nothing"])
 
 
-def test_a_home_of_the_sites_own_is_found_again(tmp_path: Path, source: Path, write: Write, places: Places) -> None:
+def test_a_custom_home_is_found_again(tmp_path: Path, source: Path, write: Write, places: Places) -> None:
     elsewhere = Places.below(tmp_path / "host", home=Path("/appl/lossi"))
     found = installing.components(source, elsewhere)
     installing.apply(installing.plan(found, elsewhere, version="1.0", python=Path("/usr/bin/python3")), elsewhere)

@@ -25,7 +25,7 @@ FOLDERS = ("ood-apps", "batch-templates", "containers", "release", "passenger-ap
 SCRIPTS = sorted(path for name in FOLDERS for path in (TREE / name).rglob("*") if path.is_file() and shell_of(path))
 
 
-def test_all_are_found() -> None:
+def test_every_script_is_found() -> None:
     names = {str(path.relative_to(TREE)) for path in SCRIPTS}
     assert {"ood-apps/jupyter/template/before.sh", "ood-apps/mlflow-embedded/bin/python", "passenger-app/bin/python"} <= names
 
@@ -35,11 +35,11 @@ def test_its_shell_can_read_it(script: Path) -> None:
     subprocess.run([shell_of(script), "-n", str(script)], check=True)
 
 
-def test_shellcheck_finds_nothing() -> None:
+def test_shellcheck_is_clean() -> None:
     done = subprocess.run([SHELLCHECK, *SCRIPTS], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
-def test_templates_of_interactive_apps_have_the_mode_that_is_copied() -> None:
+def test_session_templates_are_executable() -> None:
     scripts = [path for path in SCRIPTS if path.parent.name == "template" and path.parent.parent.name == "jupyter"]
     assert len(scripts) == 3 and {path.stat().st_mode & 0o777 for path in scripts} == {0o755}
