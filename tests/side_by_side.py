@@ -3,7 +3,7 @@
 Each lane is a list of pytest sessions that run one after another; lanes run at the same time. What a session printed is shown when
 it ends, and at the end the slowest tests and the closing line of every session. Any failure fails the whole.
 
-    python tests/side_by_side.py [--only LANE] [--fast-unit-tests-ran] [--slurm-versions]
+    python tests/side_by_side.py [--only SESSION …] [--fast-unit-tests-ran] [--slurm-versions]
 """
 
 from __future__ import annotations
@@ -103,8 +103,11 @@ def main() -> int:
         "--fast-unit-tests-ran", action="store_true", help="run only the slow ones of tests/unit: `make check` ran the others"
     )
     parser.add_argument("--slurm-versions", action="store_true", help="run the tests with other versions of Slurm too")
+    parser.add_argument("--only", nargs="+", metavar="SESSION", help="run only these: unit, jobs, slurm, portal")
     options = parser.parse_args()
-    planned = lanes(**vars(options))
+    planned = lanes(fast_unit_tests_ran=options.fast_unit_tests_ran, slurm_versions=options.slurm_versions)
+    if options.only:
+        planned = [kept for lane in planned if (kept := [session for session in lane if session.name in options.only])]
     sessions = [session for lane in planned for session in lane]
     LOGS.mkdir(parents=True, exist_ok=True)
     for session in sessions:
