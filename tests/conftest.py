@@ -20,7 +20,7 @@ for ignored in (signal.SIGINT, signal.SIGHUP):
         # As in a shell's background or under nohup: what the tests start would inherit it, and could not trap or die of the signal.
         signal.signal(ignored, lambda *_: None)
 
-pytest.register_assert_rewrite("scheduler_contract")
+pytest.register_assert_rewrite("scheduler_contract", "scheduler_jobs")
 
 # How long an example takes says how busy the machine is, no more.
 settings.register_profile(

@@ -84,9 +84,11 @@ class Runner:
 
     def interrupt(self) -> None:
         """End what runs in pytest's own way, which takes clusters and mounts down."""
-        for child in self._children:
-            if child.poll() is None:
-                child.send_signal(signal.SIGINT)
+        running = [child for child in self._children if child.poll() is None]
+        for child in running:
+            child.send_signal(signal.SIGINT)
+        for child in running:
+            child.wait()
 
 
 def slowest(sessions: Sequence[Session]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from local_support import GRACE_S, SLOTS, end_everything, marked_processes
-from scheduler_contract import JobFactory
+from scheduler_jobs import JobFactory
 
 from lossi.jobs.schedulers.local import queue
 from lossi.jobs.schedulers.local.adapter import LocalScheduler

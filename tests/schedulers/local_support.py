@@ -2,13 +2,68 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
-from scheduler_contract import eventually
+from scheduler_jobs import Made, eventually, lives
 
 from lossi import processes
+from lossi.contract import records
+from lossi.contract.records import FINAL_STATES
+from lossi.jobs.schedulers.base import JobView
 from lossi.jobs.schedulers.local import queue
 from lossi.jobs.schedulers.local.adapter import LocalScheduler
+
+ACCOUNT = """printf '{"task": %d, "state": "succeeded", "exit_code": 0}' $LOSSI_TASK > tasks/$LOSSI_TASK/exit.json\n"""
+"""What the real runner does at its end; without it nobody knows how an adopted process ended."""
+WAIT_FOR_GO = "until [ -e go ]; do sleep 0.02; done\n"
+
+
+def view(scheduler: LocalScheduler, made: Made) -> JobView:
+    return scheduler.poll([made.handle])[made.job.id]
+
+
+def until_over(scheduler: LocalScheduler, made: Made) -> JobView:
+    def over() -> JobView | None:
+        seen = view(scheduler, made)
+        ended = [task for task in seen.tasks.values() if task.state in FINAL_STATES]
+        return seen if len(ended) == made.job.tasks else None
+
+    return eventually(over, "the job is over")
+
+
+def until(look: Callable[[], object], what: str = "") -> None:
+    eventually(look, what)
+
+
+def submit(scheduler: LocalScheduler, made: Made) -> None:
+    scheduler.submit(made.job, made.directory)
+
+
+def kill_supervisor(scheduler: LocalScheduler, number: signal.Signals = signal.SIGKILL) -> None:
+    pid = supervisor(scheduler)
+    os.kill(pid, number)
+    until(lambda: not lives(str(pid)), "the supervisor is dead")
+
+
+def child(code: str, scheduler: LocalScheduler, made: list[Made]) -> list[str]:
+    """Return the argv of a process in which ``scheduler`` and ``made`` (job, directory) are at hand."""
+    jobs = [(json.dumps(records.to_dict(one.job)), str(one.directory)) for one in made]
+    head = f"""
+        import json, os, signal, sys
+        from pathlib import Path
+        from lossi.jobs.schedulers.local.adapter import LocalScheduler
+        from lossi.contract import records
+        scheduler = LocalScheduler(Path({str(scheduler.places.root.parent)!r}), ingest_command=(), linger_s=0.2)
+        made = [(records.from_dict(records.PreparedJob, json.loads(text)), Path(folder)) for text, folder in {jobs!r}]
+    """
+    return [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(code)]
+
 
 SLOTS = 2
 GRACE_S = 0.5

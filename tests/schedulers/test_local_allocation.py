@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from local_support import end_everything, supervisor, supervisors
-from scheduler_contract import JobFactory, Made, eventually
+from scheduler_jobs import JobFactory, Made, eventually
 
 from lossi.contract import records
 from lossi.jobs.schedulers.base import JobView

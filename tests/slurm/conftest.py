@@ -9,7 +9,8 @@ from pathlib import Path
 
 import host
 import pytest
-from real_cluster import ExistingCluster, OwnCluster, RealCluster, throw_away, why_not_own
+from existing_cluster import ExistingCluster
+from real_cluster import OwnCluster, RealCluster, throw_away, why_not_own
 
 ONLY_OWN = "only on a throw-away cluster"
 WHOLESALE = (ONLY_OWN, why_not_own())

@@ -1,7 +1,7 @@
 """The cluster that the tests of this folder run on: a throw-away one of their own, or an existing one.
 
 A throw-away cluster needs root on Debian or Ubuntu (`tests/provision.sh` installs the packages); each test session has its own
-folder and ports. An existing one is named by environment variables (`EXISTING`); the tests then run as the current user and
+folder and ports. An existing one is named by environment variables (`existing_cluster`); the tests then run as the current user and
 those that break something are skipped.
 """
 
@@ -42,9 +42,6 @@ PROGRAMS = ("slurmctld", "slurmd", "slurmrestd", "sbatch", "sacctmgr", "slurmdbd
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SAVED_S = 15.0
 """slurmctld saves its state some five seconds after a change, later on a busy machine."""
-EXISTING = """LOSSI_TEST_CLUSTER=1 (with sbatch on PATH) or LOSSI_TEST_SLURM_CONF=/path/to/slurm.conf names an existing cluster;
-LOSSI_TEST_PARTITION, LOSSI_TEST_GPU_PARTITION, LOSSI_TEST_ACCOUNT say what to use there (unset: the cluster's defaults; no GPUs);
-LOSSI_TEST_PROJECTS is a folder that its nodes see (unset: ~/lossi-tests)."""
 
 
 class RestPlaces(NamedTuple):
@@ -199,36 +196,6 @@ class RealCluster:
                 pytest.fail(f"not within {host.PATIENCE_S} s: {what or look}; last answer {answer!r}")
             time.sleep(0.05)
         return answer
-
-
-class ExistingCluster(RealCluster):
-    """A site's cluster, used as the current user."""
-
-    @classmethod
-    def from_environment(cls) -> ExistingCluster:
-        said = host.ENVIRONMENT.get
-        projects = Path(said("LOSSI_TEST_PROJECTS") or Path(pwd.getpwuid(os.geteuid()).pw_dir) / "lossi-tests")
-        projects.mkdir(parents=True, exist_ok=True)
-        conf = said("LOSSI_TEST_SLURM_CONF") or said("SLURM_CONF")
-        told = subprocess.run(
-            ["scontrol", "show", "config"],
-            env={**host.ENVIRONMENT, **({"SLURM_CONF": conf} if conf else {})},
-            capture_output=True,
-            text=True,
-        )
-        return cls(
-            conf=Path(conf) if conf else None,
-            users=(pwd.getpwuid(os.geteuid()).pw_name,),
-            projects=Path(tempfile.mkdtemp(prefix="session-", dir=projects)),
-            partition=said("LOSSI_TEST_PARTITION"),
-            gpu_partition=said("LOSSI_TEST_GPU_PARTITION"),
-            account=said("LOSSI_TEST_ACCOUNT"),
-            accounting="accounting_storage/slurmdbd" in told.stdout,
-        )
-
-    def environment(self) -> dict[str, str]:
-        # A module system may have said where the commands are.
-        return {**super().environment(), "PATH": host.PATH}
 
 
 @dataclass

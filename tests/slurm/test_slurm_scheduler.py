@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from real_cluster import OwnCluster, RealCluster
-from scheduler_contract import JobFactory, Made, SchedulerContract
+from scheduler_contract import SchedulerContract
+from scheduler_jobs import JobFactory, Made
 
 from lossi.clusters import RestSettings
 from lossi.contract.records import FAILED, SUCCEEDED

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import test_slurm_scheduler
-from scheduler_contract import JobFactory
+from scheduler_jobs import JobFactory
 from version_cluster import VersionCluster, home_of
 
 from lossi.jobs import schedulers
