@@ -216,7 +216,7 @@ def test_full_disk_and_no_subordinate_ids_are_said_in_words(tmp_path: Path) -> N
     for line, error, message in (
         ("FATAL: write /x: no space left on device", Unavailable, "no room"),
         ("Error: cannot find newuidmap: exec", Unavailable, "subordinate ids"),
-        ('time=x level=fatal msg="unauthorized: authentication required"', Forbidden, "wants a login"),
+        ('time=x level=fatal msg="unauthorized: authentication required"', Forbidden, "requires a login"),
     ):
         with pytest.raises(error, match=message):
             programs.run(["sh", "-c", 'echo "$1" >&2; exit 3', "sh", line], "cannot")

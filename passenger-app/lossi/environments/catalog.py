@@ -1,16 +1,15 @@
 """The merged catalogue: shipped, then the site's files, then the project's and the user's own.
 
-The site's entry wins over a shipped one of the same name. Entries of a project or user need a name of their own: such
-an entry under a taken name is listed as a problem and the other one stays. An entry that is not valid is listed too; if it was
-meant to replace another one, that name is out of use until it is corrected, because silently running something else
-would be worse. Reads files, starts nothing.
+The site's entry replaces a shipped one of the same name. Entries of a user or project need their own names: one under a taken
+name is listed as a problem, and the other one stays. An invalid entry is listed too; if it should replace another one, that
+name is unusable until it is corrected, because silently running something else would be worse. Reads files, starts nothing.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ FILE = "catalog.yml"
 
 @dataclass(frozen=True)
 class Catalog:
-    """What can be chosen, and what in the catalogues is not right.
+    """The environments, and the mistakes in the catalogues.
 
     Attributes
     ----------
@@ -48,9 +47,9 @@ class Catalog:
         Raises
         ------
         NotFound
-            When there is none; names the nearest one.
+            When there is none; the hint has the closest name.
         InvalidInput
-            When a catalogue has it but the entry is not valid.
+            When its entry is not valid.
         """
         for environment in self.environments:
             if environment.name == name:
@@ -71,22 +70,22 @@ def load(project_root: Path | None = None) -> Catalog:
     Parameters
     ----------
     project_root
-        A project whose own ``.lossi/catalog.yml`` is taken in as well.
+        A project whose ``.lossi/catalog.yml`` is merged too.
     """
     merged = _Merged()
-    merged.take(shipped_file(), "shipped")
+    merged.add(shipped_file(), "shipped")
     try:
         catalogs = settings.load().catalogs
     except InvalidInput as error:
         catalogs = ()
         merged.problems.append(Problem(file=str(settings.site_file()), message=error.what + f": {error.why}", hint=error.hint))
     for path in catalogs:
-        merged.take(path, "site", must_exist=True)
-    merged.take(settings.site_file(), "site", section="environments")
-    # The user's own before the project's: where both use a name, the user's is kept.
-    merged.take(user_file(), "user")
+        merged.add(path, "site", must_exist=True)
+    merged.add(settings.site_file(), "site", section="environments")
+    # The user's before the project's: if both use a name, the user's is kept.
+    merged.add(user_file(), "user")
     if project_root is not None:
-        merged.take(project_file(project_root), "project")
+        merged.add(project_file(project_root), "project")
     return merged.catalog()
 
 
@@ -107,35 +106,34 @@ def project_file(root: Path) -> Path:
 
 @dataclass(frozen=True)
 class Loaded:
-    """One file: its good entries, and a problem for each other one."""
+    """One file: its valid entries, and a problem for each other one."""
 
     entries: tuple[tuple[str, Entry, int], ...] = ()
     mounts: tuple[Mount, ...] = ()
     problems: tuple[Problem, ...] = ()
-    lines: dict[str, int] = field(default_factory=dict)
     missing: bool = False
 
 
 def load_file(path: Path, section: str | None = None) -> Loaded:
-    """Return what one file says; ``section`` is the key under which a larger file holds its environments."""
+    """Load one file; ``section`` is the key of the environments in a larger file."""
     try:
         status = path.stat()
         stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
     except OSError:
-        stamp = (0, 0, 0)  # reading says why
+        stamp = (0, 0, 0)  # reading it tells why
     return _load_file(path, section, stamp)
 
 
 @functools.lru_cache(maxsize=32)
 def _load_file(path: Path, section: str | None, stamp: tuple[int, int, int]) -> Loaded:
     try:
-        found = document.read(path)
+        file = document.read(path)
     except document.Unreadable as error:
         return Loaded(problems=(Problem(file=str(path), line=error.line, key=error.key, message=error.message, hint=error.hint),))
-    if found is None:
+    if file is None:
         return Loaded(missing=True)
-    data = found.data
-    if section is not None:  # the rest of the site's file belongs to others
+    data = file.data
+    if section is not None:  # other rooms read the rest of the site file
         data = {"environments": data[section]} if isinstance(data, dict) and section in data else None
     if data is None:
         return Loaded()
@@ -145,11 +143,11 @@ def _load_file(path: Path, section: str | None, stamp: tuple[int, int, int]) -> 
                 Problem(file=str(path), line=1, message="is not a mapping", hint="write `environments:` on its first line"),
             )
         )
-    return _validated(path, found, data)
+    return _validate(path, file, data)
 
 
-def _validated(path: Path, found: document.Document, data: dict[str, Any]) -> Loaded:
-    """Validate each environment by itself, so that a wrong one does not take the others with it."""
+def _validate(path: Path, file: document.Document, data: dict[str, Any]) -> Loaded:
+    """Validate each environment separately, so that the valid ones stay usable."""
     problems: list[Problem] = []
     named = data.get("environments")
     entries: list[tuple[str, Entry, int]] = []
@@ -157,9 +155,9 @@ def _validated(path: Path, found: document.Document, data: dict[str, Any]) -> Lo
         try:
             checked = CatalogFile.model_validate({"environments": {name: {} if value is None else value}})
         except ValidationError as error:
-            problems.extend(messages.problems(error, path, found, environment=name))
+            problems.extend(messages.problems(error, path, file, environment=name))
         else:
-            entries.append((name, checked.environments[name], found.line(("environments", name))))
+            entries.append((name, checked.environments[name], file.line(("environments", name))))
     rest = {
         key: value for key, value in data.items() if not (key == "environments" and (isinstance(value, dict) or value is None))
     }
@@ -167,35 +165,35 @@ def _validated(path: Path, found: document.Document, data: dict[str, Any]) -> Lo
     try:
         mounts = CatalogFile.model_validate(rest).mounts
     except ValidationError as error:
-        problems.extend(messages.problems(error, path, found))
+        problems.extend(messages.problems(error, path, file))
     return Loaded(tuple(entries), mounts, tuple(problems))
 
 
 class _Merged:
-    """The catalogue while it is being put together."""
+    """The catalogue while files are merged."""
 
     def __init__(self) -> None:
         self.environments: dict[str, Environment] = {}
         self.mounts: list[Mount] = []
         self.problems: list[Problem] = []
 
-    def take(self, path: Path, source: Source, *, section: str | None = None, must_exist: bool = False) -> None:
-        """Merge one file in."""
+    def add(self, path: Path, source: Source, *, section: str | None = None, must_exist: bool = False) -> None:
+        """Merge one file."""
         loaded = load_file(path, section)
         if loaded.missing and must_exist:
-            self.problems.append(Problem(file=str(path), message="does not exist", hint="correct `catalogs` in the site's file"))
+            self.problems.append(Problem(file=str(path), message="does not exist", hint="correct `catalogs` in the site file"))
         if loaded.missing and source == "shipped":
             self.problems.append(
                 Problem(
-                    file=str(path), message="does not exist", hint="this installation of Lossi is not whole: install it again"
+                    file=str(path), message="does not exist", hint="this installation of Lossi is incomplete: install it again"
                 )
             )
         own = source in ("user", "project")
         self._problems(loaded.problems, own)
         if loaded.mounts and own:
-            hint = "write `mounts` under the environment that needs them"
+            hint = "move `mounts` to the environments that need them"
             self.problems.append(
-                Problem(file=str(path), key="mounts", message="only the site may name mounts for all environments", hint=hint)
+                Problem(file=str(path), key="mounts", message="only the site may set mounts for all environments", hint=hint)
             )
         elif loaded.mounts:
             self.mounts.extend(loaded.mounts)
@@ -223,7 +221,7 @@ class _Merged:
 
 
 def _name_taken(taken: Environment, path: Path, line: int, source: Source) -> Problem:
-    whose = {"shipped": "a shipped environment", "site": "an environment of the site", "user": "an environment of your own"}
+    whose = {"shipped": "a shipped environment", "site": "an environment of the site", "user": "one of your own environments"}
     return Problem(
         file=str(path),
         line=line,
@@ -245,7 +243,7 @@ def _environment(name: str, entry: Entry, source: Source, path: Path, line: int)
 
 
 def _located(variant: Variant, folder: Path) -> Variant:
-    """Make the paths of a variant absolute."""
+    """Return a variant with absolute paths."""
     paths = {key: str(expanded(value, folder)) for key, value in _paths(variant)}
     return variant.model_copy(update=paths) if paths else variant
 

@@ -1,4 +1,4 @@
-"""``lossi env check``: start an environment for real and test the image contract in it, with a remedy for each fault.
+"""``lossi env check``: starts an environment and tests the image contract in it, with a remedy for each fault.
 
 The contract: Python ≥ 3.9, ipykernel, papermill, the full mlflow (which can open SQLite), a Python kernel, and the
 frameworks that the catalogue promises.
@@ -23,7 +23,7 @@ from lossi.environments.models import Frozen
 from lossi.errors import Unavailable
 
 MLFLOW_VERSION = "3.17.2"
-"""The mlflow that Lossi is tested with, and that its images hold."""
+"""The mlflow that Lossi is tested with and that its images have."""
 
 TIME_LIMIT_S = 300.0
 
@@ -38,12 +38,12 @@ _TITLES = {"store": "mlflow opens SQLite", "kernels": "Python kernel", "python":
 
 
 class Check(Frozen):
-    """One thing that was tested."""
+    """The result of one test."""
 
     name: str = Field(description="What was tested.")
     ok: bool
-    detail: str = Field("", description="What was found.")
-    remedy: str = Field("", description="What to do about it; empty where it is fine.")
+    detail: str = Field("", description="The result.")
+    remedy: str = Field("", description="What to do about it; empty if it passed.")
 
 
 def check(
@@ -58,7 +58,7 @@ def check(
     frameworks
         Distributions that the catalogue promises, with their versions.
     time_limit_s
-        Seconds after which it counts as not answering.
+        Most seconds to wait for an answer.
 
     Returns
     -------
@@ -84,9 +84,8 @@ def _run(resolved: ResolvedEnvironment, frameworks: dict[str, str], folder: str,
     try:
         done = processes.run(argv, environment=environment, cwd=folder, limit_s=time_limit_s)
     except processes.TimeLimitReached as error:
-        found = _answers(resolved, error.stdout)
         return [
-            *found,
+            *_answers(resolved, error.stdout),
             Check(
                 name="answer",
                 ok=False,
@@ -96,29 +95,29 @@ def _run(resolved: ResolvedEnvironment, frameworks: dict[str, str], folder: str,
         ]
     except OSError as error:
         return [Check(name="start", ok=False, detail=f"{argv[0]}: {error.strerror}", remedy="correct the catalogue entry")]
-    found = _answers(resolved, done.stdout)
-    if done.status != 0 or not found:
+    checks = _answers(resolved, done.stdout)
+    if done.status != 0 or not checks:
         last = processes.last_line(done.stderr)[:500]
         detail = f"exit code {done.status}" + (f": {last}" if last else "")
-        found.append(
-            Check(name="start", ok=False, detail=detail, remedy=f"see it whole with: lossi exec {resolved.name} -- python3 -V")
+        checks.append(
+            Check(name="start", ok=False, detail=detail, remedy=f"see all output with: lossi exec {resolved.name} -- python3 -V")
         )
-    return found
+    return checks
 
 
 def _answers(resolved: ResolvedEnvironment, output: bytes) -> list[Check]:
-    found = []
+    checks = []
     for line in output.decode("utf-8", "replace").splitlines():
         if line.startswith(image_contract.MARKER):
             name, ok, detail = json.loads(line[len(image_contract.MARKER) :])
-            found.append(Check(name=_TITLES.get(name, name), ok=ok, detail=detail, remedy="" if ok else _remedy(resolved, name)))
-    return found
+            checks.append(Check(name=_TITLES.get(name, name), ok=ok, detail=detail, remedy="" if ok else _remedy(resolved, name)))
+    return checks
 
 
 def _remedy(resolved: ResolvedEnvironment, name: str) -> str:
     """Return what to do about a fault."""
     if name == "python":
-        return "name a newer Python in the catalogue" if resolved.kind == "local" else "build the image with a newer Python"
+        return "set a newer Python in the catalogue" if resolved.kind == "local" else "build the image with a newer Python"
     package = _PACKAGES.get(name, name)
     if resolved.kind != "local":
         return f"add {package} to the image's recipe and build it again (containers/README.md)"

@@ -1,11 +1,11 @@
-"""How an environment is started: the argv, and the environment variables that go with it.
+"""The command that starts an environment: argv and environment variables.
 
-argv lists only, never a shell. What a container sees is what is named: the image, the project and job folders that the
-caller binds, and the mounts of the catalogue. Facts about Apptainer were tried with 1.4.5:
+argv lists only, never a shell. A container sees only the image, the folders that the caller binds, and the mounts of the
+catalogue. Behaviour of Apptainer, tested with 1.4.5:
 
-- it evaluates values of ``APPTAINERENV_*`` and ``--env`` as shell text unless ``--no-eval`` is given;
-- ``--bind`` splits at commas and colons and trims spaces, ``--mount`` takes CSV, so that any path can be written;
-- ``--contain`` gives an empty HOME (the passwd one) and /tmp, on disk below ``$APPTAINER_WORKDIR`` where that is set.
+- it evaluates values of ``APPTAINERENV_*`` and ``--env`` as shell text without ``--no-eval``;
+- ``--bind`` splits at commas and colons and trims spaces; ``--mount`` takes CSV, which can express any path;
+- ``--contain`` gives an empty HOME (the passwd one) and /tmp, on disk in ``$APPTAINER_WORKDIR`` if that is set.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ KEPT_PREFIXES = (
     "HIP_",
     "HSA_",
 )
-"""Variables of the caller that a task may see. Everything else stays outside: secrets of the portal (SECRET_KEY_BASE), other
-languages' start-up hooks (PYTHON*, RUBYOPT, BUNDLE_*, LD_PRELOAD), and APPTAINER_BIND and its like, which would add mounts."""
+"""Variables of the caller that a task may see. Everything else is removed: secrets of the portal (SECRET_KEY_BASE), start-up
+hooks of languages (PYTHON*, RUBYOPT, BUNDLE_*, LD_PRELOAD), and APPTAINER_BIND and the like, which would add mounts."""
 
 INTO_CONTAINERS = (
     "LC_",
@@ -110,48 +110,48 @@ _SAFE_PATH = re.compile(r"/[A-Za-z0-9_./@%+=~-]*")
 def command(
     resolved: ResolvedEnvironment, argv: Sequence[str], *, binds: Iterable[str | Path | Mount] = (), cwd: str | Path | None = None
 ) -> list[str]:
-    """Return the whole argv that runs ``argv`` in an environment.
+    """Return the complete argv that runs ``argv`` in an environment.
 
     Parameters
     ----------
     resolved
         The environment.
     argv
-        Program and arguments; for a local environment ``python`` and ``python3`` mean the environment's own.
+        Program and arguments; in a local environment ``python`` and ``python3`` are the environment's.
     binds
-        Folders that a container sees at the same path, besides those of the catalogue; for a local environment all are seen anyway.
+        Folders that a container sees at the same path, in addition to the catalogue's; a local environment sees all folders.
     cwd
-        Working directory inside the container. For a local environment set it when starting the process.
+        Working directory in the container. For a local environment set it when starting the process.
 
     Raises
     ------
     InvalidInput
-        When there is no program, it begins with ``-``, or a text cannot be an argument or a path in a container.
+        When there is no program, it starts with ``-``, or an argument or path is not possible.
     """
-    words = [os.fspath(word) for word in argv]
-    if not words or not words[0]:
+    arguments = [os.fspath(argument) for argument in argv]
+    if not arguments or not arguments[0]:
         raise InvalidInput(
             "there is no command to run", hint="write it after `--`, for example `lossi exec sklearn -- python -V`"
         )
-    if words[0].startswith("-"):
+    if arguments[0].startswith("-"):
         raise InvalidInput(
-            f"the command begins with {words[0][:40]!r}",
-            why="a program's name cannot begin with -",
+            f"the command starts with {arguments[0][:40]!r}",
+            why="a program's name cannot start with -",
             hint="write the program first",
         )
-    if any("\0" in word for word in words):
-        raise InvalidInput("an argument holds a NUL byte", hint="no program can receive one: remove it")
+    if any("\0" in argument for argument in arguments):
+        raise InvalidInput("an argument contains a NUL byte", hint="remove it: no program can receive one")
     if resolved.kind == "local":
-        return [resolved.python, *words[1:]] if words[0] in ("python", "python3") else words
+        return [resolved.python, *arguments[1:]] if arguments[0] in ("python", "python3") else arguments
     at = image_position(resolved)
-    options = [option for shown in binds for option in bind_options(shown)]
+    options = [option for path in binds for option in bind_options(path)]
     if cwd is not None:
         options += ["--pwd", checked_path(os.fspath(cwd))]
-    return [*resolved.prefix[:at], *options, *resolved.prefix[at:], *words]
+    return [*resolved.prefix[:at], *options, *resolved.prefix[at:], *arguments]
 
 
 def image_position(resolved: ResolvedEnvironment) -> int:
-    """Return where in ``prefix`` the image stands: options go before it."""
+    """Return the index of the image in ``prefix``; options go before it."""
     return resolved.prefix.index(resolved.sif or reference(resolved.image or "", resolved.digest or ""))
 
 
@@ -176,24 +176,24 @@ def container_prefix(
 
 
 def reference(image: str, digest: str) -> str:
-    """Return the pinned reference of an image; Apptainer refuses a tag beside a digest."""
+    """Return the pinned reference of an image; Apptainer refuses a tag with a digest."""
     return f"docker://{re.sub(r':[A-Za-z0-9_][A-Za-z0-9._-]*$', '', image)}@{digest}"
 
 
 def bind(source: str | Path, *, target: str | None = None, read_only: bool = False) -> Mount:
-    """Return a bind for `command`; the path is checked there, so that a wrong one is a clear error."""
+    """Return a bind for `command`, which checks the path."""
     return Mount.model_construct(source=os.fspath(source), target=target, read_only=read_only)
 
 
-def bind_options(shown: str | Path | Mount) -> list[str]:
-    """Return the options that show one folder in a container.
+def bind_options(path: str | Path | Mount) -> list[str]:
+    """Return the options that bind one folder.
 
     Raises
     ------
     InvalidInput
-        When the path is not absolute or holds a control character.
+        When the path is not absolute or contains a control character.
     """
-    mount = shown if isinstance(shown, Mount) else bind(shown)
+    mount = path if isinstance(path, Mount) else bind(path)
     source = checked_path(_home(mount.source))
     target = checked_path(_home(mount.target or mount.source))
     if _SAFE_PATH.fullmatch(source) and _SAFE_PATH.fullmatch(target):
@@ -211,19 +211,19 @@ def _csv(field: str) -> str:
 
 
 def checked_path(path: str) -> str:
-    """Return ``path`` when a container can have it.
+    """Return ``path`` if it can be used in a container.
 
     Raises
     ------
     InvalidInput
-        When it is not absolute or holds a control character.
+        When it is not absolute or contains a control character.
     """
     if not path.startswith("/"):
-        raise InvalidInput(f"{path[:200]!r} is not an absolute path", hint="containers see folders by absolute paths")
+        raise InvalidInput(f"{path[:200]!r} is not an absolute path", hint="containers need absolute paths")
     if CONTROL.search(path):
         raise InvalidInput(
             f"the path {path[:200]!r} cannot be used in a container",
-            why="it holds a line break or another control character",
+            why="it contains a line break or another control character",
             hint="rename the folder, or use an environment with a local Python",
         )
     return path
@@ -239,15 +239,15 @@ def clean_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def clean_environment(resolved: ResolvedEnvironment, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment variables with which ``command``'s argv is to be started.
+    """Return the environment variables for `command`'s argv.
 
     Parameters
     ----------
     resolved
         The environment.
     extra
-        Further variables for the payload; they win. For a container all that it shall see is passed as ``APPTAINERENV_*``, byte
-        for byte (``--no-eval``).
+        More variables for the payload; they win. A container gets its variables as ``APPTAINERENV_*``, byte for byte
+        (``--no-eval``).
     """
     kept = clean_variables(os.environ)
     extra = dict(extra or {})
@@ -271,11 +271,11 @@ def runtime(path: str | None = None) -> str:
     Unavailable
         When there is none on PATH.
     """
-    found = shutil.which(RUNTIME, path=path)
-    if found:
-        return found
+    program = shutil.which(RUNTIME, path=path)
+    if program:
+        return program
     raise Unavailable(
         "there is no Apptainer on this machine",
         why=f"{RUNTIME!r} is not on PATH",
-        hint="load its module or ask for it to be installed, run this on a compute node, or use an environment with a local Python",
+        hint="load its module, ask an administrator to install it, use a compute node, or use an environment with a local Python",
     )

@@ -1,8 +1,8 @@
-"""Asks a Python whether it fulfils the image contract. Runs inside the environment that is checked, not inside Lossi.
+"""Tests whether a Python fulfils the image contract. Runs in the checked environment, not in Lossi.
 
-Its imports go by name, because Lossi's own process must never import these packages, and a test of the layers sees to that.
-Standard library at import time, and syntax that any Python 3 understands, so that a too old one can say so. Each answer is one line on
-stdout: the marker and a JSON list [name, ok, detail].
+Imports packages by name, because Lossi's own process must never import them, which import-linter checks. Uses syntax that any
+Python 3 understands, so that one that is too old can say so. Each answer is one line on stdout: the marker and a JSON list
+[name, ok, detail].
 """
 
 # ruff: noqa: PTH118, UP006, UP031, UP035
@@ -25,10 +25,10 @@ def say(name: str, ok: bool, detail: object) -> None:
 
 
 def attempt(name: str, question: Callable[[], str]) -> None:
-    """Say what ``question()`` answers; an exception is the answer "no"."""
+    """Report the answer of ``question()``; an exception counts as a fault."""
     try:
         say(name, True, question())
-    except BaseException as error:  # also SystemExit and what a broken extension module raises
+    except BaseException as error:  # including SystemExit and errors of broken extension modules
         say(name, False, "%s: %s" % (type(error).__name__, error))
 
 
@@ -52,16 +52,16 @@ def mlflow() -> str:
 
 
 def store() -> str:
-    """Make a SQLite store, log one run and read it back, as a task does."""
+    """Create a SQLite store, log one run and read it back, as a task does."""
     client_of = import_module("mlflow.tracking").MlflowClient
     with tempfile.TemporaryDirectory() as folder:
         client = client_of(tracking_uri="sqlite:///" + os.path.join(folder, "check.db"))
         experiment = client.create_experiment("check", artifact_location=os.path.join(folder, "artifacts"))
         run = client.create_run(experiment)
         client.log_metric(run.info.run_id, "x", 1.0)
-        found = client.get_run(run.info.run_id).data.metrics
-        if found != {"x": 1.0}:
-            raise RuntimeError("logged x = 1.0, read back %r" % (found,))
+        metrics = client.get_run(run.info.run_id).data.metrics
+        if metrics != {"x": 1.0}:
+            raise RuntimeError("logged x = 1.0, read back %r" % (metrics,))
     return "a run was logged and read back"
 
 
@@ -74,8 +74,8 @@ def kernels() -> str:
 
 
 def distribution(name: str, promised: str) -> str:
-    found = str(import_module("importlib.metadata").version(name))
-    return found if found == promised else "%s (the catalogue says %s)" % (found, promised)
+    installed = str(import_module("importlib.metadata").version(name))
+    return installed if installed == promised else "%s (the catalogue says %s)" % (installed, promised)
 
 
 def main(frameworks: Dict[str, str]) -> None:

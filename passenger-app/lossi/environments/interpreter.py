@@ -1,8 +1,8 @@
-"""A Python of this machine: where it is, its version, and which packages are installed in it.
+"""A Python of this machine: its path, version and installed packages.
 
-The interpreter is asked once for its version and module search path, in a child process with a clean environment; the
-answer is kept on disk for as long as the interpreter and its folders do not change. The packages are then read from the
-names of the ``*.dist-info`` folders (PyPA: Recording installed projects), which needs neither a child nor importlib.
+A child process with a clean environment asks the interpreter once for its version and module search path; the answer is
+cached until the interpreter or its folders change. The packages are read from the names of the ``*.dist-info`` folders
+(PyPA: Recording installed projects), which needs neither a child nor importlib.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _TIME_LIMIT_S = 30.0
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What is known of a Python.
+    """A Python and its packages.
 
     Attributes
     ----------
     python
-        Absolute path as the user calls it; links stay, because a venv's ``python`` is one.
+        Absolute path as the user wrote it; links stay, because a venv's ``python`` is one.
     packages
         Normalised distribution name (PEP 503) → version.
     packages_sha256
@@ -66,7 +66,7 @@ def locate(configured: str) -> str:
     if configured == "auto":
         if not sys.executable:
             raise Unavailable(
-                "the interpreter that runs Lossi has no path", hint="name one in the catalogue: `local: {python: /…/bin/python}`"
+                "the interpreter that runs Lossi has no path", hint="set one in the catalogue: `local: {python: /…/bin/python}`"
             )
         return str(Path(sys.executable).absolute())
     path = expanded(configured)
@@ -76,24 +76,24 @@ def locate(configured: str) -> str:
     if not path.is_file():
         raise Unavailable(
             f"there is no Python at {str(path)!r}",
-            hint="it was moved or removed, or a filesystem is not mounted here: correct the catalogue entry",
+            hint="it was moved or removed, or its filesystem is not mounted here: correct the catalogue entry",
         )
     if not os.access(path, os.X_OK):
         raise Unavailable(
-            f"you may not execute {str(path)!r}", hint="check its permissions, or name another Python in the catalogue"
+            f"no permission to execute {str(path)!r}", hint="check its permissions, or set another Python in the catalogue"
         )
     return str(path)
 
 
 def describe(python: str, variables: Mapping[str, str] | None = None) -> Interpreter:
-    """Return what is known of an interpreter.
+    """Return version, machine and packages of an interpreter.
 
     Parameters
     ----------
     python
         Absolute path from `locate`.
     variables
-        Environment variables that the environment sets (``PYTHONPATH`` among them changes what is installed).
+        Environment variables that the environment sets (``PYTHONPATH`` changes what is installed).
 
     Raises
     ------
@@ -108,7 +108,7 @@ def describe(python: str, variables: Mapping[str, str] | None = None) -> Interpr
         raise NotSupported(
             f"{python} is Python {'.'.join(map(str, version))}",
             why=f"an environment needs Python {'.'.join(map(str, OLDEST))} or later",
-            hint="name a newer Python in the catalogue",
+            hint="set a newer Python in the catalogue",
         )
     packages = installed(answer["path"])
     return Interpreter(python, version, str(answer["machine"]), packages, packages_hash(packages))
@@ -116,14 +116,14 @@ def describe(python: str, variables: Mapping[str, str] | None = None) -> Interpr
 
 def installed(folders: Iterable[str]) -> dict[str, str]:
     """Return the distributions in the folders of a module search path; the first folder wins, as it does for imports."""
-    found: dict[str, str] = {}
+    packages: dict[str, str] = {}
     for folder in folders:
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                named = _distribution(entry.name)
-                if named is not None:
-                    found.setdefault(*named)
-    return found
+                distribution = _distribution(entry.name)
+                if distribution is not None:
+                    packages.setdefault(*distribution)
+    return packages
 
 
 def _distribution(file_name: str) -> tuple[str, str] | None:
@@ -149,23 +149,23 @@ def packages_hash(packages: Mapping[str, str]) -> str:
 
 def _answer(python: str, variables: dict[str, str]) -> dict[str, Any]:
     digest = hashlib.sha256(json.dumps([python, sorted(variables.items())]).encode()).hexdigest()[:32]
-    kept = settings.cache_dir() / "interpreters" / f"{digest}.json"
+    cached = settings.cache_dir() / "interpreters" / f"{digest}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        record = json.loads(kept.read_bytes())
+        record = json.loads(cached.read_bytes())
         if record["stamp"] == _stamp(python, record["answer"]["path"]):
             answer: dict[str, Any] = record["answer"]
             return answer
     answer = _ask(python, variables)
-    with contextlib.suppress(OSError, LossiError):  # only a cache: an unwritable home must not stop anything
-        kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        atomic.write(kept, json.dumps({"stamp": _stamp(python, answer["path"]), "answer": answer}).encode(), mode=0o600)
+    with contextlib.suppress(OSError, LossiError):  # only a cache: an unwritable home must not matter
+        cached.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        atomic.write(cached, json.dumps({"stamp": _stamp(python, answer["path"]), "answer": answer}).encode(), mode=0o600)
     return answer
 
 
 def _stamp(python: str, folders: Iterable[str]) -> list[Any]:
-    """Return what changes when the interpreter, its venv or its packages change (a new ``.pth`` file touches its folder)."""
-    places = (os.path.realpath(python), str(Path(python).parent.parent / "pyvenv.cfg"), *folders)
-    return [[place, *_times(place)] for place in places]
+    """Return what changes with the interpreter, its venv or its packages (a new ``.pth`` file touches its folder)."""
+    paths = (os.path.realpath(python), str(Path(python).parent.parent / "pyvenv.cfg"), *folders)
+    return [[path, *_times(path)] for path in paths]
 
 
 def _times(path: str) -> tuple[int, ...]:
@@ -177,7 +177,7 @@ def _times(path: str) -> tuple[int, ...]:
 
 
 def _ask(python: str, variables: dict[str, str]) -> dict[str, Any]:
-    hint = "try it yourself; if it is broken, make the venv again or name another Python in the catalogue"
+    hint = "try it yourself; if it is broken, make the venv again or set another Python in the catalogue"
     try:
         done = processes.run(
             [python, "-c", _QUESTION],

@@ -1,6 +1,6 @@
-"""An environment as a Jupyter kernel, so that a site's existing Jupyter gains it: ``kernel.json`` and the folder that it lies in.
+"""Registers an environment as a Jupyter kernel for a site's existing Jupyter: writes ``kernel.json`` in the kernel's folder.
 
-The command is fixed when it is registered: nothing of Lossi is needed where the kernel starts. Writes the kernel's folder only.
+The command is fixed at registration; the kernel starts without Lossi.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from lossi.errors import NotSupported
 from lossi.files import atomic
 
 CONNECTION_FILE = "{connection_file}"
-"""What Jupyter replaces in every word of the command."""
+"""Replaced by Jupyter in every argument of the command."""
 HERE = f'here=$(pwd -P) && exec {RUNTIME} exec --bind "$here" --pwd "$here" "$@"'
-"""Jupyter starts a kernel in its notebook's folder, which a container neither sees nor enters by itself. The words follow as they are."""
+"""Jupyter starts a kernel in its notebook's folder, which a container would not see. The arguments follow unchanged."""
 _REPLACED = re.compile(r"\{[A-Za-z0-9_]+\}")
 
 
@@ -31,25 +31,25 @@ def kernelspec(environment: Environment, resolved: ResolvedEnvironment, binds: I
     Parameters
     ----------
     environment
-        What people choose, by its title.
+        Its title is the kernel's name in Jupyter.
     resolved
-        What is started for it.
+        The resolved environment.
     binds
-        Folders that a container sees besides those of the catalogue and the home folder of whoever starts the kernel. The file
-        with the kernel's ports is shown to it wherever Jupyter puts it.
+        Folders that a container sees in addition to the catalogue's and the home folder of the user. It also sees the
+        connection file, wherever Jupyter puts it.
 
     Raises
     ------
     NotSupported
-        When Jupyter would replace something in a path.
+        When Jupyter would replace a part of a path.
     InvalidInput
-        When a folder cannot be shown in a container.
+        When a folder cannot be bound in a container.
     """
     argv = command(resolved, ["python3", "-m", "ipykernel_launcher", "-f"], binds=binds)
-    changed = next((word for word in argv if _REPLACED.search(word)), None)
-    if changed is not None:
+    replaced = next((argument for argument in argv if _REPLACED.search(argument)), None)
+    if replaced is not None:
         raise NotSupported(
-            f"{changed[:200]!r} cannot be part of a kernel's command",
+            f"{replaced[:200]!r} cannot be part of a kernel's command",
             why="Jupyter replaces names in braces",
             hint="rename the folder",
         )
@@ -58,7 +58,7 @@ def kernelspec(environment: Environment, resolved: ResolvedEnvironment, binds: I
         variables = {**resolved.variables, "PYTHONNOUSERSITE": "1"}
     else:
         argv = ["/bin/sh", "-c", HERE, "lossi", "--bind", CONNECTION_FILE, *argv[argv.index("exec") + 1 :]]
-        # Jupyter replaces it by the user's: a kernel may be there for many.
+        # Jupyter replaces it with the user's: several users may share a kernel.
         variables = {"APPTAINER_BIND": "${HOME}"}
     return {
         "argv": argv,
@@ -77,7 +77,7 @@ def kernel_name(resolved: ResolvedEnvironment) -> str:
 
 
 def install(spec: dict[str, Any], name: str, prefix: Path | None = None) -> Path:
-    """Write a kernel where Jupyter finds it, and return its folder; one of the same name is replaced.
+    """Write a kernel where Jupyter finds it and return its folder; a kernel of the same name is replaced.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def install(spec: dict[str, Any], name: str, prefix: Path | None = None) -> Path
     name
         From `kernel_name`.
     prefix
-        As Jupyter's own ``--prefix``: below ``share/jupyter/kernels``. None: the user's own kernels.
+        As Jupyter's ``--prefix``: the kernel goes to ``share/jupyter/kernels`` in it. None: the user's own kernels.
 
     Raises
     ------

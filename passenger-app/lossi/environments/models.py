@@ -1,7 +1,7 @@
-"""What a catalogue says: small frozen models, each validator next to the field that it guards.
+"""The content of a catalogue: small frozen models, each validator next to its field.
 
-The form of the files is the JSON schema of `CatalogFile` (``containers/catalog.schema.json``, kept equal by a test).
-Imports nothing but Pydantic: reading files and looking at this machine is the work of the modules beside it.
+The JSON schema of `CatalogFile` is ``containers/catalog.schema.json`` (a test compares them). Imports only Pydantic; other
+modules read files and check this machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
 ACCELERATORS: tuple[Accelerator, ...] = ("none", "cuda", "rocm")
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""What never belongs in a name, a path or a title: it would break lines, terminals or UTF-8."""
+"""Never allowed in a name, a path or a title: these break lines, terminals or UTF-8."""
 
 # The grammar of the reference implementation (github.com/distribution/reference, regexp.go), without the digest.
 _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]{1,5})?/)?"
@@ -31,13 +31,13 @@ IMAGE = re.compile(rf"{_HOST}{_PART}(?:/{_PART})*(?::[A-Za-z0-9_][A-Za-z0-9._-]{
 
 def _plain(text: str) -> str:
     if CONTROL.search(text):
-        raise ValueError("holds a line break or another control character")
+        raise ValueError("contains a line break or another control character")
     return text
 
 
 def _lines(text: str) -> str:
     if CONTROL.search(text.replace("\n", "").replace("\t", "")):
-        raise ValueError("holds a control character")
+        raise ValueError("contains a control character")
     return text
 
 
@@ -49,7 +49,7 @@ def _path(text: str) -> str:
 
 def _absolute(text: str) -> str:
     if not is_absolute(_path(text)):
-        raise ValueError("is not an absolute path (or one that begins with ~/)")
+        raise ValueError("is not an absolute path (or one starting with ~/)")
     return text
 
 
@@ -74,7 +74,7 @@ def _variable(text: str) -> str:
 
 def _no_nul(text: str) -> str:
     if "\0" in text or re.search("[\ud800-\udfff]", text):
-        raise ValueError("holds a character that no environment variable can hold")
+        raise ValueError("contains a character that is not allowed in an environment variable")
     return text
 
 
@@ -93,7 +93,7 @@ VariableValue = Annotated[str, StringConstraints(max_length=32768), AfterValidat
 
 
 class Frozen(BaseModel):
-    """What all models of a catalogue have in common."""
+    """Base class of all models of a catalogue."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -107,53 +107,49 @@ class LocalPython(Frozen):
 
 
 class Variant(Frozen):
-    """One image of an environment: right for one architecture and one accelerator."""
+    """One image of an environment, for one architecture and accelerator."""
 
     image: ImageReference | None = Field(default=None, description="OCI reference without digest.")
-    digest: Digest | None = Field(
-        None, description="Digest that the build or pull recorded; only a pinned image can be run by reference."
-    )
+    digest: Digest | None = Field(None, description="Digest recorded by build or pull; only a pinned image can run by reference.")
     sif: FilePath | None = Field(
-        None, description="Apptainer image (SIF file or sandbox folder); relative paths begin at the catalogue's folder."
+        None, description="Apptainer image (SIF file or sandbox folder); relative paths start at the catalogue's folder."
     )
     recipe: FilePath | None = Field(
         default=None, description="Containerfile that builds the image; relative to the catalogue's folder."
     )
-    frameworks: dict[Distribution, Version] = Field(default={}, description="Where its versions differ from the environment's.")
+    frameworks: dict[Distribution, Version] = Field(default={}, description="Versions that differ from the environment's.")
 
     @model_validator(mode="after")
     def _something_to_run(self) -> Variant:
         if not (self.image or self.sif or self.recipe):
-            raise ValueError("names neither an `image`, a `sif` nor a `recipe`")
+            raise ValueError("has no `image`, `sif` or `recipe`")
         if self.digest and not self.image:
-            raise ValueError("has a `digest` but no `image` that it belongs to")
+            raise ValueError("has a `digest` but no `image`")
         return self
 
 
 class Mount(Frozen):
-    """A folder of the machine that containers of an environment see besides the project."""
+    """A folder of the machine that containers of an environment see in addition to the project."""
 
     source: AbsolutePath = Field(description="Folder or file on the machine that runs the task.")
-    target: AbsolutePath | None = Field(
-        default=None, description="Where it appears in the container; without it, at the same path."
-    )
-    read_only: bool = Field(default=False, description="Whether writing is refused.")
+    target: AbsolutePath | None = Field(default=None, description="Path in the container (default: the same path).")
+    read_only: bool = Field(default=False, description="Whether it is mounted read-only.")
 
 
 class Entry(Frozen):
-    """What a catalogue says of one environment."""
+    """The entry of one environment in a catalogue."""
 
-    title: Title = Field(description="What people see in a list.")
+    title: Title = Field(description="Title in lists.")
     description: Text = Field(default="", description="What it is good for.")
     frameworks: dict[Distribution, Version] = Field(
-        default={}, description="Packages that it is chosen for, by distribution name, with their versions (in quotes)."
+        default={}, description="Main packages, by distribution name, with their versions (in quotes)."
     )
     local: LocalPython | None = Field(default=None, description="A Python of this machine that can be used without a container.")
     variants: dict[Architecture, dict[Accelerator, Variant]] = Field(
         default={}, description="Images by architecture and accelerator."
     )
-    variables: dict[VariableName, VariableValue] = Field(default={}, description="Environment variables that it needs.")
-    mounts: tuple[Mount, ...] = Field(default=(), description="Further folders that its containers see.")
+    variables: dict[VariableName, VariableValue] = Field(default={}, description="Environment variables to set.")
+    mounts: tuple[Mount, ...] = Field(default=(), description="More folders that its containers see.")
 
     @model_validator(mode="after")
     def _some_way(self) -> Entry:
@@ -171,18 +167,18 @@ class Entry(Frozen):
 
 
 class Environment(Entry):
-    """An environment as the merged catalogue holds it: paths absolute, and where it was said."""
+    """An environment of the merged catalogue, with absolute paths and its source."""
 
     name: Name
-    source: Source = Field(description="Whose catalogue says so.")
+    source: Source = Field(description="Whose catalogue it is from.")
     file: str = Field(description="The catalogue's file.")
-    line: int = Field(description="Where the entry begins there, 1-based.")
+    line: int = Field(description="Line of the entry in that file, from 1.")
 
 
 class CatalogFile(Frozen):
-    """The whole of a catalogue file."""
+    """A catalogue file."""
 
-    format: Literal[1] = Field(default=1, description="Version of this form.")
+    format: Literal[1] = Field(default=1, description="Version of the format.")
     mounts: tuple[Mount, ...] = Field(
         (), description="Folders that the containers of every environment see (the site's file only)."
     )
@@ -190,14 +186,14 @@ class CatalogFile(Frozen):
 
 
 class Problem(Frozen):
-    """Something in a catalogue that is not right; the good entries around it stay usable."""
+    """A mistake in a catalogue; the valid entries around it stay usable."""
 
     file: str
-    line: int | None = Field(default=None, description="1-based; unknown where the file cannot be read at all.")
+    line: int | None = Field(default=None, description="From 1; null if the file cannot be read at all.")
     key: str = Field(default="", description="Dotted path of the key.")
     message: str
     hint: str = ""
-    environment: str | None = Field(default=None, description="The environment that is missing or kept as it was because of it.")
+    environment: str | None = Field(default=None, description="The environment that is left out or not replaced because of it.")
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
@@ -206,11 +202,11 @@ class Problem(Frozen):
 
 
 class Way(Frozen):
-    """One way in which an environment can be started, and whether it can be started here."""
+    """One way to start an environment, and whether it works on this machine."""
 
     target: Literal["local", "apptainer"]
     variant: str = Field(description="`local` or `<architecture>-<accelerator>`.")
-    usable: bool = Field(description="Whether what it names exists on this machine.")
+    usable: bool = Field(description="Whether interpreter or image exist on this machine.")
     detail: str = Field(description="The interpreter or image, or what is missing.")
 
 
@@ -221,13 +217,13 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **form}
 
 
-def _close(part: Any) -> None:
-    """Refuse keys that no pattern allows: Pydantic does so, but leaves it out of the schema."""
-    if isinstance(part, dict):
-        if "patternProperties" in part:
-            part.setdefault("additionalProperties", False)
-        for value in part.values():
+def _close(schema_part: Any) -> None:
+    """Disallow keys that match no pattern: Pydantic refuses them, but its schema does not say so."""
+    if isinstance(schema_part, dict):
+        if "patternProperties" in schema_part:
+            schema_part.setdefault("additionalProperties", False)
+        for value in schema_part.values():
             _close(value)
-    elif isinstance(part, list):
-        for value in part:
+    elif isinstance(schema_part, list):
+        for value in schema_part:
             _close(value)

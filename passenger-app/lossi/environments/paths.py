@@ -1,4 +1,4 @@
-"""Paths as people write them in a catalogue or on the command line: ``~`` and relative ones, never resolved through links."""
+"""Paths in catalogues and on the command line: ``~`` and relative ones, never resolved through links."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 def expanded(text: str, base: Path | None = None) -> Path:
     """Return ``text`` with a leading ``~`` replaced, absolute from ``base`` (default: the current folder).
 
-    Links stay as they are: a venv's interpreter is one, and a SIF may be replaced behind one.
+    Links stay: a venv's interpreter is one, and a SIF may be replaced behind one.
     """
     path = Path(text)
     try:
         path = path.expanduser()
-    except RuntimeError:  # ~name of nobody: a path like any other
+    except RuntimeError:  # ~name without such a user: an ordinary path
         path = Path(text)
     return (base or Path.cwd()) / path
 

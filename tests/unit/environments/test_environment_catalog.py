@@ -83,7 +83,7 @@ def test_project_entries_are_taken_in_after_the_users(user_catalog: WriteCatalog
     (project / ".lossi" / "catalog.yml").write_text(f"environments: {{mine: {GOOD}, ours: {GOOD}}}", "utf-8")
     catalog = environments.load(project)
     assert (catalog.get("mine").source, catalog.get("ours").source) == ("user", "project")
-    assert "taken by an environment of your own" in catalog.problems[0].message
+    assert "taken by one of your own environments" in catalog.problems[0].message
     with pytest.raises(NotFound):
         environments.load().get("ours")
 
@@ -168,8 +168,8 @@ def test_changed_file_is_read_again(user_catalog: WriteCatalog) -> None:
         ('{title: T, local: {python: "/a\\n/b"}}', "local.python", "control character"),
         ("{title: T, local: {python: -c}}", "local.python", "not an absolute path"),
         ("{title: T, variants: {x86_65: {none: {image: a}}}}", "variants.x86_65", "did you mean 'x86_64'?"),
-        ("{title: T, variants: {x86_64: {gpu: {image: a}}}}", "variants.x86_64.gpu", "known here: none, cuda, rocm"),
-        ("{title: T, variants: {x86_64: {none: {}}}}", "variants.x86_64.none", "neither an `image`, a `sif` nor a `recipe`"),
+        ("{title: T, variants: {x86_64: {gpu: {image: a}}}}", "variants.x86_64.gpu", "known keys: none, cuda, rocm"),
+        ("{title: T, variants: {x86_64: {none: {}}}}", "variants.x86_64.none", "has no `image`, `sif` or `recipe`"),
         (
             "{title: T, variants: {x86_64: {none: {image: a, diggest: b}}}}",
             "variants.x86_64.none.diggest",

@@ -8,21 +8,13 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from lossi.api import security
+from lossi.app import create_app
+
 
 @pytest.fixture
 def client(home: Path) -> FlaskClient:
-    from flask_openapi3 import Info
-
-    from lossi.api import environments, problems
-    from lossi.api.operations import Application
-
-    app = Application(
-        "test", info=Info(title="test", version="1"), doc_ui=False, validation_error_callback=problems.from_validation
-    )
-    app.config["LOSSI_PROJECT"] = None
-    problems.register(app)
-    app.register_api(environments.api, url_prefix="/api/v1")
-    return app.test_client()
+    return create_app(security.AuthMode(secret="s" * 32)).test_client()
 
 
 def test_list_holds_every_environment_with_its_ways(client: FlaskClient, user_catalog: Callable[[str], Path]) -> None:

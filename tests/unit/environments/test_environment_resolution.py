@@ -92,7 +92,7 @@ def test_broken_cache_is_made_again(home: Path) -> None:
     ("content", "message"),
     [
         (None, "there is no Python at"),
-        ("not executable", "you may not execute"),
+        ("not executable", "no permission to execute"),
         ("#!/bin/sh\necho oh no >&2; exit 3\n", "oh no"),
         ("#!/no/such/interpreter\n", "cannot start"),
         ('#!/bin/sh\necho \'{"version": [3, 8, 1], "machine": "x", "path": []}\'\n', "is Python 3.8.1"),
@@ -106,7 +106,7 @@ def test_broken_interpreters_are_explained(user_catalog: WriteCatalog, tmp_path:
         python.chmod(0o644 if content == "not executable" else 0o755)
     user_catalog(f"environments: {{own: {{title: Own, local: {{python: {python}}}}}}}")
     if content == "not executable" and os.geteuid() == 0:
-        message = "you may not execute"  # root too: no execute bit at all
+        message = "no permission to execute"  # root too: no execute bit at all
     with pytest.raises((Unavailable, NotSupported), match=message) as caught:
         environments.resolve(environments.load().get("own"))
     assert caught.value.hint

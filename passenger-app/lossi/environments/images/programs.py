@@ -1,7 +1,6 @@
-"""Running the programs that build and carry images: argv lists, their lines as they come, and what their errors mean.
+"""Runs the programs that build and copy images, passes on their lines, and explains their errors.
 
-podman, buildah, skopeo and Apptainer say on stderr, in words, what went wrong; the marks below were seen from podman 4.3,
-buildah 1.28, skopeo 1.9 and Apptainer 1.4.5.
+The patterns match messages of podman 4.3, buildah 1.28, skopeo 1.9 and Apptainer 1.4.5.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from lossi import processes
 from lossi.errors import Conflict, Forbidden, InvalidInput, LossiError, NotFound, NotSupported, Unavailable
 
 Say = Callable[[str], None]
-"""Told each line of a program, for a terminal."""
+"""Called with each line of a program."""
 
 _KEPT_LINES = 40
 
@@ -27,19 +26,19 @@ _MEANINGS: tuple[tuple[str, type[LossiError], str, str], ...] = (
         r"no space left on device|disk quota exceeded",
         Unavailable,
         "there is no room left",
-        "point TMPDIR to a folder of this machine with more room (five times the packed image), or free some where images are kept",
+        "set TMPDIR to a local folder with more room (five times the packed image), or free some where images are stored",
     ),
     (
         r"newuidmap|newgidmap|sub[ug]id|insufficient UIDs or GIDs|potentially insufficient",
         Unavailable,
-        "this user has no range of subordinate ids, which building needs",
-        "ask for a line in /etc/subuid and /etc/subgid, or build on a machine where you have one",
+        "this user has no subordinate ids, which building needs",
+        "ask an administrator for a line in /etc/subuid and /etc/subgid, or build on a machine where you have one",
     ),
     (
         r"server gave HTTP response to HTTPS client|http: server gave HTTP",
         InvalidInput,
-        "the registry speaks plain HTTP",
-        "say --insecure if you trust the network between here and it",
+        "the registry uses plain HTTP",
+        "pass --insecure if you trust the network in between",
     ),
     (
         r"manifest unknown|name unknown|repository name not known|not found: manifest|manifest.*not found",
@@ -50,29 +49,29 @@ _MEANINGS: tuple[tuple[str, type[LossiError], str, str], ...] = (
     (
         r"unauthorized|authentication required|access to the resource is denied|requested access.*denied|\b403\b",
         Forbidden,
-        "the registry wants a login, or does not allow this",
-        "log in with `skopeo login REGISTRY` (the Apptainer way: `apptainer registry login`)",
+        "the registry requires a login, or does not allow this",
+        "log in with `skopeo login REGISTRY` (with Apptainer: `apptainer registry login`)",
     ),
     (
         r"manifest.*does not match|digest did not match|does not match (?:the )?(?:expected|provided) .*digest|digest mismatch|"
         r"corrupt blob",
         Conflict,
-        "what the registry sent is not what the digest names",
-        "do not use it; ask who keeps the registry, or build the image again",
+        "what the registry sent does not match the digest",
+        "do not use it; ask the registry's administrator, or build the image again",
     ),
     (
         r"exec format error|no image found in (?:image index|manifest list) for architecture|image architecture|"
         r"choosing image instance",
         NotSupported,
         "the image is for another architecture",
-        "build or pull it on a machine of its own architecture, or name another variant",
+        "build or pull it on a machine of its architecture, or choose another variant",
     ),
     (
         r"connection refused|no such host|i/o timeout|network is unreachable|no route to host|TLS handshake|x509:|"
         r"pinging container registry|connection reset|server misbehaving|Temporary failure in name resolution",
         Unavailable,
         "the registry does not answer",
-        "check its name and whether this machine reaches it (proxy, certificate)",
+        "check its name, and the network, proxy and certificate",
     ),
     (
         r"command not found|unknown flag|unrecognized arguments",
@@ -99,20 +98,20 @@ def run(
     argv
         Program and arguments.
     what
-        What cannot be done when it fails, for the error.
+        What failed if it fails, for the error.
     say
-        Told each line that it writes.
+        Called with each line of its output.
     environment
-        Variables besides those of this process.
+        Variables in addition to those of this process.
     cwd
         Folder in which it runs.
     accept
-        Exit codes that are no failure.
+        Exit codes that count as success.
 
     Raises
     ------
     LossiError
-        What the program's last lines mean.
+        By the program's last lines.
     """
     last: deque[str] = deque(maxlen=_KEPT_LINES)
     with _started(argv, what, environment, cwd, subprocess.STDOUT) as child:
@@ -127,12 +126,12 @@ def run(
 
 
 def answer(argv: Sequence[str], what: str, *, environment: Mapping[str, str] | None = None) -> bytes:
-    """Run a program and return what it writes on stdout.
+    """Run a program and return its stdout.
 
     Raises
     ------
     LossiError
-        What its last lines on stderr mean.
+        By its last lines on stderr.
     """
     with _started(argv, what, environment, None, subprocess.PIPE) as child:
         out, err = child.communicate()
@@ -145,7 +144,7 @@ def answer(argv: Sequence[str], what: str, *, environment: Mapping[str, str] | N
 def _started(
     argv: Sequence[str], what: str, environment: Mapping[str, str] | None, cwd: Path | None, stderr: int
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a program that ends with the block, with all that it started, also when the block is left by an exception."""
+    """Start a program that ends with the block, including its children, even on an exception."""
     variables = {**os.environ, **(environment or {})}
     child = processes.running(argv, environment=variables, cwd=cwd, stdout=subprocess.PIPE, stderr=stderr)
     with contextlib.ExitStack() as stack:
@@ -156,19 +155,19 @@ def _started(
         yield started
 
 
-def explained(what: str, program: str, code: int, said: Sequence[str]) -> LossiError:
-    """Return what the last lines of a failed program mean."""
-    text = "\n".join(said)
-    cause = _cause(said) or f"{Path(program).name} ended with {code}"
+def explained(what: str, program: str, code: int, output: Sequence[str]) -> LossiError:
+    """Return the error that the last lines of a failed program mean."""
+    text = "\n".join(output)
+    cause = _cause(output) or f"{Path(program).name} exited with {code}"
     for pattern, kind, meaning, hint in _MEANINGS:
         if re.search(pattern, text, re.IGNORECASE):
-            return kind(what, why=f"{meaning}: {cause}", hint=hint, output=list(said))
-    return Unavailable(what, why=cause, hint="its last lines say more; run it again once that is corrected", output=list(said))
+            return kind(what, why=f"{meaning}: {cause}", hint=hint, output=list(output))
+    return Unavailable(what, why=cause, hint="see its last lines; correct that and run it again", output=list(output))
 
 
-def _cause(said: Sequence[str]) -> str:
-    """Return the last line that speaks of an error, or else the last one."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in said]
+def _cause(output: Sequence[str]) -> str:
+    """Return the last line about an error, or else the last line."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in output]
     lines = [line for line in lines if line]
     errors = [line for line in lines if re.match(r"(?:error|fatal|time=)", line, re.IGNORECASE)]
     return (errors or lines or [""])[-1][:600]
