@@ -1,4 +1,4 @@
-"""What every operation needs to know about the request: which project it speaks of, and the shared forms of parameters."""
+"""What operations share: the project of a request, and common query parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ProjectQuery(BaseModel):
-    """Which project an operation speaks of."""
+    """The project of an operation."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -24,26 +24,26 @@ class ProjectQuery(BaseModel):
         None,
         min_length=1,
         max_length=4096,
-        description="Name or absolute path of the project; without it, the one the server was started for, or the only known one.",
+        description="Name or absolute path of the project (default: the one that the server was started for, or the only known one).",
     )
 
 
 class PageQuery(ProjectQuery):
-    """A page of a longer list."""
+    """A page of a list."""
 
-    limit: int = Field(100, ge=1, le=1000, description="Entries on a page.")
-    cursor: str | None = Field(None, max_length=512, description="`next_cursor` of the page before.")
+    limit: int = Field(100, ge=1, le=1000, description="Entries per page.")
+    cursor: str | None = Field(None, max_length=512, description="`next_cursor` of the previous page.")
 
 
 def project(text: str | None) -> Project:
-    """Return the project that a request names; it must lie in an allowed root or be known to the user.
+    """Return the project that a request names; it must be in an allowed root or known to the user.
 
     Raises
     ------
     NotFound
-        When there is no such project, or it may not be seen.
+        When there is no such project, or the user may not see it.
     InvalidInput
-        When none was named and there are several.
+        When the request names none and there are several.
     """
     from lossi import projects
     from lossi.files import roots
@@ -51,11 +51,11 @@ def project(text: str | None) -> Project:
     if text:
         if "\0" in text or (not text.startswith("/") and "/" in text):
             raise NotFound(f"no project {text!r}", hint="GET /api/v1/projects lists the known ones")
-        found = projects.by_name_or_path(text)
+        named = projects.by_name_or_path(text)
         known = {item.root for item in known_projects()}
-        if found.root not in known and not roots.default(default_root()).allows(found.root):
+        if named.root not in known and not roots.default(default_root()).allows(named.root):
             raise NotFound(f"no project {text!r}", hint="GET /api/v1/projects lists the known ones")
-        return found
+        return named
     default = default_project()
     if default is not None:
         return default
@@ -63,12 +63,14 @@ def project(text: str | None) -> Project:
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise NotFound("you have no project yet", hint="make one with `lossi project init` in its folder")
-    raise InvalidInput("which project?", hint="send `project` with a name or path from GET /api/v1/projects")
+        raise NotFound("you have no projects yet", hint="run `lossi project init` in a folder to make it a project")
+    raise InvalidInput(
+        "no project was named and there are several", hint="send `project` with a name or path from GET /api/v1/projects"
+    )
 
 
 def known_projects() -> list[Project]:
-    """Return the projects that the user has used or the site offers, as far as the portal's own limit lets them be shown."""
+    """Return the projects that the user has used or the site offers, if the portal may show them."""
     from lossi import projects
     from lossi.files import roots
 
@@ -77,11 +79,11 @@ def known_projects() -> list[Project]:
 
 def default_root() -> Path | None:
     """Return the folder of the project that the server was started for, if any."""
-    found = default_project()
-    return found.root if found else None
+    default = default_project()
+    return default.root if default else None
 
 
 def default_project() -> Project | None:
     """Return the project that the server was started for, if any."""
-    found: Project | None = current_app.config.get("LOSSI_PROJECT")
-    return found
+    default: Project | None = current_app.config.get("LOSSI_PROJECT")
+    return default

@@ -1,4 +1,4 @@
-"""Why jobs and tasks died or wait, what to ask for next time, how long the queue takes."""
+"""Why jobs and tasks failed or wait, what to request next time, how long the queue takes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lossi.jobs import JobAdvice, JobDiagnosis, QueueWaits, TaskExplanation
 from lossi.jsonable import plain
 
 api = Operations(
-    "diagnosis", __name__, abp_tags=[Tag(name="diagnosis", description="Why jobs died or wait, and what to ask for next time.")]
+    "diagnosis", __name__, abp_tags=[Tag(name="diagnosis", description="Why jobs failed or wait, and what to request next time.")]
 )
 
 
 @api.get("/jobs/<job_id>/diagnosis", summary="Explain a job", responses={200: JobDiagnosis})
 def explain_job(path: JobPath, query: context.ProjectQuery) -> Response:
-    """Say what killed tasks of a job, grouped by cause with an example and the next request, and why others wait."""
+    """Say why tasks of a job failed, grouped by cause with an example and a suggestion, and why others wait."""
     from lossi import jobs
 
     return jsonify(plain(jobs.explain(context.project(query.project), path.job_id)))
@@ -26,7 +26,7 @@ def explain_job(path: JobPath, query: context.ProjectQuery) -> Response:
 
 @api.get("/jobs/<job_id>/tasks/<int:task>/diagnosis", summary="Explain a task", responses={200: TaskExplanation})
 def explain_task(path: TaskPath, query: context.ProjectQuery) -> Response:
-    """Say why a task died, with its last cell and log lines and the next request, or why it waits."""
+    """Say why a task failed, with its last cell, log lines and a suggestion, or why it waits."""
     from lossi import jobs
 
     return jsonify(plain(jobs.explain_task(context.project(query.project), path.job_id, path.task)))
@@ -34,7 +34,7 @@ def explain_task(path: TaskPath, query: context.ProjectQuery) -> Response:
 
 @api.get("/jobs/<job_id>/advice", summary="Right-size a job", responses={200: JobAdvice})
 def advise(path: JobPath, query: context.ProjectQuery) -> Response:
-    """Compare what a job asked for with what its tasks used, and say what to ask for next time."""
+    """Compare what a job requested with what its tasks used, and say what to request next time."""
     from lossi import jobs
 
     return jsonify(plain(jobs.advise(context.project(query.project), path.job_id)))
@@ -42,13 +42,13 @@ def advise(path: JobPath, query: context.ProjectQuery) -> Response:
 
 @api.get("/queue-waits", summary="Show queue waits", responses={200: QueueWaits})
 def queue_waits(query: context.ProjectQuery) -> Response:
-    """Show how long the user's own tasks waited in each partition in the last 90 days, over all projects or in one."""
+    """Show how long the user's own tasks waited in each partition in the last 90 days, in one project or in all."""
     from lossi import jobs
 
     if query.project is not None:
         return jsonify(plain(jobs.queue_waits([context.project(query.project)])))
-    known = {project.root: project for project in context.known_projects()}
+    projects = {project.root: project for project in context.known_projects()}
     default = context.default_project()
     if default is not None:
-        known[default.root] = default
-    return jsonify(plain(jobs.queue_waits(known.values())))
+        projects[default.root] = default
+    return jsonify(plain(jobs.queue_waits(projects.values())))

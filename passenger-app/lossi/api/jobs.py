@@ -1,4 +1,4 @@
-"""Jobs and their tasks: preview, submit, watch, read logs, cancel, submit again."""
+"""Jobs and their tasks: preview, submit, watch, read logs, cancel, resubmit."""
 
 from __future__ import annotations
 
@@ -23,28 +23,26 @@ State = Literal[
 class JobPath(BaseModel):
     """A job."""
 
-    job_id: str = Field(min_length=1, max_length=26, pattern="^[0-9a-z]+$", description="Id of the job.")
+    job_id: str = Field(min_length=1, max_length=26, pattern="^[0-9a-z]+$", description="Job id.")
 
 
 class TaskPath(JobPath):
     """A task of a job."""
 
-    task: int = Field(ge=0, lt=1_000_000, description="Number of the task, from 0.")
+    task: int = Field(ge=0, lt=1_000_000, description="Task number, from 0.")
 
 
 class JobsQuery(context.PageQuery):
-    """Which jobs."""
+    """Filter for jobs or tasks."""
 
     state: State | None = Field(None, description="Only jobs or tasks in this state.")
 
 
 class LogQuery(context.ProjectQuery):
-    """Which part of a log."""
+    """Part of a log."""
 
-    offset: int = Field(
-        0, ge=0, lt=2**62, description="First byte; a negative distance from the end is not possible, ask once for `size`."
-    )
-    limit: int = Field(65536, ge=0, le=1_048_576, description="At most so many bytes.")
+    offset: int = Field(0, ge=0, lt=2**62, description="First byte. To start near the end, ask for `size` first.")
+    limit: int = Field(65536, ge=0, le=1_048_576, description="Most bytes to return.")
 
 
 class JobPage(BaseModel):
@@ -52,52 +50,52 @@ class JobPage(BaseModel):
 
     items: list[Job]
     next_cursor: str | None = None
-    total: int = Field(description="Jobs on all pages.")
-    stale: str = Field(description="Not empty: why this may be old, for example that the scheduler does not answer.")
+    total: int = Field(description="Number of jobs on all pages.")
+    stale: str = Field(description="If not empty: why the answer may be out of date, such as a scheduler that does not answer.")
 
 
 class TaskPage(BaseModel):
-    """A page of tasks in the order of their numbers."""
+    """A page of tasks, ordered by number."""
 
     items: list[Task]
     next_cursor: str | None = None
-    total: int = Field(description="Tasks on all pages.")
-    stale: str = Field(description="Not empty: why this may be old, for example that the scheduler does not answer.")
+    total: int = Field(description="Number of tasks on all pages.")
+    stale: str = Field(description="If not empty: why the answer may be out of date, such as a scheduler that does not answer.")
 
 
 class LogChunk(BaseModel):
-    """A part of a log as text; broken UTF-8 is replaced, terminal escapes are removed."""
+    """Part of a log as text; invalid UTF-8 is replaced, terminal escapes are removed."""
 
     text: str
     offset: int
-    next_offset: int = Field(description="Ask from here next; equal to `offset` when there is nothing new.")
-    size: int = Field(description="Bytes in the log now.")
-    ended: bool = Field(description="Whether the task has ended, so that nothing will come any more once `next_offset` = `size`.")
+    next_offset: int = Field(description="`offset` of the next request; equal to `offset` if there is nothing new.")
+    size: int = Field(description="Present size of the log in bytes.")
+    ended: bool = Field(description="Whether the task has ended: then the log is complete once `next_offset` = `size`.")
 
 
 class CancelRequest(BaseModel):
-    """What to stop."""
+    """What to cancel."""
 
     model_config = ConfigDict(extra="forbid")
 
-    tasks: list[int] | None = Field(None, description="Numbers of tasks; none = the whole job.", max_length=100_000)
+    tasks: list[int] | None = Field(None, description="Task numbers; none: the whole job.", max_length=100_000)
 
 
 class ResubmitRequest(BaseModel):
-    """What to submit again, and with which changes."""
+    """What to resubmit, and with which changes."""
 
     model_config = ConfigDict(extra="forbid")
 
-    tasks: Literal["failed"] | list[int] | None = Field(None, description="`failed`, numbers of tasks, or none = all.")
+    tasks: Literal["failed"] | list[int] | None = Field(None, description="`failed` or task numbers; none: all tasks.")
     changes: dict[str, Any] = Field(
-        default_factory=dict, description="Members of the job's form to replace: parameters, resources, environment, name."
+        default_factory=dict, description="Members of the `JobSpec` to replace; `parameters` and `resources` are merged."
     )
     more: list[Literal["time", "memory"]] = Field(
         default_factory=list,
         max_length=2,
-        description="Ask for more of it: as much as the tasks want that died for want of it. Without `tasks`, only those are submitted.",
+        description="Request more of it: as much as suggested for the tasks that ran out. Without `tasks`, only those are resubmitted.",
     )
-    same_code: bool = Field(False, description="With the code as it was then, not as it is now.")
+    same_code: bool = Field(False, description="Use the code of the first submission instead of the present code.")
 
 
 class SubmitHeader(BaseModel):
@@ -107,13 +105,13 @@ class SubmitHeader(BaseModel):
         None,
         alias="Idempotency-Key",
         max_length=256,
-        description="The same key submits once: a repeated request answers with the same job.",
+        description="Repeated requests with the same key submit one job and get the same answer.",
     )
 
 
 @api.post("/jobs/preview", summary="Preview a job", responses={200: Preview})
 def preview(query: context.ProjectQuery, body: JobSpec) -> Response:
-    """Show script, command line and first tasks of a job; nothing is submitted or kept."""
+    """Show script, command line and first tasks of a job; submit and keep nothing."""
     from lossi import jobs
 
     return jsonify(plain(jobs.preview(context.project(query.project), body)))
@@ -148,7 +146,7 @@ def show_job(path: JobPath, query: context.ProjectQuery) -> Response:
 
 @api.get("/jobs/<job_id>/tasks", summary="List the tasks of a job", responses={200: TaskPage})
 def list_tasks(path: JobPath, query: JobsQuery) -> Response:
-    """List the tasks of a job with parameters, state, progress and facts."""
+    """List the tasks of a job with their parameters, states, progress and facts."""
     from lossi import jobs
 
     page = jobs.tasks(context.project(query.project), path.job_id, state=query.state, limit=query.limit, cursor=query.cursor)
@@ -165,7 +163,7 @@ def show_task(path: TaskPath, query: context.ProjectQuery) -> Response:
 
 @api.get("/jobs/<job_id>/tasks/<int:task>/log", summary="Read the log of a task", responses={200: LogChunk})
 def read_log(path: TaskPath, query: LogQuery) -> Response:
-    """Read a part of a task's log by byte offset."""
+    """Read part of a task's log, by byte offset."""
     from lossi import jobs
     from lossi.contract.records import FINAL_STATES
     from lossi.files.text import neutralised
@@ -184,7 +182,7 @@ def read_log(path: TaskPath, query: LogQuery) -> Response:
     responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
 def output_notebook(path: TaskPath, query: context.ProjectQuery) -> Response:
-    """Render the executed notebook, as far as it has come, to HTML that can run no script in this origin."""
+    """Render the executed notebook, as far as it has run, to HTML that cannot run scripts in this origin."""
     from lossi import jobs
     from lossi.api.notebooks import rendered
 
@@ -194,7 +192,7 @@ def output_notebook(path: TaskPath, query: context.ProjectQuery) -> Response:
 
 @api.post("/jobs/<job_id>/cancel", summary="Cancel a job", responses={202: Job})
 def cancel(path: JobPath, query: context.ProjectQuery, body: CancelRequest) -> tuple[Response, int]:
-    """Stop a job or some of its tasks; what they have done so far is kept."""
+    """Stop a job or some of its tasks; their results so far are kept."""
     from lossi import jobs
 
     return jsonify(plain(jobs.cancel(context.project(query.project), path.job_id, body.tasks))), 202

@@ -1,7 +1,7 @@
-"""Jobs: from what is asked for to a job directory, a submission, and the truth about how each task stands.
+"""Jobs: from a request to a job directory, a submission, and the state of each task.
 
-Touches ``<project>/.lossi/jobs`` and the tables ``jobs`` and ``tasks`` of the index; asks schedulers through the port in
-`schedulers`. The parts load when they are first used, because most commands need only one of them.
+Reads and writes ``<project>/.lossi/jobs`` and the tables ``jobs`` and ``tasks`` of the index; asks schedulers through the port in
+`schedulers`. Each part loads when it is first used, because most commands need only one of them.
 """
 
 from lazy_loader import attach_stub

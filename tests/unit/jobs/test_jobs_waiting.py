@@ -149,7 +149,7 @@ def test_every_word_of_slurm_is_known(word: str) -> None:
         ("AssocGrpCPURunMinutesLimit", "together", True),
         ("MaxGRESPerAccount", "all users of the account", True),
         ("QOSMinGRES", "less GPUs", False),
-        ("", "not looked at it", True),
+        ("", "not considered it", True),
         ("NewWordOfSlurm30", "'NewWordOfSlurm30'", True),
         ("waits for a free slot", "Waits for a free slot", True),
     ],

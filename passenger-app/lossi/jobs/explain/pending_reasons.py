@@ -13,21 +13,21 @@ class Waiting(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    word: str = Field(description="The scheduler's own word.")
+    word: str = Field(description="The scheduler's reason.")
     sentence: str = Field(description="What it means.")
     suggestion: str = Field(default="", description="What the user can do.")
     passes: bool = Field(description="Whether waiting alone helps.")
-    tasks: int = Field(default=1, description="How many tasks wait.")
+    tasks: int = Field(default=1, description="Number of tasks that wait.")
     expected_start: str | None = Field(
-        default=None, description="When the scheduler expects it to start, if it says so; often later than true."
+        default=None, description="When the scheduler expects it to start, if it says so; many jobs start earlier."
     )
 
 
-_NO_REASON = PendingReason("The scheduler has not looked at it yet")
+_NO_REASON = PendingReason("The scheduler has not considered it yet")
 OWN_LIMIT = "as many of its tasks run at once as the job itself allows"
-"""The reason for tasks that wait for others of the same job (`JobSpec.max_parallel`)."""
+"""The reason of tasks that wait for others of the same job (`JobSpec.max_parallel`)."""
 _OWN_LIMIT = PendingReason(
-    "As many of its tasks run at once as the job itself allows", "Submit it with a greater --max-parallel if more may run at once"
+    "As many of its tasks run at once as the job itself allows", "Submit it with a higher --max-parallel if more may run at once"
 )
 
 
@@ -37,11 +37,11 @@ def explain_pending(reason: str, scheduler: str | None = None, *, tasks: int = 1
     Parameters
     ----------
     reason
-        The scheduler's word, such as ``Resources``, or a sentence.
+        The scheduler's reason, such as ``Resources``, or a sentence.
     scheduler
-        Name of the scheduler; None: not known.
+        Name of the scheduler; None: unknown.
     tasks
-        How many tasks wait for it.
+        Number of tasks that wait for it.
     expected_start
         ISO 8601 in UTC, if the scheduler says it.
     """

@@ -1,4 +1,4 @@
-"""What a job waits for: from jobs of the project to the scheduler's expression. Reads the index; asks the scheduler as listings do."""
+"""What a job waits for: from jobs of the project to the scheduler's syntax. Reads the index; asks the scheduler as listings do."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def expression(project: Project, spec: JobSpec) -> str | None:
     scheduler = schedulers.get(spec.scheduler, spec.cluster)
     if not scheduler.capabilities.dependencies:
         return scheduler.dependency([])  # refuses
-    waited_for = [earlier for dependency in spec.after if (earlier := _earlier(project, dependency, scheduler)) is not None]
-    return scheduler.dependency(waited_for) if waited_for else None
+    unfinished = [job for after in spec.after if (job := _unfinished(project, after, scheduler)) is not None]
+    return scheduler.dependency(unfinished) if unfinished else None
 
 
-def _earlier(
+def _unfinished(
     project: Project, dependency: Dependency, scheduler: schedulers.Scheduler
 ) -> tuple[schedulers.Condition, SubmissionRecord, int] | None:
-    """Return an earlier job as `Scheduler.dependency` takes it; None if it ended as required."""
+    """Return a job to wait for as `Scheduler.dependency` takes it; None if it has ended as required."""
     job = queries.get(project, dependency.job)
     if job.state in FINAL_STATES:
         _check_met(job, dependency)
