@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from lossi.files.text import CONTROL
+from lossi.contract.text import CONTROL
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
 

@@ -1,1 +1,1 @@
-"""The files of a job directory: what prepares, runs, watches and ingests a job agree on. Python 3.9, standard library."""
+"""What the portal and the runner agree on: the files of a job directory, run statuses, rules for text. Python 3.9, stdlib."""

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lossi.contract.records import ResolvedEnvironment
-from lossi.environments.models import CONTROL, Mount
+from lossi.contract.text import CONTROL
+from lossi.environments.models import Mount
 from lossi.environments.paths import expanded
 from lossi.errors import InvalidInput, Unavailable
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from lossi.contract.text import CONTROL
 from lossi.environments.paths import is_absolute
 
 Architecture = Literal["x86_64", "aarch64"]
@@ -19,9 +20,6 @@ Source = Literal["shipped", "site", "project", "user"]
 
 ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
 ACCELERATORS: tuple[Accelerator, ...] = ("none", "cuda", "rocm")
-
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""Never allowed in a name, a path or a title: these break lines, terminals or UTF-8."""
 
 # The grammar of the reference implementation (github.com/distribution/reference, regexp.go), without the digest.
 _HOST = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*(?::[0-9]{1,5})?/)?"

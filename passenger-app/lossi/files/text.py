@@ -15,11 +15,9 @@ ESCAPES = re.compile(
 )
 """Control sequences of ECMA-48, also incomplete ones."""
 
-CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-"""What a name, path or other single line must not contain: control characters, Unicode line breaks, lone surrogates."""
-
 UNSAFE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters except tab and line feed, and bidirectional overrides, which can disguise a command."""
+"""Control characters except tab and line feed, and bidirectional overrides, which can disguise a command. For output, which has
+many lines; a single line is checked with `lossi.contract.text.CONTROL`."""
 
 SURROGATES = re.compile("[\ud800-\udfff]")
 

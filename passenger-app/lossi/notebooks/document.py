@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lossi import units
+from lossi.contract.text import printable
 from lossi.errors import Forbidden, InvalidInput, NotFound
 from lossi.notebooks import language as languages
 
@@ -239,7 +240,7 @@ def _title(metadata: Mapping[str, Any], cells: tuple[Cell, ...]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return " ".join(printable(text).split())
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -10,35 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from lossi.contract.text import R_NAME, is_r_name
 from lossi.notebooks.parameter import NotPlain, Parameter
 
-NAME = r"(?:[^\W\d_]|\.(?![0-9]))[\w.]*"
-"""A name that needs no backquotes."""
-RESERVED = frozenset(
-    [
-        "if",
-        "else",
-        "repeat",
-        "while",
-        "function",
-        "for",
-        "next",
-        "break",
-        "TRUE",
-        "FALSE",
-        "NULL",
-        "Inf",
-        "NaN",
-        "NA",
-        "NA_integer_",
-        "NA_real_",
-        "NA_complex_",
-        "NA_character_",
-        "in",
-    ]
-)
-
-_ASSIGNMENT = re.compile(rf"\s*(?P<name>{NAME}|`[^`\\]+`)\s*(?P<arrow><-|=(?!=))\s*(?P<value>.*)", re.S)
+_ASSIGNMENT = re.compile(rf"\s*(?P<name>{R_NAME}|`[^`\\]+`)\s*(?P<arrow><-|=(?!=))\s*(?P<value>.*)", re.S)
 _STRING = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", re.S)
 _RAW = re.compile(r"[rR](?P<quote>[\"'])(?P<dashes>-*)(?P<open>[\[({])")
 _NUMBER = re.compile(r"(?P<hex>0[xX][0-9a-fA-F]+)(?P<hl>L?)|(?P<dec>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?P<dl>L?)")
@@ -68,7 +43,7 @@ def read(source: str) -> tuple[tuple[Parameter, ...], tuple[str, ...]]:
             continue
         name = match["name"].strip("`")
         # What needs backquotes cannot be a flag or a field's name either.
-        if re.fullmatch(NAME, name) and name not in RESERVED:
+        if is_r_name(name):
             found[name] = _parameter(name, match["value"].strip(), comment)
     return tuple(found.values()), ()
 
@@ -167,7 +142,7 @@ class _Reader:
         if number_match:
             self.position = number_match.end()
             return _number(number_match)
-        word = re.compile(NAME).match(text, position)
+        word = re.compile(R_NAME).match(text, position)
         if not word:
             raise NotPlain
         self.position = word.end()
@@ -198,7 +173,7 @@ class _Reader:
 
     def argument_name(self) -> str | None:
         self.space()
-        match = re.compile(rf"(?P<name>{NAME}|`[^`\\]+`|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')\s*=(?!=)", re.S).match(
+        match = re.compile(rf"(?P<name>{R_NAME}|`[^`\\]+`|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')\s*=(?!=)", re.S).match(
             self.text, self.position
         )
         if not match:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from lossi.contract.text import is_r_name
 from lossi.errors import InvalidInput, NotSupported, did_you_mean
-from lossi.notebooks import r_parameters
 from lossi.notebooks.parameter import Parameter
 from lossi.notebooks.tagged_cell import HOW_TO_TAG, LANGUAGES, Parameters, not_readable
 
@@ -86,7 +85,7 @@ def _ready(parameters: Parameters) -> None:
 
 def _unknown(name: str, parameters: Parameters) -> InvalidInput:
     names = [item.name for item in parameters.parameters]
-    if not (name.isidentifier() or (parameters.language == "r" and re.fullmatch(r_parameters.NAME, name))):
+    if not (name.isidentifier() or (parameters.language == "r" and is_r_name(name))):
         why = "a parameter's name must be an identifier: letters, digits and underscores"
     else:
         why = "the parameters cell does not assign it" + (f"; {parameters.notes[-1]}" if parameters.notes and not names else "")

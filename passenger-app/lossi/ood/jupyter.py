@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from lossi import clusters, environments, settings
 from lossi.clusters import Cluster
 from lossi.contract.records import ResolvedEnvironment
+from lossi.contract.text import CONTROL
 from lossi.environments import Environment, Mount
 from lossi.errors import InvalidInput
 from lossi.files import atomic, roots
@@ -195,7 +196,7 @@ def _folder(text: str) -> Path:
     if not folder.is_dir():
         raise InvalidInput(f"{text[:200]} is not a folder", hint="choose the folder in which Jupyter starts")
     environments.bind_options(folder)  # refuses a name that cannot be mounted
-    if sessions.CONTROL.search(str(folder)):
+    if CONTROL.search(str(folder)):
         raise InvalidInput(f"the folder's name {str(folder)[:200]!r} contains control characters", hint="rename it")
     return folder
 

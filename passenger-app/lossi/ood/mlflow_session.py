@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lossi import projects
+from lossi.contract.text import CONTROL
 from lossi.errors import Forbidden, InvalidInput, NotSupported
 from lossi.files import atomic, roots
 from lossi.ood import forms, sessions
@@ -65,7 +66,7 @@ def submit(values: Mapping[str, str]) -> dict[str, Any]:
 def _store(text: str) -> Path:
     """Return the folder with the runs, checked as far as possible without MLflow; the job checks again."""
     text = text.strip(" ")
-    if sessions.CONTROL.search(text):
+    if CONTROL.search(text):
         raise InvalidInput("the folder's name contains control characters", hint="choose another folder, or rename it")
     if not text.startswith(("/", "~")):
         problem = f"{text[:200]!r} is not an absolute path" if text else "no folder was given"

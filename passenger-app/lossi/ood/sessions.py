@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from lossi import clusters, units
 from lossi.clusters import Cluster, OfferedPartition
+from lossi.contract.text import CONTROL
 from lossi.errors import InvalidInput, LossiError, did_you_mean
 from lossi.files import atomic
 from lossi.jobs import Resources, schedulers
@@ -25,7 +26,6 @@ from lossi.ood import forms
 
 SESSION = "session.json"
 """The session's own values, in its folder."""
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _NUMBER = re.compile(r"[0-9]{1,6}")
 

@@ -16,10 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lossi.contract.text import CONTROL
 from lossi.errors import Conflict, InvalidInput, NotFound, NotSupported, Unavailable
 from lossi.files import atomic, permissions
 from lossi.projects.project import Project
-from lossi.projects.store_paths import artifact_location, is_utf8, local_path, tracking_uri
+from lossi.projects.store_paths import artifact_location, local_path, tracking_uri
 from lossi.projects.store_template import template
 
 __all__ = [
@@ -233,7 +234,7 @@ def revision(path: Path) -> str | None:
 
 
 def _check_name(name: str) -> None:
-    if not name.strip() or len(name) > EXPERIMENT_NAME_LIMIT or not is_utf8(name) or any(c < " " or c == "\x7f" for c in name):
+    if not name.strip() or len(name) > EXPERIMENT_NAME_LIMIT or CONTROL.search(name):
         raise InvalidInput(
             f"{name[:80]!r} cannot be the name of an experiment",
             hint=f"give it 1 to {EXPERIMENT_NAME_LIMIT} characters on one line",

@@ -20,6 +20,7 @@ from papermill.engines import NBClientEngine, NotebookExecutionManager, papermil
 from papermill.execute import execute_notebook
 from papermill.translators import PythonTranslator, papermill_translators
 
+from ..contract.text import printable
 from .errors import explained
 from .kernels import KernelError
 from .notebook import Log, Reporter
@@ -325,7 +326,7 @@ def first_line(source: str) -> str:
     """Return a cell's first line that is not blank, and not a comment if there is code."""
     lines = [line.strip() for line in source.splitlines() if line.strip()]
     first = next((line for line in lines if not line.startswith("#")), lines[0] if lines else "")
-    return "".join(character if character.isprintable() else " " for character in first)[:FIRST_LINE_LIMIT]
+    return printable(first)[:FIRST_LINE_LIMIT]
 
 
 def storable(nb: Any) -> Any:

@@ -10,36 +10,13 @@ import math
 import re
 from typing import Any, Dict, List
 
-_RESERVED = frozenset(
-    [
-        "if",
-        "else",
-        "repeat",
-        "while",
-        "function",
-        "for",
-        "next",
-        "break",
-        "TRUE",
-        "FALSE",
-        "NULL",
-        "Inf",
-        "NaN",
-        "NA",
-        "NA_integer_",
-        "NA_real_",
-        "NA_complex_",
-        "NA_character_",
-        "in",
-    ]
-)
-_NAME = re.compile(r"(?:[^\W\d_]|\.(?![0-9]))[\w.]*\Z")
+from ..contract.text import CONTROL, is_r_name
+
 _INTEGER_MAX = 2147483647
 _EXACT_MAX = 2**53
 _LINE = 400
 """Characters on a line of code: R's reader loses its place on long lines with escapes (seen with R 4.2)."""
 _PLAIN_OR_ONE = re.compile(r"[ !#-\[\]-~]{1,200}|.", re.S)
-_LINE_BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
 
 
 def assignments(parameters: Dict[str, Any]) -> str:
@@ -56,8 +33,8 @@ def assignments(parameters: Dict[str, Any]) -> str:
     """
     lines = []
     for name, value in parameters.items():
-        if not _NAME.match(name) or name in _RESERVED:
-            raise ValueError("%r is no name of an R variable" % (name,))
+        if not is_r_name(name):
+            raise ValueError("%r is not a name of an R variable" % (name,))
         try:
             lines.append("%s <- %s\n" % (name, literal(value)))
         except ValueError as error:
@@ -179,7 +156,7 @@ def register() -> bool:
     class SafeRTranslator(translators.RTranslator):  # type: ignore[misc]
         @classmethod
         def codify(cls, parameters: Dict[str, Any], comment: str = "Parameters") -> str:
-            return "# %s\n%s" % (_LINE_BREAKS.sub(" ", comment), assignments(parameters))
+            return "# %s\n%s" % (CONTROL.sub(" ", comment), assignments(parameters))
 
     for name in ("R", "r", "ir"):
         translators.papermill_translators.register(name, SafeRTranslator)

@@ -32,7 +32,7 @@ def test_values_as_code(value: Any, code: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "1x", "_x", "a b", "x;y", "x\n", "if", "TRUE", "NA_real_", ".1x", "`x`", "x<-1;y"])
 def test_names_that_r_cannot_assign(name: str) -> None:
-    with pytest.raises(ValueError, match="no name of an R variable"):
+    with pytest.raises(ValueError, match="not a name of an R variable"):
         r_translator.assignments({name: 1})
 
 
@@ -76,7 +76,10 @@ def test_translator_needs_only_the_standard_library_of_python_3_9() -> None:
     import ast
     import inspect
 
-    tree = ast.parse(inspect.getsource(r_translator), feature_version=(3, 9))
-    imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
-    assert imported <= set(sys.stdlib_module_names) | {"__future__"}
+    from lossi.contract import text as names
+
+    for module in (r_translator, names):
+        tree = ast.parse(inspect.getsource(module), feature_version=(3, 9))
+        imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
+        assert imported <= set(sys.stdlib_module_names) | {"__future__", "contract.text"}

@@ -6,7 +6,6 @@ Reads the notebook, the catalogue and the settings. Of job directories it knows 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 import lossi
 from lossi import environments, notebooks, processes, settings, units
 from lossi.contract.records import PreparedJob, ResolvedEnvironment, Resources, TrackingTarget
+from lossi.contract.text import CONTROL
 from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
 from lossi.jobs import schedulers, times, ulid
 from lossi.jobs.submit import space_check
@@ -27,7 +27,6 @@ from lossi.projects import Project
 
 LANGUAGES = {".py": "python", ".ipy": "python", ".r": "r", ".sh": "shell"}
 """Languages of scripts by suffix."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -149,11 +148,11 @@ class _Source:
 
 def _read_source(spec: JobSpec, code: Code, warnings: list[str]) -> _Source:
     if spec.command is not None:
-        stem = _CONTROL.sub("", PurePosixPath(spec.command[0]).name or "command")[:128]
+        stem = CONTROL.sub("", PurePosixPath(spec.command[0]).name or "command")[:128]
         return _Source(None, code.folder(spec.working_directory or "."), stem, "command")
     path = code.locate(str(spec.notebook or spec.script))
     pure = PurePosixPath(path)
-    if _CONTROL.search(path):
+    if CONTROL.search(path):
         raise InvalidInput(f"the path {path!r} contains control characters", hint="rename the file")
     if spec.script is not None:
         language = LANGUAGES.get(pure.suffix.lower())

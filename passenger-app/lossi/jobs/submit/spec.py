@@ -13,17 +13,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from lossi.contract.text import CONTROL
 from lossi.errors import InvalidInput
 from lossi.jobs import schedulers
 from lossi.jobs.resources import Resources
 from lossi.jobs.submit.sweep import Sweep
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TAG_KEY = re.compile(r"[\w.\- /:]{1,250}")  # as mlflow.utils.validation
 
 
 def _one_line(value: str) -> str:
-    if _CONTROL.search(value):
+    if CONTROL.search(value):
         raise ValueError("must be one line without control characters")
     return value
 

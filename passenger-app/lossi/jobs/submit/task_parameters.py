@@ -7,13 +7,14 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from lossi import notebooks, settings
+from lossi.contract.text import CONTROL
 from lossi.errors import InvalidInput, LossiError
 from lossi.jobs.submit import sweep
 from lossi.jobs.submit.spec import JobSpec
 from lossi.jsonable import from_text
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_COMMAND_NAME = re.compile(r"[^\x00-\x1f\x7f=]{1,200}")
+_COMMAND_NAME = re.compile(rf"(?:(?!{CONTROL.pattern})[^=]){{1,200}}")
 
 Parameters = dict[str, Any]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from lossi.contract.text import CONTROL
 from lossi.errors import InvalidInput
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 
@@ -15,7 +16,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./&|\[\]()*!~^{}<>?;-]+\Z")
 _ESCAPED, _ESCAPE = re.compile(r"([\"\\])"), r"\\\1"
 _SUBMITTERS = ("--job-name=", "--partition=", "--account=", "--time=", "--open-mode=", "--export=")
-_UNSAYABLE = re.compile(r"[\x00-\x1f\x7f,'\"\\]")
+_UNSAYABLE = re.compile(rf"{CONTROL.pattern}|[,'\"\\]")
 """What sbatch's ``--export`` cannot carry in a value: its separator and its quotes."""
 
 

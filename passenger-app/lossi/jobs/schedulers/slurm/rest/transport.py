@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from lossi import units
 from lossi.clusters import Cluster, RestSettings
+from lossi.contract.text import printable
 from lossi.errors import Forbidden, InvalidInput, Unavailable
 from lossi.jobs.schedulers.slurm.rest.token import Token
 
@@ -195,7 +196,7 @@ def _answer(response: httpx.Response, content: bytes, token: str) -> Answer:
     if isinstance(document, dict):
         return Answer(response.status_code, document)
     text = content[:300].decode("utf-8", errors="replace")
-    plain = "".join(character if character.isprintable() else " " for character in text).strip()
+    plain = printable(text).strip()
     return Answer(response.status_code, {}, plain.replace(token, "…") if token else plain)
 
 
