@@ -25,7 +25,8 @@ class App:
     form
         Returns the site's present form.
     submit
-        Prepares a session's folder from the form's values, and returns the content of ``submit.yml``.
+        Prepares a session's folder and returns the content of ``submit.yml``. Takes the form's values by field, with the folder as
+        ``staged_root``; raises `LossiError` for a value that is not valid, and says what to change.
     """
 
     form: Callable[[], dict[str, Any]]

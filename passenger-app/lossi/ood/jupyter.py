@@ -134,18 +134,7 @@ def _environments(catalog: Iterable[Environment], places: Sequence[Place]) -> li
 
 
 def submit(values: Mapping[str, str]) -> dict[str, Any]:
-    """Prepare a session's folder and return the content of ``submit.yml``.
-
-    Parameters
-    ----------
-    values
-        The form's values by field, and ``staged_root``, the session's folder.
-
-    Raises
-    ------
-    LossiError
-        If a value is not valid; says what to change.
-    """
+    """Prepare a session's folder and return the content of ``submit.yml``, as `apps.App.submit`."""
     place = sessions.place(values)
     gpu = _gpu_type(values, place)
     resources = _resources(values, place, gpu)

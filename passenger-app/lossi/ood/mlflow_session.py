@@ -42,18 +42,7 @@ def form() -> dict[str, Any]:
 
 
 def submit(values: Mapping[str, str]) -> dict[str, Any]:
-    """Prepare a session's folder and return the content of ``submit.yml``.
-
-    Parameters
-    ----------
-    values
-        The form's values by field, and ``staged_root``, the session's folder.
-
-    Raises
-    ------
-    LossiError
-        If a value is not valid; says what to change.
-    """
+    """Prepare a session's folder and return the content of ``submit.yml``, as `apps.App.submit`."""
     place = sessions.place(values)
     resources = sessions.resources(values, place)
     options = sessions.options(resources, place.cluster)
