@@ -1,7 +1,7 @@
-"""The ``lossi`` command: a skin that translates between people's words and the rooms, and never decides.
+"""The ``lossi`` command: translates between the command line and the rooms, never decides.
 
-Exit codes: 0 done; 1 the job or the check failed; 2 the request is not valid; 3 not found; 4 not allowed or in conflict;
-5 a part that is needed does not answer (scheduler, store, full disk); 130 interrupted.
+Exit codes: 0 success; 1 the job or the check failed; 2 invalid request; 3 not found; 4 not allowed or in conflict;
+5 something needed is not available (scheduler, store, disk space); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         output.note("interrupted")
         code = 130
     except BrokenPipeError:
-        # The reader of our output has gone (`lossi runs list | head`): that is no fault.
+        # The reader of our output is gone (`lossi runs list | head`): not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
@@ -45,11 +45,11 @@ def _from_os_error(error: OSError) -> LossiError:
 
     if error.filename:
         return atomic.explained(error, Path(os.fsdecode(error.filename)))
-    return LossiError("the system refused something", why=error.strerror or str(error), hint="check disk space and permissions")
+    return LossiError("a system call failed", why=error.strerror or str(error), hint="check disk space and permissions")
 
 
 def _unexpected(error: Exception) -> LossiError:
-    """Keep the traceback for a report, out of the user's sight."""
+    """Save the traceback for a bug report instead of showing it."""
     import tempfile
     import traceback
 
@@ -59,5 +59,5 @@ def _unexpected(error: Exception) -> LossiError:
     return LossiError(
         "something unexpected happened",
         why=f"{type(error).__name__}: {error}".splitlines()[0][:300],
-        hint=f"this is a fault in Lossi: please report it with {path}",
+        hint=f"this is a bug in Lossi: please report it with {path}",
     )

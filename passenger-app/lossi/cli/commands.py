@@ -1,4 +1,4 @@
-"""The tree of commands. Each module imports the rooms it speaks to inside its functions, so that ``lossi --help`` is quick."""
+"""The tree of commands. Each module imports rooms inside its functions, so that ``lossi --help`` is fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lossi import __version__
 
 
 def build() -> typer.Typer:
-    """Return the whole command."""
+    """Return the ``lossi`` command."""
     from lossi.cli import clusters, demo, doctor, environments, install, jobs, notebooks, projects, runs, serve, submit
 
     app = typer.Typer(
@@ -48,7 +48,7 @@ def _options(
     """Options before the command."""
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"lossi {__version__}")
         raise typer.Exit

@@ -1,4 +1,4 @@
-"""``lossi demo``: the main job from nothing: a project with a notebook, swept, tracked, compared, served."""
+"""``lossi demo``: a project with a notebook, swept, tracked, compared and served."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GRID: dict[str, list[object]] = {"classifier": ["logistic", "svc", "forest"], "c
 
 def demo(
     directory: Annotated[
-        Path, typer.Option("--directory", "-d", help="Where the demo project is made; an earlier one is used again.")
+        Path, typer.Option("--directory", "-d", help="Folder of the demo project; an existing one is reused.")
     ] = Path("lossi-demo"),
     serve: Annotated[bool, typer.Option(help="Serve the portal afterwards.")] = True,
 ) -> None:
@@ -34,13 +34,13 @@ def demo(
     for values in GRID.values():
         total *= len(values)
     output.say(
-        f"2. A sweep of {NOTEBOOK} over {total} combinations, on this machine's cores (the first time, a tracking store is made too)"
+        f"2. A sweep of {NOTEBOOK} over {total} combinations, on this machine's cores (the first time, this also makes a tracking store)"
     )
     job = _sweep(project)
     ended = follow.until_ended(project, job.id)
-    output.say("3. The runs compared, best first")
+    output.say("3. The runs, best first")
     follow.show_result(project, ended, order_by="metrics.accuracy DESC")
-    output.say(f"Look closer:  cd {directory};  lossi runs list;  lossi runs compare --job {job.id};  lossi logs {job.id}")
+    output.say(f"More:  cd {directory};  lossi runs list;  lossi runs compare --job {job.id};  lossi logs {job.id}")
     output.say(f"MLflow's own UI on the same runs:  mlflow ui --backend-store-uri {projects.stores.tracking_uri(project)}")
     if ended.state != "succeeded":
         raise typer.Exit(1)
@@ -50,7 +50,7 @@ def demo(
 
 
 def create_project(directory: Path) -> Project:
-    """Create the demo project with its first commit, or return the one that is there."""
+    """Create the demo project with its first commit, or return the existing one."""
     import pygit2
 
     from lossi import projects
@@ -58,7 +58,7 @@ def create_project(directory: Path) -> Project:
 
     source = Path(__file__).parent.parent / "demo" / "project"
     if directory.exists() and any(directory.iterdir()) and not (directory / NOTEBOOK).exists():
-        raise Conflict(f"{directory} is not empty and not the demo project", hint="name another folder with --directory")
+        raise Conflict(f"{directory} is not empty and not the demo project", hint="choose another folder with --directory")
     if not (directory / NOTEBOOK).exists():
         shutil.copytree(source, directory, dirs_exist_ok=True)
     if not (directory / ".git").exists():

@@ -1,4 +1,4 @@
-"""``lossi env build``, ``pull`` and ``verify``: images of the catalogue, made, fetched and compared. They take minutes."""
+"""``lossi env build``, ``pull`` and ``verify``: build, pull and compare images. They take minutes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SifFolder = Annotated[
     Path | None, typer.Option("--sif-folder", help="Folder of SIF files (default: the site's setting `sif_folder`).")
 ]
 CatalogFile = Annotated[
-    Path | None, typer.Option("--catalog", help="Catalogue file to record in (default: the site's where you may write it).")
+    Path | None, typer.Option("--catalog", help="Catalogue file to record in (default: the site's, if you may write to it).")
 ]
 Own = Annotated[bool, typer.Option("--own", help="Record in your own catalogue, as my-NAME.")]
 Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Speak plain HTTP, or accept any certificate, also to registries of other machines.")
+    bool, typer.Option("--insecure", help="Allow plain HTTP and any certificate for registries on other machines.")
 ]
 
 
@@ -44,14 +44,16 @@ def build(
     ] = None,
     arguments: Annotated[
         list[str] | None,
-        typer.Option("--build-arg", help="NAME=VALUE for the recipe; again for each. No secrets: images show it."),
+        typer.Option("--build-arg", help="NAME=VALUE for the recipe; may be repeated. No secrets: images show it."),
     ] = None,
     mounts: Annotated[
         list[str] | None,
-        typer.Option("--mount", help="SOURCE[:TARGET] that only the build sees (pip.conf, certificates); again for each."),
+        typer.Option("--mount", help="SOURCE[:TARGET] that only the build sees (pip.conf, certificates); may be repeated."),
     ] = None,
-    host_network: Annotated[bool, typer.Option("--host-network", help="Build in the machine's own network.")] = False,
-    no_sif: Annotated[bool, typer.Option("--no-sif", help="Make no SIF: where no Apptainer is, for others to pull.")] = False,
+    host_network: Annotated[bool, typer.Option("--host-network", help="Build in the machine's network.")] = False,
+    no_sif: Annotated[
+        bool, typer.Option("--no-sif", help="Make no SIF: for machines without Apptainer; others can pull the image.")
+    ] = False,
     sif_folder: SifFolder = None,
     catalog: CatalogFile = None,
     own: Own = False,
@@ -94,7 +96,7 @@ def pull(
     insecure: Insecure = False,
     as_json: options.Json = False,
 ) -> None:
-    """Fetch an environment's image by its digest, make a SIF of it, and record both in the catalogue."""
+    """Pull an environment's image by its digest, make a SIF of it, and record both in the catalogue."""
     from lossi import environments
     from lossi.environments import images
 
@@ -105,24 +107,26 @@ def pull(
 
 
 def verify(name: Name, variant: Variant = None, insecure: Insecure = False, as_json: options.Json = False) -> None:
-    """Compare the SIF of an environment with the image that its digest names, file by file. Exit code 1 if they differ."""
+    """Compare the SIF of an environment with the image of its digest, file by file. Exit code 1 if they differ."""
     from lossi import environments
     from lossi.environments import images
 
     with _progress(as_json) as (step, say):
-        found = images.verify_image(environments.load().get(name), variant, insecure=insecure, say=say, step=step)
+        verified = images.verify_image(environments.load().get(name), variant, insecure=insecure, say=say, step=step)
 
     def render() -> None:
-        output.say(f"image  {found.image}{'@' + found.digest if found.digest else ''}")
-        output.say(f"       files {found.image_tree}")
-        output.say(f"SIF    {found.sif}")
-        output.say(f"       files {found.sif_tree}")
-        for difference in found.differences:
+        output.say(f"image  {verified.image}{'@' + verified.digest if verified.digest else ''}")
+        output.say(f"       files {verified.image_tree}")
+        output.say(f"SIF    {verified.sif}")
+        output.say(f"       files {verified.sif_tree}")
+        for difference in verified.differences:
             output.say(f"  {difference}")
-        output.say("they are the same" if found.same else f"they differ: do not use it; fetch it again: lossi env pull {name}")
+        output.say(
+            "they are the same" if verified.same else f"they differ: do not use the SIF; pull it again: lossi env pull {name}"
+        )
 
-    output.emit(found, as_json, render)
-    if not found.same:
+    output.emit(verified, as_json, render)
+    if not verified.same:
         raise typer.Exit(1)
 
 
@@ -136,12 +140,12 @@ def _show(ready: Ready, as_json: bool) -> None:
             output.say(f"files {ready.tree}, the same in both")
         output.say(f"It is environment {ready.environment!r}, {ready.variant}, in {ready.catalog}.")
         if ready.listed and not ready.sif:
-            output.say(f"Next, where it is to run: lossi env pull {ready.environment} --image {ready.image}{pin}")
+            output.say(f"Next, on the machine that runs it: lossi env pull {ready.environment} --image {ready.image}{pin}")
         elif ready.listed:
             output.say(f"Next: lossi env check {ready.environment}")
         else:
             output.say(
-                f"That file is not read here: name it under `catalogs` in the site file, then lossi env check {ready.environment}"
+                f"Lossi does not read that file: add it to `catalogs` in the site file, then: lossi env check {ready.environment}"
             )
 
     output.emit(ready, as_json, render)
@@ -149,8 +153,8 @@ def _show(ready: Ready, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _progress(as_json: bool) -> Iterator[tuple[Callable[[str], None] | None, Callable[[str], None] | None]]:
-    """Yield what tells of steps and of lines: steps on stderr, lines of programs in one moving line where that is a terminal."""
-    kept = signal.signal(signal.SIGTERM, _end)  # so that what was begun is cleared away
+    """Yield the callbacks for steps and lines: steps go to stderr, lines of programs to a status line if it is a terminal."""
+    previous = signal.signal(signal.SIGTERM, _end)  # exits with clean-up
     try:
         if as_json:
             yield None, None
@@ -173,7 +177,7 @@ def _progress(as_json: bool) -> Iterator[tuple[Callable[[str], None] | None, Cal
 
                 yield step, line
     finally:
-        signal.signal(signal.SIGTERM, kept)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _end(number: int, _frame: object) -> NoReturn:

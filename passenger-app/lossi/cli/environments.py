@@ -1,7 +1,8 @@
-"""``lossi env`` and ``lossi exec``: which software stacks there are, and running a command in one here and now."""
+"""``lossi env`` and ``lossi exec``: list, check and add environments, register kernels, run a command in an environment."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lossi.cli import environment_images, environment_kernelspec, options, output
+from lossi.cli import environment_images, options, output
 
 if TYPE_CHECKING:
     from lossi.contract.records import ResolvedEnvironment
@@ -22,16 +23,15 @@ app = typer.Typer(no_args_is_help=True)
 app.command("build")(environment_images.build)
 app.command("pull")(environment_images.pull)
 app.command("verify")(environment_images.verify)
-app.command("kernelspec")(environment_kernelspec.kernelspec)
 
 Name = Annotated[str, typer.Argument(help="Name of the environment.", show_default=False)]
-Target = Annotated[str, typer.Option("--target", help="local, apptainer, or auto: what is usable here.")]
+Target = Annotated[str, typer.Option("--target", help="local, apptainer, or auto: what works here.")]
 Accelerator = Annotated[str, typer.Option("--accelerator", help="none, cuda or rocm.")]
 
 
 @app.command("list")
 def list_environments(project: options.Project = None, as_json: options.Json = False) -> None:
-    """List the environments, the ways in which each can be started here, and what is wrong in the catalogues."""
+    """List the environments, how each can be process here, and mistakes in the catalogues."""
     from lossi import environments
 
     catalog = _catalog(project)
@@ -54,7 +54,7 @@ def list_environments(project: options.Project = None, as_json: options.Json = F
 
 @app.command("show")
 def show(name: Name, project: options.Project = None, as_json: options.Json = False) -> None:
-    """Show one environment: its images, its local Python, and where the catalogue says so."""
+    """Show one environment: its images, its local Python and its catalogue."""
     from lossi import environments
 
     environment = _catalog(project).get(name)
@@ -68,12 +68,12 @@ def show(name: Name, project: options.Project = None, as_json: options.Json = Fa
         for package, version in environment.frameworks.items():
             output.say(f"  {package} {version}")
         rows = [[way.variant, "yes" if way.usable else "no", way.detail] for way in ways]
-        output.show_table(("variant", "usable here", "what it is, or what is missing"), rows)
+        output.show_table(("variant", "usable here", "interpreter or image, or what is missing"), rows)
         for key, value in environment.variables.items():
             output.say(f"sets {key}={value}")
         for mount in environment.mounts:
             output.say(
-                f"shows {mount.source}"
+                f"mounts {mount.source}"
                 + (f" at {mount.target}" if mount.target else "")
                 + (", read-only" if mount.read_only else "")
             )
@@ -89,7 +89,7 @@ def check(
     project: options.Project = None,
     as_json: options.Json = False,
 ) -> None:
-    """Start an environment and test that it has what tasks need; every fault comes with its remedy. Exit code 1 if one is found."""
+    """Start an environment and test that it has what tasks need, with a remedy for each fault. Exit code 1 for a fault."""
     from lossi import environments
 
     environment = _catalog(project).get(name)
@@ -101,11 +101,11 @@ def check(
 
     def render() -> None:
         rows = [["ok" if check.ok else "FAULT", check.name, check.detail] for check in checks]
-        output.show_table(("", "tested", "found"), rows)
+        output.show_table(("", "test", "result"), rows)
         for check in checks:
             if not check.ok:
                 output.say(f"{check.name}: {check.remedy}")
-        output.say(f"{name} has all that tasks need" if good else f"{name} cannot run tasks yet")
+        output.say(f"{name} has everything that tasks need" if good else f"{name} cannot run tasks yet")
 
     output.emit({"environment": resolved, "ok": good, "checks": checks}, as_json, render)
     if not good:
@@ -114,8 +114,8 @@ def check(
 
 @app.command("add")
 def add(
-    name: Annotated[str, typer.Argument(help="A name that no other environment has.", show_default=False)],
-    title: Annotated[str, typer.Option("--title", help="What lists show (default: the name).")] = "",
+    name: Annotated[str, typer.Argument(help="A new name.", show_default=False)],
+    title: Annotated[str, typer.Option("--title", help="Title in lists (default: the name).")] = "",
     python: Annotated[str | None, typer.Option("--python", help="An interpreter or a venv's folder, or auto.")] = None,
     sif: Annotated[str | None, typer.Option("--sif", help="An Apptainer image.")] = None,
     image: Annotated[str | None, typer.Option("--image", help="An OCI reference; run without --sif only with --digest.")] = None,
@@ -127,7 +127,7 @@ def add(
     description: Annotated[str, typer.Option("--description", help="What it is good for.")] = "",
     as_json: options.Json = False,
 ) -> None:
-    """Add an environment of your own: a Python, a SIF file or an image. It is written to your own catalogue."""
+    """Add your own environment (a Python, a SIF file or an image) to your catalogue."""
     from lossi import environments
 
     environment = environments.add(
@@ -148,23 +148,62 @@ def add(
     output.emit(environment, as_json, render)
 
 
+@app.command("kernelspec")
+def kernelspec(
+    name: Name,
+    install: Annotated[bool, typer.Option("--install", help="Register it for yourself.")] = False,
+    prefix: Annotated[
+        Path | None, typer.Option("--prefix", help="Register it in this folder, for all users of its Jupyter.")
+    ] = None,
+    target: Target = "auto",
+    accelerator: Accelerator = "none",
+    bind: Annotated[
+        list[Path] | None,
+        typer.Option("--bind", help="A folder to mount in the container in addition to the user's home; may be repeated."),
+    ] = None,
+    project: options.Project = None,
+    as_json: options.Json = False,
+) -> None:
+    """Register an environment as a Jupyter kernel; without --install or --prefix, print the kernel.json."""
+    from lossi import environments
+    from lossi.environments import kernelspec as kernels
+    from lossi.errors import InvalidInput
+
+    if install and prefix is not None:
+        raise InvalidInput("--install and --prefix exclude each other", hint="pass one of them")
+    environment = _catalog(project).get(name)
+    resolved = environments.resolve(environment, target=target, accelerator=accelerator)
+    spec = kernels.kernelspec(environment, resolved, [path.absolute() for path in bind or []])
+    folder = None
+    if install or prefix is not None:
+        folder = kernels.install(spec, kernels.kernel_name(resolved), prefix.absolute() if prefix else None)
+
+    def render() -> None:
+        if folder is None:
+            output.say(json.dumps(spec, indent=1, ensure_ascii=False))
+            return
+        output.say(f"{spec['display_name']} is in {folder}. Reload Jupyter to select it")
+
+    output.emit({"kernelspec": spec, "folder": folder}, as_json, render)
+
+
 def exec_command(
     environment: Annotated[str, typer.Argument(metavar="ENV", help="Name of the environment.", show_default=False)],
     command: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="Program and arguments.", show_default=False)],
-    show: Annotated[bool, typer.Option("--show", help="Print the whole command instead of running it.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print the complete command instead of running it.")] = False,
     bind: Annotated[
-        list[Path] | None, typer.Option("--bind", help="A further folder that the container sees; may be repeated.")
+        list[Path] | None, typer.Option("--bind", help="A folder to mount in the container; may be repeated.")
     ] = None,
     target: Target = "auto",
     accelerator: Accelerator = "none",
     project: options.Project = None,
     as_json: options.Json = False,
 ) -> None:
-    """Run a command in an environment, here and now. Exit code: the command's."""
+    """Run a command in an environment on this machine. Exit code: the command's."""
     from lossi import environments
 
     resolved = environments.resolve(_catalog(project).get(environment), target=target, accelerator=accelerator)
-    argv = _whole(resolved, command, project, bind or [])
+    argv = _full_argv(resolved, command, project, bind or [])
     if show:
         output.emit(argv, as_json, lambda: output.say(shlex.join(argv)))
         return
@@ -175,8 +214,8 @@ def exec_command(
     raise typer.Exit(_run_contained(argv, variables))
 
 
-def _whole(resolved: ResolvedEnvironment, command: list[str], project: str | None, bind: list[Path]) -> list[str]:
-    """Return the argv; a container sees the project (or the current folder) and starts in the current folder where it can."""
+def _full_argv(resolved: ResolvedEnvironment, command: list[str], project: str | None, bind: list[Path]) -> list[str]:
+    """Return the complete argv; a container sees the project (or the current folder) and starts in the current folder if it can."""
     from lossi import environments
 
     if resolved.kind == "local":
@@ -188,14 +227,14 @@ def _whole(resolved: ResolvedEnvironment, command: list[str], project: str | Non
 
 
 def _replace_process(argv: list[str], variables: dict[str, str]) -> None:
-    """Become the command: signals, terminal and exit code are its own."""
+    """Replace this process by the command, so that signals, terminal and exit code are its own."""
     from lossi.errors import NotFound
 
     try:
         os.execvpe(argv[0], argv, variables)  # noqa: S606
     except FileNotFoundError:
         raise NotFound(
-            f"there is no program {argv[0]!r} in this environment", hint="check its spelling, or give its whole path"
+            f"there is no program {argv[0]!r} in this environment", hint="check its spelling, or pass its full path"
         ) from None
     except PermissionError:
         raise NotFound(f"{argv[0]!r} cannot be executed", hint="check its permissions") from None
@@ -206,14 +245,14 @@ def _run_contained(argv: list[str], variables: dict[str, str]) -> int:
     from lossi import settings
 
     with tempfile.TemporaryDirectory(prefix="lossi-exec-", dir=settings.temporary_dir(), ignore_cleanup_errors=True) as folder:
-        # The terminal sends Ctrl-C to the whole group: the container decides what it means, we wait for it.
-        kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # The terminal sends Ctrl-C to the whole group: the container handles it, we wait.
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            started = subprocess.Popen(argv, env={**variables, "APPTAINER_WORKDIR": folder}, preexec_fn=_interruptible)
-            signal.signal(signal.SIGTERM, lambda *_: started.terminate())
-            code = started.wait()
+            process = subprocess.Popen(argv, env={**variables, "APPTAINER_WORKDIR": folder}, preexec_fn=_interruptible)
+            signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+            code = process.wait()
         finally:
-            signal.signal(signal.SIGINT, kept)
+            signal.signal(signal.SIGINT, previous)
     return code if code >= 0 else 128 - code
 
 
@@ -231,7 +270,7 @@ def _working_folder() -> Path:
 
 
 def _root(project: str | None, folder: Path) -> Path:
-    """Return the project's folder, or the current one where there is no project."""
+    """Return the project's folder, or the current one without a project."""
     from lossi import projects
     from lossi.errors import NotFound
 
@@ -265,7 +304,7 @@ def _what(resolved: ResolvedEnvironment) -> str:
 
 
 def _promised(environment: Environment, resolved: ResolvedEnvironment) -> dict[str, str]:
-    """Return the frameworks that the catalogue promises for the variant that was resolved."""
+    """Return the frameworks that the catalogue promises for the resolved variant."""
     promised: dict[str, str] = dict(environment.frameworks)
     if resolved.kind != "local":
         architecture, _, accelerator = resolved.variant.partition("-")

@@ -14,28 +14,28 @@ if TYPE_CHECKING:
     from lossi.notebooks import Parameter
 
 app = typer.Typer(no_args_is_help=True)
-NotebookFile = Annotated[Path, typer.Argument(metavar="NB", help="The notebook, a file *.ipynb.", show_default=False)]
+NotebookFile = Annotated[Path, typer.Argument(metavar="NB", help="The notebook (*.ipynb).", show_default=False)]
 _SHOWN = 60
 
 
 @app.command("params")
 def show_parameters(notebook: NotebookFile, as_json: options.Json = False) -> None:
-    """Show what the notebook can be given: names, types, defaults and comments of its cell tagged `parameters`."""
+    """Show the notebook's parameters: names, types, defaults and comments of its cell tagged `parameters`."""
     from lossi import notebooks
 
-    found = notebooks.parameters(notebooks.read(notebook))
+    declared = notebooks.parameters(notebooks.read(notebook))
     data = {
         "notebook": str(notebook),
-        "language": found.language,
-        "cell_index": found.cell_index,
-        "parameters": [_as_dict(item) for item in found.parameters],
-        "notes": list(found.notes),
+        "language": declared.language,
+        "cell_index": declared.cell_index,
+        "parameters": [_as_dict(item) for item in declared.parameters],
+        "notes": list(declared.notes),
     }
 
     def render() -> None:
-        rows = [[item.name, item.type, _default(item), item.comment] for item in found.parameters]
+        rows = [[item.name, item.type, _default(item), item.comment] for item in declared.parameters]
         output.show_table(["parameter", "type", "default", "comment"], rows, empty="The notebook has no parameters.")
-        for note in found.notes:
+        for note in declared.notes:
             output.note(f"note: {note}")
 
     output.emit(data, as_json, render)
@@ -45,11 +45,11 @@ def show_parameters(notebook: NotebookFile, as_json: options.Json = False) -> No
 def convert(
     notebook: NotebookFile,
     target: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there instead of to stdout.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to this file instead of stdout.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Turn the notebook into a script whose parameters are flags and which logs the same metrics."""
+    """Turn the notebook into a script with its parameters as flags; it logs the same metrics."""
     from lossi import notebooks
     from lossi.files import atomic
     from lossi.files.text import neutralised
@@ -67,11 +67,11 @@ def convert(
             output.note(f"note: {note}")
         if target is not None:
             runner = "Rscript" if script.language == "r" else "python"
-            output.say(f"wrote {target}; its flags: {runner} {target} --help")
+            output.say(f"wrote {target}; flags: {runner} {target} --help")
         elif sys.stdout.isatty():
             sys.stdout.write("\n".join(neutralised(line) for line in script.text.split("\n")))
         else:
-            # Into a file or a pipe: byte for byte, whatever the locale.
+            # To a file or pipe: byte for byte in any locale.
             sys.stdout.buffer.write(script.text.encode("utf-8"))
 
     output.emit(data, as_json, render)

@@ -1,4 +1,4 @@
-"""How a command answers: one JSON document with ``--json``, otherwise tables and sentences for people; errors on stderr.
+"""Output of commands: one JSON document with ``--json``, otherwise tables and sentences; errors on stderr.
 
 Values from notebooks, jobs and stores are neutralised before they reach a terminal.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _PROGRAM_LINES = 15
-"""How many of a failed program's last lines are shown above what they mean."""
+"""Last lines of a failed program that are shown above the explanation."""
 
 
 def emit(data: Any, as_json: bool, render: Callable[[], None]) -> None:
@@ -31,7 +31,7 @@ def emit(data: Any, as_json: bool, render: Callable[[], None]) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return the console for people; no colours where the output is not a terminal or NO_COLOR is set."""
+    """Return the console for people; without colours if the output is not a terminal or NO_COLOR is set."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
@@ -57,7 +57,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, right: It
 def show_table(
     columns: Iterable[str], rows: Iterable[Iterable[object]], *, right: Iterable[str] = (), empty: str = "Nothing here yet."
 ) -> None:
-    """Print a table, or ``empty`` when there is no row. Never wider than what it holds; not cut when piped."""
+    """Print a table, or ``empty`` if there are no rows. Never wider than its content; not cut when piped."""
     rows = list(rows)
     if not rows:
         say(empty)
@@ -76,7 +76,7 @@ def say(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Print one line about what is going on on stderr, so that stdout stays the result."""
+    """Print one line about progress to stderr; stdout is for the result."""
     from lossi.files.text import neutralised
 
     sys.stderr.write(neutralised(text) + "\n")
@@ -84,7 +84,7 @@ def note(text: str) -> None:
 
 
 def failure(error: LossiError, *, as_json: bool = False) -> int:
-    """Print what happened, why and what to do; return the exit code."""
+    """Print an error (what, why, hint); return the exit code."""
     if as_json:
         document = {"type": error.slug, "title": error.title, "detail": error.what, "why": error.why, "hint": error.hint}
         json.dump({**plain(error.details), **document}, sys.stderr, ensure_ascii=False)
