@@ -1,4 +1,4 @@
-"""Bringing a project up to date before runs are shown: how their tasks stand, and what the tasks have published since."""
+"""Bring a project up to date before its runs are shown: the state of its tasks, and what they have published since."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from lossi.tracking import IngestReport
 
 
-def look(project: Project, *, everything: bool = False) -> IngestReport:
-    """Refresh job facts and take in what was published.
+def update_project(project: Project, *, everything: bool = False) -> IngestReport:
+    """Write the facts of tasks into the index, and what tasks published into the tracking store.
 
     Parameters
     ----------
     project
-        Where. One that this user may only read is read as it is.
+        One that this user may only read is left as it is.
     everything
-        Until nothing is left, as a command does; otherwise within the time that a page has, and a child process goes on.
+        Until nothing is left, as a command does; otherwise only as long as a page has time, and a child process continues.
     """
     from lossi import jobs, tracking
 

@@ -14,7 +14,7 @@ from scheduler_jobs import Made, eventually, lives
 
 from lossi import processes
 from lossi.contract import records
-from lossi.contract.records import FINAL_STATES
+from lossi.contract.states import has_ended
 from lossi.jobs.schedulers.base import JobView
 from lossi.jobs.schedulers.local import queue
 from lossi.jobs.schedulers.local.adapter import LocalScheduler
@@ -31,7 +31,7 @@ def view(scheduler: LocalScheduler, made: Made) -> JobView:
 def until_over(scheduler: LocalScheduler, made: Made) -> JobView:
     def over() -> JobView | None:
         seen = view(scheduler, made)
-        ended = [task for task in seen.tasks.values() if task.state in FINAL_STATES]
+        ended = [task for task in seen.tasks.values() if has_ended(task.state)]
         return seen if len(ended) == made.job.tasks else None
 
     return eventually(over, "the job is over")

@@ -15,18 +15,8 @@ from datetime import datetime
 import pytest
 from scheduler_jobs import JobFactory, Made, eventually, lives
 
-from lossi.contract.records import (
-    CANCELLED,
-    FAILED,
-    FINAL_STATES,
-    OUT_OF_MEMORY,
-    QUEUED,
-    RUNNING,
-    SUCCEEDED,
-    TIMED_OUT,
-    Resources,
-    SubmissionRecord,
-)
+from lossi.contract.records import Resources, SubmissionRecord
+from lossi.contract.states import CANCELLED, FAILED, OUT_OF_MEMORY, QUEUED, RUNNING, SUCCEEDED, TIMED_OUT, has_ended
 from lossi.errors import InvalidInput, NotSupported
 from lossi.jobs.schedulers.base import Handle, JobView, Scheduler, TaskView
 
@@ -63,7 +53,7 @@ class SchedulerContract:
         def over() -> JobView | None:
             view = self.look(scheduler, made)
             assert view.known
-            ended = [task for task in view.tasks.values() if task.state in FINAL_STATES]
+            ended = [task for task in view.tasks.values() if has_ended(task.state)]
             return view if len(ended) == made.job.tasks else None
 
         return eventually(over, "the job is over")

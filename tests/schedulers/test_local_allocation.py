@@ -14,6 +14,7 @@ from local_support import end_everything, supervisor, supervisors
 from scheduler_jobs import JobFactory, Made, eventually
 
 from lossi.contract import records
+from lossi.contract.states import has_ended
 from lossi.jobs.schedulers.base import JobView
 from lossi.jobs.schedulers.local import journal, machine, queue
 from lossi.jobs.schedulers.local.adapter import LocalScheduler
@@ -113,7 +114,7 @@ def test_what_is_submitted_while_the_allocation_ends_is_not_started(enter: Enter
 
 def ended(local: LocalScheduler, made: Made) -> JobView | None:
     view = local.poll([made.handle])[made.job.id]
-    return view if view.state in records.FINAL_STATES else None
+    return view if has_ended(view.state) else None
 
 
 def gone(local: LocalScheduler, made: Made, *tasks: int) -> None:

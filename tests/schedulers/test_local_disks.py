@@ -12,12 +12,7 @@ import pytest
 from local_support import end_everything
 from scheduler_jobs import JobFactory, eventually
 
-from lossi.contract.records import (
-    FAILED,
-    QUEUED,
-    RUNNING,
-    SUCCEEDED,
-)
+from lossi.contract.states import FAILED, QUEUED, RUNNING, SUCCEEDED
 from lossi.errors import Unavailable
 from lossi.jobs.schedulers.local.adapter import LocalScheduler
 

@@ -11,19 +11,8 @@ import pytest
 from hypothesis import given, strategies as st
 from scheduler_jobs import JobFactory, Made
 
-from lossi.contract.records import (
-    CANCELLED,
-    FAILED,
-    NODE_FAILED,
-    OUT_OF_MEMORY,
-    QUEUED,
-    RUNNING,
-    SUCCEEDED,
-    TIMED_OUT,
-    CancelRequest,
-    Ending,
-    TaskExit,
-)
+from lossi.contract.records import CancelRequest, Ending, TaskExit
+from lossi.contract.states import CANCELLED, FAILED, NODE_FAILED, OUT_OF_MEMORY, QUEUED, RUNNING, SUCCEEDED, TIMED_OUT
 from lossi.jobs.schedulers.base import TaskView
 from lossi.jobs.schedulers.cancellation import merged
 from lossi.jobs.schedulers.local import verdict

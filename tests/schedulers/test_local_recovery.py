@@ -24,7 +24,7 @@ from local_support import (
 from scheduler_jobs import JobFactory, Made, lives
 
 from lossi.contract import records
-from lossi.contract.records import CANCELLED, FAILED, NODE_FAILED, QUEUED, RUNNING, SUCCEEDED, TIMED_OUT
+from lossi.contract.states import CANCELLED, FAILED, NODE_FAILED, QUEUED, RUNNING, SUCCEEDED, TIMED_OUT
 from lossi.jobs.schedulers.local import journal
 from lossi.jobs.schedulers.local.adapter import LocalScheduler
 from lossi.jobs.schedulers.local.journal import Journal, Started

@@ -14,7 +14,8 @@ from scheduler_contract import SchedulerContract
 from scheduler_jobs import JobFactory, eventually, lives
 
 from lossi.contract import records
-from lossi.contract.records import CANCELLED, FAILED, OUT_OF_MEMORY, QUEUED, SUCCEEDED, TIMED_OUT, Ending, TaskExit
+from lossi.contract.records import Ending, TaskExit
+from lossi.contract.states import CANCELLED, FAILED, OUT_OF_MEMORY, QUEUED, SUCCEEDED, TIMED_OUT
 from lossi.errors import Forbidden, InvalidInput, Unavailable
 from lossi.jobs.schedulers.local import machine
 from lossi.jobs.schedulers.local.adapter import LocalScheduler

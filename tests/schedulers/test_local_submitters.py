@@ -22,7 +22,7 @@ from local_support import (
 )
 from scheduler_jobs import JobFactory
 
-from lossi.contract.records import QUEUED, SUCCEEDED
+from lossi.contract.states import QUEUED, SUCCEEDED
 from lossi.jobs.schedulers.local.adapter import LocalScheduler
 
 

@@ -24,7 +24,7 @@ from local_support import (
 from scheduler_jobs import JobFactory
 
 from lossi import processes
-from lossi.contract.records import CANCELLED, FAILED, RUNNING, SUCCEEDED
+from lossi.contract.states import CANCELLED, FAILED, RUNNING, SUCCEEDED
 from lossi.jobs.schedulers.local import journal, queue
 from lossi.jobs.schedulers.local.adapter import LocalScheduler
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from real_cluster import RealCluster
 
-from lossi.contract.records import FINAL_STATES
+from lossi.contract.states import has_ended
 
 
 class Site:
@@ -65,7 +65,7 @@ class Site:
 
         def there() -> Any:
             job = self.job(job_id)
-            if job["state"] not in states and job["state"] in FINAL_STATES:
+            if job["state"] not in states and has_ended(job["state"]):
                 pytest.fail(f"the job is {job['state']}: {job['reason']}\n{self.tasks(job_id)}\n{self.logs(job_id)}")
             return job if job["state"] in states else None
 

@@ -14,7 +14,7 @@ from scheduler_contract import SchedulerContract
 from scheduler_jobs import JobFactory, Made
 
 from lossi.clusters import RestSettings
-from lossi.contract.records import FAILED, SUCCEEDED
+from lossi.contract.states import FAILED, SUCCEEDED
 from lossi.jobs import schedulers
 from lossi.jobs.schedulers.base import Handle, Scheduler
 

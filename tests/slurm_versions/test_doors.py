@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from version_cluster import Door, as_user
 
-from lossi.contract.records import FINAL_STATES
+from lossi.contract.states import has_ended
 from lossi.errors import Forbidden, InvalidInput, LossiError
 from lossi.jobs.schedulers.slurm.client import SlurmClient
 from lossi.jobs.schedulers.slurm.records import AccountingRow
@@ -40,7 +40,7 @@ def tasks_of(rows: Iterable[object], job: int) -> set[int]:
 def finals(client: SlurmClient, job: int, number: int) -> list[AccountingRow] | None:
     """Return the accounting of so many tasks once all of them have ended."""
     rows = client.accounting({job: None})
-    ended = [row for row in rows if state_of(row.state) in FINAL_STATES and row.ended]
+    ended = [row for row in rows if has_ended(state_of(row.state)) and row.ended]
     known = sum(1 if row.task is not None or not row.tasks else sum(map(len, row.tasks)) for row in ended)
     return rows if known == number else None
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, render_template, request
 
-from lossi import units
 from lossi.api import context
-from lossi.contract.records import FINAL_STATES, QUEUED
+from lossi.contract.states import is_active, label
+from lossi.units import humanize_duration
+
+if TYPE_CHECKING:
+    from lossi.jobs import Job
 
 pages = Blueprint("job_pages", __name__)
 
@@ -29,12 +32,11 @@ def job(job_id: str) -> str:
         "job.html",
         project=project,
         job=found,
-        row=progress(found),
         why=jobs.explain(project, found.id),
         tasks=page.items,
         next_cursor=page.next_cursor,
         stale=page.stale,
-        active=is_active(found),
+        active=found.is_active,
     )
 
 
@@ -54,28 +56,20 @@ def log(job_id: str, task: int) -> str:
         task=found,
         text=neutralised(chunk.data.decode("utf-8", "replace")),
         skipped=chunk.offset,
-        active=found.state not in FINAL_STATES and found.state != "unknown",
+        active=is_active(found.state),
     )
 
 
-def is_active(job: Any) -> bool:
-    """Return whether something about a job is still to come."""
-    return job.state not in FINAL_STATES and job.state != "unknown"
-
-
-def progress(job: Any) -> dict[str, Any]:
-    """Return a job with how many of its tasks have ended, the shares that ended well and badly in percent, and why it stands so."""
+@pages.app_template_filter()
+def reason(job: Job) -> str:
+    """Return the reason for a job's state in one sentence."""
     from lossi import jobs
 
-    done = sum(number for state, number in job.counts.items() if state in FINAL_STATES)
-    good = job.counts.get("succeeded", 0)
-    return {
-        "job": job,
-        "done": done,
-        "good_percent": round(100 * good / max(job.tasks, 1)),
-        "bad_percent": round(100 * (done - good) / max(job.tasks, 1)),
-        "why": jobs.explain_pending(job.reason, job.scheduler).sentence if job.state == QUEUED and job.reason else job.reason,
-    }
+    return jobs.explain_briefly(job)
+
+
+pages.add_app_template_filter(label)
+pages.add_app_template_filter(humanize_duration, "duration")
 
 
 @pages.app_template_filter()
@@ -87,9 +81,3 @@ def moment(text: str | None) -> str:
         return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S")
     except ValueError:
         return text
-
-
-@pages.app_template_filter()
-def duration(seconds: float | None) -> str:
-    """Return seconds as Slurm shows them: ``[days-]hours:minutes:seconds``."""
-    return "" if seconds is None else units.format_time(round(seconds))

@@ -10,14 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lossi.api import context
 from lossi.api.operations import Operations
+from lossi.contract.states import State, is_active
 from lossi.jobs import Job, JobSpec, Preview, Task
 from lossi.jsonable import plain
 
 api = Operations("jobs", __name__, abp_tags=[Tag(name="jobs", description="Submissions to the batch system, and their tasks.")])
-
-State = Literal[
-    "queued", "running", "succeeded", "failed", "cancelled", "timed_out", "out_of_memory", "node_failed", "preempted", "unknown"
-]
 
 
 class JobPath(BaseModel):
@@ -165,11 +162,10 @@ def show_task(path: TaskPath, query: context.ProjectQuery) -> Response:
 def read_log(path: TaskPath, query: LogQuery) -> Response:
     """Read part of a task's log, by byte offset."""
     from lossi import jobs
-    from lossi.contract.records import FINAL_STATES
     from lossi.files.text import neutralised
 
     project = context.project(query.project)
-    ended = jobs.task(project, path.job_id, path.task).state in FINAL_STATES
+    ended = not is_active(jobs.task(project, path.job_id, path.task).state)
     chunk = jobs.log(project, path.job_id, path.task, query.offset, query.limit)
     text = neutralised(chunk.data.decode("utf-8", "replace"))
     answer = LogChunk(text=text, offset=chunk.offset, next_offset=chunk.next_offset, size=chunk.size, ended=ended)

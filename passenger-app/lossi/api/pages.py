@@ -11,7 +11,7 @@ from flask import Blueprint, Response, current_app, redirect, render_template, r
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from lossi import refresh
-from lossi.api import context, job_pages, session_apps
+from lossi.api import context, session_apps
 from lossi.errors import LossiError, NotFound
 
 pages = Blueprint("pages", __name__)
@@ -46,17 +46,16 @@ def start() -> str | Response | tuple[str, int]:
         sweep = _runs(project, _chosen(project, jobs, request.args.get("job")))
     except LossiError as error:
         problem = error
-    active = any(job_pages.is_active(job) for job in jobs)
     return render_template(
         "start.html",
         projects=known,
         project=project,
         sessions=_sessions(project),
         problem=problem,
-        jobs=[job_pages.progress(job) for job in jobs],
+        jobs=jobs,
         stale=stale,
         sweep=sweep,
-        active=active,
+        active=any(job.is_active for job in jobs),
     )
 
 
@@ -137,7 +136,7 @@ def _runs(project: Any, chosen: Any) -> dict[str, Any] | None:
 
     if chosen is None:
         return None
-    refresh.look(project)
+    refresh.update_project(project)
     table = tracking.search(
         project, filter=f"tags.`lossi.job_id` = '{chosen.id}'", order_by=["attributes.start_time ASC"], limit=MOST_RUNS
     )

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lossi.api import context
 from lossi.api.operations import Operations
-from lossi.contract.records import FINAL_STATES, QUEUED, UNKNOWN
 
 api = Operations("recent", __name__, abp_tags=[Tag(name="recent", description="The newest jobs over all projects.")])
 
@@ -24,7 +23,7 @@ class RecentQuery(BaseModel):
 
 
 class RecentJob(BaseModel):
-    """A job as it was when somebody last looked, and where its pages are."""
+    """A job as its project's index has it, and where its pages are."""
 
     id: str
     name: str
@@ -37,7 +36,7 @@ class RecentJob(BaseModel):
     active: bool = Field(
         description="Whether something is still to come; ask GET /api/v1/jobs of its project for the newest facts."
     )
-    why: str = Field(description="Why it stands so, where something is known.")
+    why: str = Field(description="Reason for its state, if known.")
     tasks: int
     done: int = Field(description="Tasks that have ended.")
     runs: int = Field(description="MLflow runs taken in so far.")
@@ -65,24 +64,22 @@ def list_recent(query: RecentQuery) -> Response:
     if default is not None and default.root not in {project.root for project in known}:
         known = [default, *known]
     # A path that is not UTF-8 has no address: its jobs are shown on the command line only.
-    items = [_shown(item) for item in recent([one for one in known if is_utf8(str(one.root))], query.limit)]
+    items = [_shown(item) for item in recent([project for project in known if is_utf8(str(project.root))], query.limit)]
     return jsonify(RecentJobs(items=items, projects=len(known)).model_dump())
 
 
 def _shown(item: Any) -> RecentJob:
     from lossi import jobs
 
-    facts = item.facts
-    project = str(item.project.root)
-    reason = facts["reason"] or ""
+    job, project = item.job, str(item.project.root)
     return RecentJob(
-        **{name: facts[name] for name in ("id", "name", "kind", "user", "cluster", "state", "tasks", "created", "ended")},
+        **job.model_dump(include={"id", "name", "kind", "user", "cluster", "state", "tasks", "created", "ended"}),
         project=project,
         project_name=item.project.name,
-        active=facts["state"] not in FINAL_STATES and facts["state"] != UNKNOWN,
-        why=jobs.explain_pending(reason, facts["scheduler"]).sentence if facts["state"] == QUEUED and reason else reason,
-        done=sum(number for state, number in facts["counts"].items() if state in FINAL_STATES),
+        active=job.is_active,
+        why=jobs.explain_briefly(job),
+        done=job.done,
         runs=item.runs,
-        page=url_for("job_pages.job", job_id=facts["id"], project=project),
-        runs_page=url_for("pages.start", project=project, job=facts["id"]),
+        page=url_for("job_pages.job", job_id=job.id, project=project),
+        runs_page=url_for("pages.start", project=project, job=job.id),
     )

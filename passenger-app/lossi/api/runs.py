@@ -185,7 +185,7 @@ def artifact_content(path: RunPath, query: ContentQuery) -> Response:
 def _refreshed(query: context.ProjectQuery) -> Project:
     """Return the project of a request, with what its tasks have published."""
     project = context.project(query.project)
-    refresh.look(project)
+    refresh.update_project(project)
     return project
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lossi.cli import output
+from lossi.contract.states import SUCCEEDED
 
 if TYPE_CHECKING:
     from lossi.jobs import Job
@@ -42,7 +43,7 @@ def demo(
     follow.show_result(project, ended, order_by="metrics.accuracy DESC")
     output.say(f"More:  cd {directory};  lossi runs list;  lossi runs compare --job {job.id};  lossi logs {job.id}")
     output.say(f"MLflow's own UI on the same runs:  mlflow ui --backend-store-uri {projects.stores.tracking_uri(project)}")
-    if ended.state != "succeeded":
+    if ended.state != SUCCEEDED:
         raise typer.Exit(1)
     if serve:
         output.say("4. The portal")

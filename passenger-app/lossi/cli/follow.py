@@ -1,13 +1,15 @@
-"""Watching a job until it ends, and showing what came of it."""
+"""Watch a job until it ends, and show its result."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossi.cli import output
+from lossi.contract.states import QUEUED, RUNNING, SUCCEEDED, UNKNOWN, has_ended, label
 
 if TYPE_CHECKING:
     from lossi.contract.records import Progress
@@ -19,7 +21,8 @@ LONGEST_PAUSE_S = 1.0
 LINE_EVERY_S = 5.0
 MOST_RUNNING_SHOWN = 8
 MOST_DIFFERING_SHOWN = 12
-FINAL = ("succeeded", "failed", "cancelled", "timed_out", "out_of_memory", "node_failed", "preempted")
+UNKNOWN_PATIENCE_S = 60.0
+"""How long an exit record may take to arrive over a network filesystem, once the scheduler has forgotten a job."""
 
 
 def until_ended(project: Project, job_id: str) -> Job:
@@ -39,31 +42,34 @@ def until_ended(project: Project, job_id: str) -> Job:
         raise
 
 
-def _looks(project: Project, job_id: str) -> Iterator[Job]:
-    """Yield the job again and again, soon at first and then less often, until it has ended."""
+def _watch(project: Project, job_id: str) -> Iterator[Job]:
+    """Yield the job again and again, soon at first and then less often, until nothing more is to come."""
     from lossi import jobs
 
     pause = FIRST_PAUSE_S
+    last_known = time.monotonic()
     while True:
         job = jobs.get(project, job_id)
         yield job
-        if job.state in FINAL:
+        if job.state != UNKNOWN:
+            last_known = time.monotonic()
+        lost = not Path(job.directory).exists() or time.monotonic() - last_known >= UNKNOWN_PATIENCE_S
+        if has_ended(job.state) or (job.state == UNKNOWN and lost):
             return
         time.sleep(pause)
         pause = min(pause * 1.15, LONGEST_PAUSE_S)
 
 
 def _with_lines(project: Project, job_id: str) -> Job:
-    """One line whenever something is worth saying, for logs and pipes."""
-    said, said_at = "", 0.0
+    """Print a line whenever something changed, for logs and pipes."""
+    printed, printed_at = "", 0.0
     job = None
-    for job in _looks(project, job_id):
-        done = _done(job)
-        line = f"{job.id}  {done} of {job.tasks} done" + _counts(job)
-        new_end = line != said and (job.tasks <= 20 or done == job.tasks)
-        if line != said and (new_end or time.monotonic() - said_at >= LINE_EVERY_S):
+    for job in _watch(project, job_id):
+        line = f"{job.id}  {job.done} of {job.tasks} done" + _counts(job)
+        is_due = job.tasks <= 20 or job.done == job.tasks or time.monotonic() - printed_at >= LINE_EVERY_S
+        if line != printed and is_due:
             output.note(line)
-            said, said_at = line, time.monotonic()
+            printed, printed_at = line, time.monotonic()
     assert job is not None
     return job
 
@@ -79,10 +85,10 @@ def _with_bars(project: Project, job_id: str) -> Job:
     with Progress(*columns, console=output.console(stderr=True), transient=True) as progress:
         whole = progress.add_task("tasks", total=None)
         shown: dict[int, Any] = {}
-        for job in _looks(project, job_id):
-            progress.update(whole, total=job.tasks, completed=_done(job), description=f"{job.name}{_counts(job)}")
+        for job in _watch(project, job_id):
+            progress.update(whole, total=job.tasks, completed=job.done, description=f"{job.name}{_counts(job)}")
             running = {}
-            if job.state == "running":
+            if job.state == RUNNING:
                 running = {item.task: item for item in jobs.progress(project, job_id)[:MOST_RUNNING_SHOWN]}
             for task in set(shown) - set(running):
                 progress.remove_task(shown.pop(task))
@@ -95,7 +101,7 @@ def _with_bars(project: Project, job_id: str) -> Job:
 
 
 def _where(item: Progress) -> str:
-    """Say where a running task is: its cell, that cell's first line, and how long it may still take."""
+    """Return where a running task is: its cell, that cell's first line, and how long it may still take."""
     from lossi.files.text import neutralised
 
     words = f"  {item.task}"
@@ -106,24 +112,16 @@ def _where(item: Progress) -> str:
     return words
 
 
-def _done(job: Job) -> int:
-    return sum(number for state, number in job.counts.items() if state in FINAL)
-
-
 def _counts(job: Job) -> str:
-    words = [
-        f"{number} {state.replace('_', ' ')}"
-        for state, number in job.counts.items()
-        if number and state not in ("succeeded", "queued")
-    ]
+    words = [f"{number} {label(state)}" for state, number in job.counts.items() if number and state not in (SUCCEEDED, QUEUED)]
     return f" ({', '.join(words)})" if words else ""
 
 
 def show_result(project: Project, job: Job, *, order_by: str = "") -> None:
-    """Print how the job ended: its runs compared when there are several, the one run's values, and what failed and why."""
+    """Print the result of a job: its runs compared or the values of its only run, and what failed and why."""
     from lossi import refresh, tracking
 
-    refresh.look(project, everything=True)
+    refresh.update_project(project, everything=True)
     table = tracking.search(
         project,
         filter=f"tags.`lossi.job_id` = '{job.id}'",
@@ -179,17 +177,17 @@ def _show_run(columns: dict[str, list[Any]]) -> None:
 
 
 def show_failures(project: Project, job: Job, *, most: int = 5) -> None:
-    """Print why tasks did not succeed, the first few, and what to do next."""
+    """Print why the first few tasks failed, and what to do next."""
     from lossi import jobs
     from lossi.cli import why
 
-    if job.state == "succeeded":
+    if job.state == SUCCEEDED:
         return
     bad: Sequence[Any] = [
-        task for task in jobs.tasks(project, job.id, limit=1000).items if task.state in FINAL and task.state != "succeeded"
+        task for task in jobs.tasks(project, job.id, limit=1000).items if task.state not in (QUEUED, RUNNING, SUCCEEDED)
     ]
-    for task in bad[:most] if job.tasks > 1 else ():  # the sentence below says all of a job's only task
-        output.note(f"{job.id}.{task.task} {task.state.replace('_', ' ')}: {task.reason or 'no reason known'}")
+    for task in bad[:most] if job.tasks > 1 else ():  # for the only task of a job, the sentence below is enough
+        output.note(f"{job.id}.{task.task} {label(task.state)}: {task.reason or 'no reason known'}")
         if task.error:
             where = f" in cell {task.error.cell}" if task.error.cell else ""
             output.note(f"  {task.error.name}{where}: {task.error.message[:500]}")

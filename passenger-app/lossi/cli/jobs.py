@@ -1,4 +1,4 @@
-"""``lossi jobs``, ``logs``, ``cancel``, ``resubmit``: what became of what was submitted."""
+"""``lossi jobs``, ``logs``, ``cancel``, ``resubmit``: follow and change submitted jobs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lossi.cli import options, output
-from lossi.cli.follow import FINAL, until_ended, value_text
+from lossi.cli.follow import until_ended, value_text
 from lossi.cli.naming import JobId, TaskId, identify, split
+from lossi.contract.states import RUNNING, SUCCEEDED, has_ended, is_active, label
 from lossi.errors import InvalidInput
+from lossi.units import humanize_duration, humanize_memory
 
 CHUNK = 256 * 1024
 
@@ -50,11 +52,11 @@ def list_jobs(
             [
                 job.id,
                 job.name,
-                job.state.replace("_", " "),
-                _share(job),
+                label(job.state),
+                f"{job.done}/{job.tasks}",
                 job.environment,
                 (job.created or "")[:19].replace("T", " "),
-                job.reason,
+                jobs.explain_briefly(job),
             ]
             for job in page.items
         ]
@@ -85,13 +87,14 @@ def show(
 
     found = options.project(project)
     job = jobs.get(found, identify(found, job_id))
-    if follow and job.state not in FINAL:
+    if follow and not has_ended(job.state):
         job = until_ended(found, job.id)
     page = jobs.tasks(found, job.id, state=state, limit=limit)
 
     def render() -> None:
         output.say(
-            f"{job.id}  {job.name}  {job.state.replace('_', ' ')}  {_share(job)}" + (f"  ({job.reason})" if job.reason else "")
+            f"{job.id}  {job.name}  {label(job.state)}  {job.done}/{job.tasks} tasks"
+            + (f"  ({job.reason})" if job.reason else "")
         )
         output.say(
             f"{job.source or 'command'} in {job.environment} on {job.scheduler}, commit {(job.commit_id or 'none')[:10]}{' with changes' if job.dirty else ''}"
@@ -99,17 +102,17 @@ def show(
         rows = [
             [
                 task.task,
-                task.state.replace("_", " "),
+                label(task.state),
                 _parameters(task),
-                value_text(task.elapsed_s, 1),
-                value_text(task.max_rss_mb, 0),
+                "" if task.elapsed_s is None else humanize_duration(task.elapsed_s),
+                "" if task.max_rss_mb is None else humanize_memory(task.max_rss_mb),
                 task.host,
                 _why(task),
             ]
             for task in page.items
         ]
         output.show_table(
-            ("task", "state", "parameters", "seconds", "MiB", "host", "what"), rows, right=("task", "seconds", "MiB")
+            ("task", "state", "parameters", "elapsed", "memory", "host", "what"), rows, right=("task", "elapsed", "memory")
         )
         if page.stale:
             output.note(f"this may be old: {page.stale}")
@@ -127,7 +130,7 @@ def logs(
     project: options.Project = None,
     as_json: options.Json = False,
 ) -> None:
-    """Print what a task has written (its first task where none is named)."""
+    """Print a task's log (default: the first task)."""
     from lossi import jobs
     from lossi.files.text import neutralised
 
@@ -140,7 +143,7 @@ def logs(
     collected: list[str] = []
     while True:
         # Asked before reading, so that what was written before the end is not missed.
-        ended = not follow or jobs.task(found, job_id, task or 0).state in FINAL
+        ended = not follow or not is_active(jobs.task(found, job_id, task or 0).state)
         chunk = jobs.log(found, job_id, task or 0, offset, CHUNK)
         offset = chunk.next_offset
         text = chunk.data.decode("utf-8", "replace")
@@ -214,7 +217,7 @@ def resubmit(
         output.note(f"job {job.id}: {job.name}, {job.tasks} task(s){raised}")
     ended = until_ended(found, job.id)
     output.emit(ended, as_json, lambda: follow.show_result(found, ended))
-    if ended.state != "succeeded":
+    if ended.state != SUCCEEDED:
         raise typer.Exit(1)
 
 
@@ -233,11 +236,6 @@ def _changed(project: Any, old: Any, param: list[str]) -> dict[str, Any]:
     return Reader(notebook if notebook is not None and notebook.exists() else None).values(pairs(param, "-p"))
 
 
-def _share(job: Any) -> str:
-    done = sum(number for state, number in job.counts.items() if state in FINAL)
-    return f"{done}/{job.tasks}"
-
-
 def _parameters(task: Any) -> str:
     return value_text(
         ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in (task.parameters or {}).items())
@@ -247,6 +245,6 @@ def _parameters(task: Any) -> str:
 def _why(task: Any) -> str:
     if task.error:
         return f"{task.error.name}: {task.error.message}"[:120]
-    if task.progress and task.state == "running" and task.progress.cells:
+    if task.progress and task.state == RUNNING and task.progress.cells:
         return f"cell {task.progress.cell} of {task.progress.cells}: {task.progress.first_line[:50]}"
     return task.reason or ""

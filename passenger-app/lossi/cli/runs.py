@@ -153,7 +153,7 @@ def _ingested(name: str | None) -> Project:
     from lossi import refresh
 
     project = options.project(name)
-    for problem in refresh.look(project, everything=True).problems:
+    for problem in refresh.update_project(project, everything=True).problems:
         reason = f": {problem.why}" if problem.why else ""
         output.note(f"{problem.what}{reason}" + (f" ({problem.hint})" if problem.hint else ""))
     return project

@@ -11,6 +11,7 @@ import typer
 
 from lossi.cli import options, output, values
 from lossi.cli.submit_options import Options, command
+from lossi.contract.states import SUCCEEDED
 from lossi.errors import InvalidInput, NotFound
 
 NOTEBOOK = ".ipynb"
@@ -164,9 +165,9 @@ def _go(project: Any, given: Options, data: dict[str, Any]) -> None:
     if given.as_json:
         from lossi import refresh
 
-        refresh.look(project, everything=True)
+        refresh.update_project(project, everything=True)
     output.emit(job, given.as_json, lambda: follow.show_result(project, job, order_by=given.order_by))
-    if job.state != "succeeded":
+    if job.state != SUCCEEDED:
         raise typer.Exit(1)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from lossi.cli import options, output
 from lossi.cli.naming import JobId, TaskId, identify, split
+from lossi.contract.states import RUNNING, SUCCEEDED
 from lossi.units import humanize_duration, humanize_memory
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def explanation(project: Project, job: Job) -> JobDiagnosis | None:
     """Return why tasks of a job failed or wait; None if none did or does."""
     from lossi import jobs
 
-    if not any(number for state, number in job.counts.items() if state not in ("succeeded", "running")):
+    if not any(number for state, number in job.counts.items() if state not in (SUCCEEDED, RUNNING)):
         return None
     diagnosis = jobs.explain(project, job.id)
     return diagnosis if diagnosis.groups or diagnosis.waiting else None

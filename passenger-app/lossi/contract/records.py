@@ -50,19 +50,6 @@ OUTPUT_NOTEBOOK = "output.ipynb"
 OUTPUT_FOLDER = "out"
 SNAPSHOT_PATTERN = "tracking-{seq:08d}-{digest}.db"
 
-QUEUED = "queued"
-RUNNING = "running"
-SUCCEEDED = "succeeded"
-FAILED = "failed"
-CANCELLED = "cancelled"
-TIMED_OUT = "timed_out"
-OUT_OF_MEMORY = "out_of_memory"
-NODE_FAILED = "node_failed"
-PREEMPTED = "preempted"
-UNKNOWN = "unknown"
-STATES = (QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED, TIMED_OUT, OUT_OF_MEMORY, NODE_FAILED, PREEMPTED, UNKNOWN)
-FINAL_STATES = frozenset((SUCCEEDED, FAILED, CANCELLED, TIMED_OUT, OUT_OF_MEMORY, NODE_FAILED, PREEMPTED))
-
 R = TypeVar("R")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import records
+from .states import CANCELLED, PREEMPTED, SUCCEEDED, TIMED_OUT
 
 RUNNING = "RUNNING"
 FINISHED = "FINISHED"
@@ -10,10 +10,10 @@ FAILED = "FAILED"
 KILLED = "KILLED"
 
 _OF_STATE = {
-    records.SUCCEEDED: FINISHED,
-    records.CANCELLED: KILLED,
-    records.TIMED_OUT: KILLED,
-    records.PREEMPTED: KILLED,
+    SUCCEEDED: FINISHED,
+    CANCELLED: KILLED,
+    TIMED_OUT: KILLED,
+    PREEMPTED: KILLED,
 }
 
 

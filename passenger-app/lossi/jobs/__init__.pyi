@@ -7,7 +7,7 @@ from .explain.explanations import (
     explain as explain,
     explain_task as explain_task,
 )
-from .explain.pending_reasons import explain_pending as explain_pending
+from .explain.pending_reasons import explain_briefly as explain_briefly
 from .explain.queue_waits import QueueWaits as QueueWaits, queue_waits as queue_waits
 from .models import (
     Job as Job,

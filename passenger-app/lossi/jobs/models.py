@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from lossi.contract.records import PreparedJob, Progress
+from lossi.contract.states import has_ended, is_active
 from lossi.projects.facts import TaskFacts
 
 LONGEST_SHOWN = 10_000
@@ -95,7 +96,17 @@ class Job(BaseModel):
     )
     expected_start: str | None = Field(default=None, description="When the scheduler expects a waiting job to start.")
     directory: str = Field(description="The job directory.")
-    definition: JobDefinition | None = Field(default=None, description="What was asked for; not in lists.")
+    definition: JobDefinition | None = Field(default=None, description="What was requested; not in lists.")
+
+    @property
+    def done(self) -> int:
+        """Number of tasks that have ended."""
+        return sum(number for state, number in self.counts.items() if has_ended(state))
+
+    @property
+    def is_active(self) -> bool:
+        """Whether something is still to come."""
+        return is_active(self.state)
 
 
 class Task(TaskFacts):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
+from lossi.contract.states import CANCELLED, FAILED, has_ended
+
 from ..contract import records
 from ..contract.records import PreparedJob, TaskError
 from . import outputs
@@ -59,12 +61,12 @@ class Attempt:
     def ending(self) -> records.Ending:
         """Return why the task was told to stop."""
         ending = records.load_optional(records.Ending, self.paths.task / records.ENDING)
-        if ending is not None and ending.state in records.FINAL_STATES:
+        if ending is not None and has_ended(ending.state):
             return ending
         if self.failed_rank is not None:
             state = self.failed_rank.exit.state
-            return records.Ending(state if state in records.FINAL_STATES else records.FAILED, self.failed_rank.reason)
-        return records.Ending(records.CANCELLED, "stopped by a signal")
+            return records.Ending(state if has_ended(state) else FAILED, self.failed_rank.reason)
+        return records.Ending(CANCELLED, "stopped by a signal")
 
 
 def log(text: str) -> None:

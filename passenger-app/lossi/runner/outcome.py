@@ -7,7 +7,8 @@ import signal
 from dataclasses import dataclass
 from typing import Optional
 
-from ..contract import records
+from lossi.contract.states import FAILED, OUT_OF_MEMORY, SUCCEEDED, has_ended
+
 from ..contract.records import Ending, TaskError
 from .errors import TRACEBACK_LIMIT, plain
 from .ranks import FailedRank
@@ -31,7 +32,7 @@ class Outcome:
     @property
     def status(self) -> int:
         """The runner's own exit code: the payload's, or 128 + n after signal n."""
-        if self.state == records.SUCCEEDED:
+        if self.state == SUCCEEDED:
             return 0
         if self.signal is not None:
             return 128 + self.signal
@@ -69,24 +70,24 @@ def of_payload(
         own_error = None if error is None or error.name in ("KeyboardInterrupt", "Stopped", "DeadKernelError") else error
         return Outcome(stopped.state, code, number, stopped.reason or "stopped on request", own_error)
     if returncode == 0:
-        return Outcome(records.SUCCEEDED, 0)
+        return Outcome(SUCCEEDED, 0)
     killed = number or kernel_signal
     if out_of_memory and (killed == signal.SIGKILL or code == 128 + signal.SIGKILL):
-        return Outcome(records.OUT_OF_MEMORY, code, killed, "killed by the system: the memory limit was reached", error)
+        return Outcome(OUT_OF_MEMORY, code, killed, "killed by the system: the memory limit was reached", error)
     reason = _reason(code, number, error)
-    return Outcome(records.FAILED, code, killed, f"{reason}; {no_room}" if no_room else reason, error)
+    return Outcome(FAILED, code, killed, f"{reason}; {no_room}" if no_room else reason, error)
 
 
 def of_rank(failed: FailedRank) -> Outcome:
     """Return the outcome of a task whose process on another node failed."""
     end = failed.exit
-    state = end.state if end.state in records.FINAL_STATES else records.FAILED
+    state = end.state if has_ended(end.state) else FAILED
     return Outcome(state, end.exit_code, end.signal, failed.reason, end.error)
 
 
 def of_failure(reason: str) -> Outcome:
     """Return the outcome of a task that could not be prepared or started."""
-    return Outcome(records.FAILED, 1, None, reason)
+    return Outcome(FAILED, 1, None, reason)
 
 
 def error_in_log(text: str, returncode: int) -> Optional[TaskError]:

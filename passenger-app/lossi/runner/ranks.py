@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional
 
+from lossi.contract.states import FAILED, SUCCEEDED
+
 from ..contract import records
 from ..contract.records import TaskExit
 
@@ -76,11 +78,11 @@ class Ranks:
             self.ended = True
             if code and self.failed is None:
                 reason = f"the processes on the other nodes left no exit record (srun ended with {code}); see the log"
-                self.failed = FailedRank(None, TaskExit(-1, records.FAILED, code, reason=reason))
+                self.failed = FailedRank(None, TaskExit(-1, FAILED, code, reason=reason))
             return
         rank, end = int(str(line["rank"])), records.from_dict(TaskExit, line["exit"])  # type: ignore[arg-type]
         self.exits[rank] = end
-        if end.state != records.SUCCEEDED and self.failed is None:
+        if end.state != SUCCEEDED and self.failed is None:
             self.failed = FailedRank(rank, end)
 
 

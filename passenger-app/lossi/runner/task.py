@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Optional
 
+from lossi.contract.states import SUCCEEDED
+
 from ..contract import records
 from ..contract.records import PreparedJob, TaskExit
 from . import outcome, outputs, paths, payload_argv, payload_environment, payload_process, ranks, tracking, unpacking
@@ -147,7 +149,7 @@ def _attempt(task: Attempt) -> "tuple[TaskExit, Outcome]":
             ending = task.ending()
             reason = ending.reason or result.reason
             result = replace(result, state=ending.state, exit_code=None, signal=signal.SIGTERM, reason=reason)
-    if result.state != records.SUCCEEDED:
+    if result.state != SUCCEEDED:
         log(f"{result.state}: {result.reason}")
     task.progress.phase("finishing")
     left = processes.end(0.0 if task.signals.stopped else KILL_PATIENCE_S)

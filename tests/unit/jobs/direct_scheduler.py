@@ -17,6 +17,7 @@ from typing import Any
 from lossi.clusters import Cluster
 from lossi.contract import records
 from lossi.contract.records import PreparedJob, SubmissionRecord
+from lossi.contract.states import FINAL_STATES, has_ended
 from lossi.errors import Unavailable
 from lossi.files import atomic
 from lossi.jobs.schedulers import (
@@ -85,7 +86,7 @@ class DirectScheduler(Scheduler):
         self._answer()
         for number in range(handle.tasks) if tasks is None else tasks:
             view = self._read(handle.job_id)["views"].get(str(number), {"state": "queued"})
-            if view["state"] not in records.FINAL_STATES:
+            if not has_ended(view["state"]):
                 self.say(handle.job_id, number, TaskView("cancelled", "CANCELLED", "cancelled by you", ended=now()))
 
     # -- what a test may do ----------------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class DirectScheduler(Scheduler):
         data = self._read(job_id)
         views = {int(number): TaskView(**view) for number, view in data["views"].items()}
         states = {view.state for view in views.values()}
-        if len(views) == data["tasks"] and states <= records.FINAL_STATES:
+        if len(views) == data["tasks"] and states <= FINAL_STATES:
             return JobView(True, "succeeded" if states == {"succeeded"} else "failed", "ENDED", "", views)
         state = "running" if views else "queued"
         return JobView(True, state, state.upper(), "" if views else "waits for a slot", views)

@@ -12,6 +12,7 @@ from lossi import jobs
 from lossi.clusters import Cluster
 from lossi.errors import InvalidInput, NotSupported
 from lossi.jobs import schedulers
+from lossi.jobs.explain import pending_reasons
 from lossi.jobs.schedulers import Capabilities, TaskView
 from lossi.projects import Project
 
@@ -51,8 +52,8 @@ def test_its_reasons_for_waiting_are_explained(project: Project, spec: Spec, dir
 
 
 def test_another_systems_reason_is_not_explained_by_its_words() -> None:
-    assert "has a higher priority" not in jobs.explain_pending("Priority", "direct").sentence
-    assert jobs.explain_pending("NoSeat", "slurm_cli").sentence == "The scheduler gives the reason 'NoSeat'."
+    assert "has a higher priority" not in pending_reasons.explain_pending("Priority", "direct").sentence
+    assert pending_reasons.explain_pending("NoSeat", "slurm_cli").sentence == "The scheduler gives the reason 'NoSeat'."
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given, strategies as st
 
 from lossi import units
-from lossi.contract import records
 from lossi.contract.records import PreparedJob, Resources
+from lossi.contract.states import STATES
 from lossi.jobs.explain.advice import Advice, advise
 from lossi.jobs.models import Task
 from lossi.jobs.submit.spec import validated
@@ -90,7 +90,7 @@ NUMBERS = st.none() | st.floats() | st.floats(0, 1e9)
     tasks=st.lists(
         st.builds(
             done,
-            st.sampled_from(records.STATES),
+            st.sampled_from(STATES),
             elapsed_s=NUMBERS,
             cpu_s=NUMBERS,
             max_rss_mb=NUMBERS,

@@ -8,8 +8,8 @@ from typing import Any, get_args
 import pytest
 from hypothesis import given, strategies as st
 
-from lossi.contract import records
 from lossi.contract.records import PreparedJob, Progress, Resources, TaskError
+from lossi.contract.states import STATES
 from lossi.jobs.explain import amounts
 from lossi.jobs.explain.causes import Kind
 from lossi.jobs.explain.diagnose import diagnose
@@ -214,7 +214,7 @@ RESOURCES = st.builds(
 @given(
     values=st.fixed_dictionaries(
         {
-            "state": st.sampled_from(records.STATES),
+            "state": st.sampled_from(STATES),
             "scheduler_state": st.sampled_from(["", "TIMEOUT", "CANCELLED by 1000", "NODE_FAIL", "?"]),
             "reason": TEXT,
             "exit_code": WHOLE,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from lossi.contract.records import FINAL_STATES, STATES, Ending, PreparedJob, Resources, TaskError, TaskExit
+from lossi.contract.records import Ending, PreparedJob, Resources, TaskError, TaskExit
+from lossi.contract.states import FINAL_STATES, STATES, has_ended
 from lossi.jobs import times
 from lossi.jobs.schedulers import JobView, TaskView
 from lossi.jobs.state import reconcile
@@ -52,7 +53,7 @@ def test_an_account_wins_over_a_scheduler_that_still_says_running(state: str) ->
 def test_a_success_stays_one_whatever_the_scheduler_says() -> None:
     for word in STATES:
         found = look(exit=left("succeeded"), view=TaskView(word), started_folder=NOW)
-        assert found == ("succeeded", word in FINAL_STATES)
+        assert found == ("succeeded", has_ended(word))
 
 
 @pytest.mark.parametrize("why", ["timed_out", "out_of_memory", "node_failed", "preempted"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from lossi.contract import records
+from lossi.contract.states import CANCELLED, FAILED, OUT_OF_MEMORY, PREEMPTED, QUEUED, RUNNING, STATES, UNKNOWN
 from lossi.jobs.schedulers.slurm import states
 
 ALL = [
@@ -40,24 +40,24 @@ ALL = [
 @pytest.mark.parametrize("word", ALL)
 def test_every_word_is_known(word: str) -> None:
     assert word in states.MEANING
-    assert states.state_of(word) in records.STATES
+    assert states.state_of(word) in STATES
 
 
 @pytest.mark.parametrize(
     ("text", "state", "word"),
     [
-        ("CANCELLED by 1001", records.CANCELLED, "CANCELLED"),
-        ("PREEMPTED", records.PREEMPTED, "PREEMPTED"),
-        ("REQUEUED", records.QUEUED, "REQUEUED"),
-        ("REQUEUE_HOLD", records.QUEUED, "REQUEUE_HOLD"),
-        ("COMPLETING", records.RUNNING, "COMPLETING"),
-        ("RUNNING,COMPLETING", records.RUNNING, "COMPLETING"),
-        ("STOPPED", records.RUNNING, "STOPPED"),
-        ("OUT_OF_MEMORY", records.OUT_OF_MEMORY, "OUT_OF_MEMORY"),
-        ("FAILED", records.FAILED, "FAILED"),
-        ("REVOKED", records.UNKNOWN, "REVOKED"),
-        ("BRAND_NEW", records.UNKNOWN, "BRAND_NEW"),
-        ("", records.UNKNOWN, ""),
+        ("CANCELLED by 1001", CANCELLED, "CANCELLED"),
+        ("PREEMPTED", PREEMPTED, "PREEMPTED"),
+        ("REQUEUED", QUEUED, "REQUEUED"),
+        ("REQUEUE_HOLD", QUEUED, "REQUEUE_HOLD"),
+        ("COMPLETING", RUNNING, "COMPLETING"),
+        ("RUNNING,COMPLETING", RUNNING, "COMPLETING"),
+        ("STOPPED", RUNNING, "STOPPED"),
+        ("OUT_OF_MEMORY", OUT_OF_MEMORY, "OUT_OF_MEMORY"),
+        ("FAILED", FAILED, "FAILED"),
+        ("REVOKED", UNKNOWN, "REVOKED"),
+        ("BRAND_NEW", UNKNOWN, "BRAND_NEW"),
+        ("", UNKNOWN, ""),
     ],
 )
 def test_words_with_additions(text: str, state: str, word: str) -> None:
@@ -66,4 +66,4 @@ def test_words_with_additions(text: str, state: str, word: str) -> None:
 
 @given(st.text())
 def test_no_word_is_an_error(text: str) -> None:
-    assert states.state_of(text) in records.STATES
+    assert states.state_of(text) in STATES

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lossi import units
-from lossi.contract import records
-from lossi.contract.records import FINAL_STATES, PreparedJob
+from lossi.contract.records import PreparedJob
+from lossi.contract.states import OUT_OF_MEMORY, SUCCEEDED, TIMED_OUT, has_ended
 from lossi.jobs.explain import amounts
 from lossi.jobs.models import Task
 
@@ -97,7 +97,7 @@ _LIMITS = (
         amounts.used_memory,
         amounts.requested_memory,
         amounts.more_memory,
-        records.OUT_OF_MEMORY,
+        OUT_OF_MEMORY,
         512,
         amounts.round_memory,
         units.humanize_memory,
@@ -111,7 +111,7 @@ _LIMITS = (
         _last_attempt_time,
         amounts.time_limit,
         amounts.more_time,
-        records.TIMED_OUT,
+        TIMED_OUT,
         300,
         amounts.round_time,
         units.humanize_duration,
@@ -132,8 +132,8 @@ def advise(job: PreparedJob, tasks: Sequence[Task]) -> JobAdvice:
     tasks
         Tasks of the job; those that have not ended are ignored.
     """
-    ended = [task for task in tasks if task.state in FINAL_STATES]
-    succeeded = sum(task.state == records.SUCCEEDED for task in ended)
+    ended = [task for task in tasks if has_ended(task.state)]
+    succeeded = sum(task.state == SUCCEEDED for task in ended)
     if not succeeded:
         sentence = "No task has succeeded yet, so there is nothing to judge by."
         return JobAdvice(job_id=job.id, succeeded=0, ended=len(ended), sentence=sentence)

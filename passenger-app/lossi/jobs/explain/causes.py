@@ -11,8 +11,8 @@ import signal
 from collections.abc import Iterable
 from typing import Literal
 
-from lossi.contract import records
 from lossi.contract.records import PreparedJob
+from lossi.contract.states import CANCELLED, NODE_FAILED, OUT_OF_MEMORY, PREEMPTED, QUEUED, RUNNING, SUCCEEDED, TIMED_OUT
 from lossi.jobs import schedulers
 from lossi.jobs.explain.amounts import requested_memory, used_memory
 from lossi.jobs.models import Task
@@ -44,10 +44,10 @@ NEAR_LIMIT = 0.85
 LAST_LINES = 60
 
 _STATES: dict[str, Kind] = {
-    records.TIMED_OUT: "time_limit",
-    records.OUT_OF_MEMORY: "memory",
-    records.NODE_FAILED: "node_failure",
-    records.PREEMPTED: "preemption",
+    TIMED_OUT: "time_limit",
+    OUT_OF_MEMORY: "memory",
+    NODE_FAILED: "node_failure",
+    PREEMPTED: "preemption",
 }
 _GPU_MEMORY = re.compile(
     r"(?:CUDA|HIP) (?:error: )?out of memory|torch\.(?:cuda\.)?OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory"
@@ -101,7 +101,7 @@ def kind_of(task: Task, job: PreparedJob, log: str, scheduler_log: str = "") -> 
     scheduler_log
         End of the scheduler's log, if it is about this task alone.
     """
-    if task.state in (records.QUEUED, records.RUNNING, records.SUCCEEDED):
+    if task.state in (QUEUED, RUNNING, SUCCEEDED):
         return "none"
     systems = schedulers.systems(job.request.get("scheduler"))
     scheduler_kind = _any(system.cause_of_state(task.scheduler_state) for system in systems)
@@ -110,7 +110,7 @@ def kind_of(task: Task, job: PreparedJob, log: str, scheduler_log: str = "") -> 
         return known
     end = "\n".join(log.splitlines()[-LAST_LINES:])
     marks = _of_scheduler(task, systems, f"{scheduler_log}\n{end}")
-    if task.state == records.CANCELLED:
+    if task.state == CANCELLED:
         if "dependency" in task.reason.lower():
             return "dependency"
         return marks or scheduler_kind or "cancelled"

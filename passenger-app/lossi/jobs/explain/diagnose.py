@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lossi.contract import records
 from lossi.contract.records import PreparedJob
+from lossi.contract.states import SUCCEEDED
 from lossi.files.text import neutralised
 from lossi.jobs.explain import amounts
 from lossi.jobs.explain.causes import Kind, kind_of, signal_name, signal_of
@@ -183,7 +183,7 @@ def _in_program(
 
 
 def _none(task: Task, job: PreparedJob) -> _Answer:
-    return _Answer("The task succeeded" if task.state == records.SUCCEEDED else f"The task is {task.state}")
+    return _Answer("The task succeeded" if task.state == SUCCEEDED else f"The task is {task.state}")
 
 
 def _time_limit(task: Task, job: PreparedJob) -> _Answer:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from lossi.contract import records
-from lossi.contract.records import FINAL_STATES, QUEUED, RUNNING, SUCCEEDED, PreparedJob
+from lossi.contract.records import PreparedJob
+from lossi.contract.states import FINAL_STATES, QUEUED, RUNNING, SUCCEEDED, UNKNOWN, has_ended
 from lossi.errors import LossiError, NotFound
 from lossi.files import tail
 from lossi.jobs.explain import advice, pending_reasons
@@ -154,7 +155,7 @@ def _sentence(job: Job, groups: Sequence[DeathGroup], waiting: Waiting | None) -
 
 def _waiting(project: Project, job: Job) -> Waiting | None:
     number = job.counts.get(QUEUED, 0)
-    if job.state in FINAL_STATES or not number:
+    if has_ended(job.state) or not number:
         return None
     return pending_reasons.explain_pending(_reason(project, job), job.scheduler, tasks=number, expected_start=job.expected_start)
 
@@ -218,4 +219,4 @@ def _prepared(project: Project, job_id: str) -> PreparedJob:
     try:
         return queries.directory_of(project, job_id)[1]
     except NotFound:
-        return PreparedJob(job_id, "", records.UNKNOWN, str(project.root), "", "")
+        return PreparedJob(job_id, "", UNKNOWN, str(project.root), "", "")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lossi.contract.states import QUEUED
 from lossi.jobs import schedulers
+from lossi.jobs.models import Job
 from lossi.jobs.schedulers import PendingReason
 
 
@@ -55,6 +57,11 @@ def explain_pending(reason: str, scheduler: str | None = None, *, tasks: int = 1
         tasks=tasks,
         expected_start=expected_start,
     )
+
+
+def explain_briefly(job: Job) -> str:
+    """Return the reason for a job's state in one sentence; empty if nothing is known."""
+    return explain_pending(job.reason, job.scheduler).sentence if job.state == QUEUED and job.reason else job.reason
 
 
 def _meaning(text: str, scheduler: str | None) -> PendingReason:

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from lossi.contract.records import UNKNOWN, PreparedJob, Resources, SubmissionRecord
+from lossi.contract.records import PreparedJob, Resources, SubmissionRecord
+from lossi.contract.states import UNKNOWN
 from lossi.errors import NotSupported, Unavailable
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class TaskView:
     """What the scheduler knows of one task now."""
 
     state: str
-    """One of `lossi.contract.records.STATES`."""
+    """One of `lossi.contract.STATES`."""
     scheduler_state: str = ""
     """The scheduler's own word, such as ``PENDING``."""
     reason: str = ""

@@ -7,13 +7,13 @@ import itertools
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lossi.contract import records
-from lossi.contract.records import FINAL_STATES, QUEUED, RUNNING, PreparedJob, Progress, TaskError
+from lossi.contract.records import PreparedJob, Progress, TaskError
+from lossi.contract.states import QUEUED, RUNNING, UNKNOWN, has_ended
 from lossi.jobs import times
 from lossi.jobs.models import Job, JobDefinition, Task, shortened, shown
 from lossi.jobs.state import reconcile, refresh
@@ -28,38 +28,33 @@ PROGRESS_READ = 64
 
 
 def job(project: Project, connection: sqlite3.Connection, row: sqlite3.Row) -> Job:
-    """Return a job from its row."""
-    values: dict[str, Any] = {name: row[name] for name in row.keys() if name != "refreshed"}  # noqa: SIM118 sqlite3.Row
-    counts: dict[str, int] = json.loads(row["counts"])
-    directory = project.jobs / row["id"]
-    values.update(
-        dirty=bool(row["dirty"]),
-        sweep=bool(row["sweep"]),
-        counts=counts,
-        hint=_hint(row),
-        progress=_share_done(directory, connection, row, counts),
-        directory=str(directory),
-    )
+    """Return a job from its row, with its progress."""
+    result = job_of_row(project, row)
+    return result.model_copy(update={"progress": _share_done(result, connection)})
+
+
+def job_of_row(project: Project, row: sqlite3.Row) -> Job:
+    """Return a job from its row alone."""
+    values = {**row, "counts": json.loads(row["counts"]), "hint": _hint(row), "directory": str(project.jobs / row["id"])}
     return Job.model_validate(values)
 
 
 def _hint(row: sqlite3.Row) -> str:
     if row["reason"] == refresh.NEVER_SUBMITTED:
         return f"submit it again: lossi resubmit {row['id']}"
-    if row["state"] == records.UNKNOWN and row["kind"] == records.UNKNOWN:
+    if row["state"] == UNKNOWN and row["kind"] == UNKNOWN:
         return "repair or remove its directory; other jobs are not affected"
     return ""
 
 
-def _share_done(directory: Path, connection: sqlite3.Connection, row: sqlite3.Row, counts: Mapping[str, int]) -> float | None:
-    tasks: int = row["tasks"]
-    if not tasks:
+def _share_done(job: Job, connection: sqlite3.Connection) -> float | None:
+    if not job.tasks:
         return None
-    done = float(sum(number for state, number in counts.items() if state in FINAL_STATES))
-    if counts.get(RUNNING):
-        for item in progress_of(directory, running(connection, row["id"], PROGRESS_READ)):
-            done += max(item.cell - 1, 0) / item.cells if item.cells else 0.0
-    return round(done / tasks, 4)
+    done = float(job.done)
+    if job.counts.get(RUNNING):
+        for progress in progress_of(Path(job.directory), running(connection, job.id, PROGRESS_READ)):
+            done += max(progress.cell - 1, 0) / progress.cells if progress.cells else 0.0
+    return round(done / job.tasks, 4)
 
 
 def running(connection: sqlite3.Connection, job_id: str, most: int) -> list[int]:
@@ -104,7 +99,7 @@ def task(project: Project, connection: sqlite3.Connection, job: sqlite3.Row, num
     if row is None:
         implied = reconcile.implied_state(job["state"])
         reason = "" if implied == QUEUED and job["state"] == RUNNING else job["reason"]
-        return Task(job_id=job["id"], task=number, state=implied, reason=reason, final=implied in FINAL_STATES)
+        return Task(job_id=job["id"], task=number, state=implied, reason=reason, final=has_ended(implied))
     values: dict[str, Any] = {name: row[name] for name in row.keys()}  # noqa: SIM118 sqlite3.Row
     runs = connection.execute(
         "SELECT run_id FROM task_runs WHERE job_id = ? AND task = ? ORDER BY position", (job["id"], number)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lossi.contract import records
-from lossi.contract.records import QUEUED, UNKNOWN, CancelRequest, PreparedJob, SubmissionRecord
+from lossi.contract.records import CancelRequest, PreparedJob, SubmissionRecord
+from lossi.contract.states import QUEUED, UNKNOWN, has_ended
 from lossi.jobs import schedulers, times
 from lossi.jobs.state import reconcile, table
 from lossi.jobs.state.reconcile import Row, Seen
@@ -55,7 +56,7 @@ def found(connection: sqlite3.Connection, one: OpenJob, view: schedulers.JobView
     place = os.path.join(one.directory, records.TASK_FOLDER)  # noqa: PTH118 a Path for each of thousands takes too long
     views = dict(view.tasks) if view else {}
     waiting = _Waiting(view)
-    whole_job_ended = view is not None and view.known and view.state in records.FINAL_STATES
+    whole_job_ended = view is not None and view.known and has_ended(view.state)
     numbers = range(job.tasks) if whole_job_ended else sorted({*folders, *views, *before})
     cancelled = _cancelled(one.directory)
     rows: list[Row] = []
@@ -64,7 +65,7 @@ def found(connection: sqlite3.Connection, one: OpenJob, view: schedulers.JobView
             continue
         word = views.get(number) or waiting.word(number)
         earlier = before.get(number)
-        if word is None and earlier is not None and earlier["state"] in records.FINAL_STATES and not _is_overdue(earlier, now):
+        if word is None and earlier is not None and has_ended(earlier["state"]) and not _is_overdue(earlier, now):
             continue  # it has ended, and its scheduler has not yet accounted for it
         word = _since_first_missed(word, earlier)
         stopped = cancelled is not None and (cancelled.tasks is None or number in cancelled.tasks)
@@ -84,7 +85,7 @@ def found(connection: sqlite3.Connection, one: OpenJob, view: schedulers.JobView
 
 def _since_first_missed(word: schedulers.TaskView | None, earlier: Mapping[str, Any] | None) -> schedulers.TaskView | None:
     """Let a task that ended without ever starting have ended when that was first seen."""
-    if word is None or earlier is None or word.started is not None or word.state not in records.FINAL_STATES:
+    if word is None or earlier is None or word.started is not None or not has_ended(word.state):
         return word
     return dataclasses.replace(word, ended=earlier["ended"]) if earlier["state"] == word.state and earlier["ended"] else word
 

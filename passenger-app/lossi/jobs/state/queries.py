@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from lossi.contract import records
-from lossi.contract.records import STATES, PreparedJob, Progress
+from lossi.contract.records import PreparedJob, Progress
+from lossi.contract.states import STATES
 from lossi.errors import InvalidInput, LossiError, NotFound, did_you_mean
 from lossi.files import tail
 from lossi.jobs.models import Job, Page, Task, shortened, shown

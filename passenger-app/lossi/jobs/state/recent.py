@@ -1,58 +1,55 @@
-"""The newest jobs over several projects, as their indexes say it: nothing is refreshed, no scheduler is asked, nothing is written.
+"""The newest jobs of several projects, from their indexes alone: no scheduler is asked and nothing is written.
 
-For a list that must be there at once, such as a box on another page. Touches the indexes, read-only.
+For a list that must be there at once, such as a box on another page.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from lossi.errors import LossiError
+from lossi.jobs.models import Job
+from lossi.jobs.state.answers import job_of_row
 from lossi.projects import Project, index
 
 MOST_PROJECTS = 20
-"""Indexes that are opened for one answer: those that were written to last."""
-
-_COLUMNS = "id, name, kind, source, user, scheduler, cluster, tasks, state, reason, counts, created, started, ended"
+"""Indexes that are opened for one answer: those written to last."""
 
 
 @dataclass(frozen=True)
 class RecentJob:
-    """A job of one of several projects, as it was when somebody last looked.
+    """A job of one of several projects, as its index has it.
 
     Attributes
     ----------
     project
         Where it is.
-    facts
-        Its row in the index: id, name, kind, source, user, scheduler, cluster, tasks, state, reason, counts (state → number of tasks), and
-        created, started and ended in ISO 8601.
+    job
+        Without its progress.
     runs
         MLflow runs taken in so far.
     """
 
     project: Project
-    facts: dict[str, Any]
+    job: Job
     runs: int
 
 
 def recent(projects: Sequence[Project], limit: int) -> list[RecentJob]:
     """Return the newest jobs of all the projects together, at most ``limit``.
 
-    Only the `MOST_PROJECTS` projects in which something happened last are read. One whose index is missing, locked for long or
-    unusable is passed over: its own page tells of it.
+    Only the `MOST_PROJECTS` projects in which something happened last are read. One whose index is missing, locked or damaged is
+    left out: its own page says so.
     """
-    found: list[RecentJob] = []
+    jobs: list[RecentJob] = []
     for project in sorted(projects, key=_last_written, reverse=True)[:MOST_PROJECTS]:
         with suppress(LossiError, ValueError):
-            found += _newest(project, limit)
-    found.sort(key=lambda job: (job.facts["created"], job.facts["id"]), reverse=True)
-    return found[:limit]
+            jobs += _newest(project, limit)
+    jobs.sort(key=lambda item: (item.job.created, item.job.id), reverse=True)
+    return jobs[:limit]
 
 
 def _last_written(project: Project) -> float:
@@ -65,13 +62,7 @@ def _last_written(project: Project) -> float:
 def _newest(project: Project, limit: int) -> list[RecentJob]:
     with index.reading(project) as connection:
         rows: list[sqlite3.Row] = connection.execute(
-            f"SELECT {_COLUMNS}, (SELECT COUNT(*) FROM task_runs WHERE job_id = jobs.id) AS runs FROM jobs"  # noqa: S608 fixed words
-            " ORDER BY id DESC LIMIT ?",
+            "SELECT *, (SELECT COUNT(*) FROM task_runs WHERE job_id = jobs.id) AS runs FROM jobs ORDER BY id DESC LIMIT ?",
             (limit,),
         ).fetchall()
-    jobs = []
-    for row in rows:
-        facts = dict(row)
-        facts["counts"] = json.loads(facts["counts"])
-        jobs.append(RecentJob(project, facts, facts.pop("runs")))
-    return jobs
+    return [RecentJob(project, job_of_row(project, row), row["runs"]) for row in rows]

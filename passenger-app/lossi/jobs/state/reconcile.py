@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossi.contract.records import (
+from lossi.contract.records import Ending, PreparedJob, Progress, Resources, TaskExit
+from lossi.contract.states import (
     CANCELLED,
     FAILED,
-    FINAL_STATES,
     NODE_FAILED,
     OUT_OF_MEMORY,
     PREEMPTED,
@@ -26,11 +26,7 @@ from lossi.contract.records import (
     SUCCEEDED,
     TIMED_OUT,
     UNKNOWN,
-    Ending,
-    PreparedJob,
-    Progress,
-    Resources,
-    TaskExit,
+    has_ended,
 )
 from lossi.jobs.schedulers import FORGOTTEN, Capabilities, JobView, TaskView
 from lossi.jobs.times import seconds, stamp
@@ -126,7 +122,7 @@ def task_state(seen: Seen, job_view: JobView | None, submitted: float | None) ->
         return _settled(seen, view, _by_exit(seen, view, seen.exit))
     if view is not None:
         return _settled(seen, view, _by_view(seen, view))
-    if job_view is not None and job_view.known and job_view.state in FINAL_STATES:
+    if job_view is not None and job_view.known and has_ended(job_view.state):
         return _by_view(seen, TaskView(job_view.state, job_view.scheduler_state, job_view.reason))
     if job_view is not None and not job_view.known:
         if submitted is not None and seen.now - submitted < LAG_S:
@@ -171,21 +167,21 @@ def _settled(seen: Seen, view: TaskView | None, state: State) -> State:
 
 def _by_exit(seen: Seen, view: TaskView | None, left: TaskExit) -> State:
     # A word from before the end says nothing of it.
-    word = view.scheduler_state if view and (view.as_of is None or view.state in FINAL_STATES) else ""
-    state = left.state if left.state in FINAL_STATES else UNKNOWN
+    word = view.scheduler_state if view and (view.as_of is None or has_ended(view.state)) else ""
+    state = left.state if has_ended(left.state) else UNKNOWN
     reason = left.reason
     since = seen.now - (seconds(left.ended) or 0.0)
     if view is None:
         noticed = not seen.patience.facts or since >= seen.patience.notice_s
     else:
-        noticed = view.state in FINAL_STATES or since >= seen.patience.notice_s
+        noticed = has_ended(view.state) or since >= seen.patience.notice_s
     if state in (CANCELLED, FAILED) and (state == CANCELLED or left.signal is not None or left.written_by != "runner"):
         # Stopped from outside: the scheduler knows why.
         if not noticed and not (seen.cancelled and state == CANCELLED):
             return State(RUNNING, "it is being stopped", False, word, {"started": left.started, "host": left.host})
         if view and view.state in _STOPPED:
             state, reason = view.state, view.reason or reason
-        elif left.written_by != "runner" and seen.ending is not None and seen.ending.state in FINAL_STATES:
+        elif left.written_by != "runner" and seen.ending is not None and has_ended(seen.ending.state):
             state, reason = seen.ending.state, seen.ending.reason or reason
         elif view and view.state == CANCELLED and (state == CANCELLED or left.written_by != "runner"):
             state, reason = CANCELLED, view.reason or reason
@@ -198,7 +194,7 @@ def _by_view(seen: Seen, view: TaskView) -> State:
         for name in ("exit_code", "signal", "host", "started", "ended")
         if getattr(view, name) is not None
     }
-    if view.state not in FINAL_STATES:
+    if not has_ended(view.state):
         state = view.state if view.state in STATES else UNKNOWN
         return State(state, view.reason, False, view.scheduler_state, facts)
     ended = seconds(view.ended) or seen.started_folder
@@ -221,7 +217,7 @@ def task_row(job: PreparedJob, submitted: str | None, seen: Seen, state: State) 
     current = seen.exit if seen.exit is not None and not _is_of_earlier_attempt(seen.exit, view) else None
     left = current or TaskExit(seen.task, state.state, attempt=_attempt(seen, view))
     row = _reported({"scheduler": view.facts if view else {}, "runner": vars(left), "request": _requested(job.resources)})
-    ended_now = state.state in FINAL_STATES
+    ended_now = has_ended(state.state)
     accounted = view.started if view is not None and view.accounted else None
     started = stamp(accounted or left.started or state.facts.get("started") or (view.started if view else None))
     ended = stamp(left.ended or state.facts.get("ended")) if ended_now else None
@@ -295,7 +291,7 @@ def implied_state(state: str) -> str:
 
 def job_reason(state: str, tasks: int, counts: Mapping[str, int], only: str) -> str:
     """Return one sentence on why a job ended as it did; ``only`` is the reason of the task of a job that has just one."""
-    if state not in FINAL_STATES or state == SUCCEEDED:
+    if not has_ended(state) or state == SUCCEEDED:
         return ""
     if tasks == 1:
         return only

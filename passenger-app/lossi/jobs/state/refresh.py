@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lossi.contract import records
-from lossi.contract.records import FAILED, QUEUED, UNKNOWN, PreparedJob, SubmissionRecord
+from lossi.contract.records import PreparedJob, SubmissionRecord
+from lossi.contract.states import FAILED, QUEUED, UNKNOWN, has_ended
 from lossi.errors import LossiError, Unavailable
 from lossi.files import atomic, permissions
 from lossi.jobs import schedulers, times, ulid
@@ -145,7 +146,7 @@ def look(project: Project, connection: sqlite3.Connection, *, again: Sequence[st
     present, left_behind = _directories(project)
     known: dict[str, str] = dict(connection.execute("SELECT id, state FROM jobs").fetchall())
     unsettled = {row[0] for row in connection.execute("SELECT DISTINCT job_id FROM tasks WHERE final = 0")}
-    wanted = [job for job in present if known.get(job) not in records.FINAL_STATES or job in unsettled or job in again]
+    wanted = [job for job in present if not has_ended(known.get(job, UNKNOWN)) or job in unsettled or job in again]
     changes: list[Change] = []
     opened: list[OpenJob] = []
     stale: list[str] = []
@@ -158,7 +159,7 @@ def look(project: Project, connection: sqlite3.Connection, *, again: Sequence[st
     views = _poll(connection, [one for one in opened if one.own], stale)
     changes += [looking.found(connection, one, views.get(one.job.id), _patience(one)) for one in opened]
     for job_id in sorted(set(known) - set(present)):
-        if known[job_id] not in records.FINAL_STATES:
+        if not has_ended(known[job_id]):
             changes.append(_gone(connection, job_id))
     changed = [change for change in changes if change.tasks or not _is_known(connection, change.job)]
     return Looked(changed, "; ".join(dict.fromkeys(stale)), left_behind)

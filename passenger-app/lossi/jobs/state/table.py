@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lossi.contract.records import FINAL_STATES, RUNNING, UNKNOWN, PreparedJob, SubmissionRecord
+from lossi.contract.records import PreparedJob, SubmissionRecord
+from lossi.contract.states import FINAL_STATES, RUNNING, UNKNOWN, has_ended
 from lossi.errors import Forbidden, LossiError, Unavailable
 from lossi.jobs.state.reconcile import Row, implied_state, job_reason, job_state
 from lossi.projects import Project, index
@@ -148,7 +149,7 @@ def _conclude(connection: sqlite3.Connection, job: Row) -> None:
     first, last, only = connection.execute(
         "SELECT MIN(started), MAX(ended), MAX(reason) FROM tasks WHERE job_id = ?", (job["id"],)
     ).fetchone()
-    final = state in FINAL_STATES
+    final = has_ended(state)
     if missing > 0 or not final:  # what befell the whole job, or what it waits for
         reason = "" if state == RUNNING else job["reason"]
     else:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lossi.contract.records import FINAL_STATES, SUCCEEDED, PreparedJob
+from lossi.contract.records import PreparedJob
+from lossi.contract.states import FINAL_STATES, SUCCEEDED, has_ended
 from lossi.errors import Conflict, Forbidden, InvalidInput, NotFound, did_you_mean
 from lossi.jobs.explain.raise_limits import Limit, raise_limits
 from lossi.jobs.models import Job
@@ -36,7 +37,7 @@ def cancel(project: Project, id_or_part: str, tasks: Sequence[int] | None = None
         When the scheduler does not answer.
     """
     job = queries.get(project, id_or_part)
-    if job.state in FINAL_STATES:
+    if has_ended(job.state):
         return job
     directory, prepared = queries.directory_of(project, job.id)
     for number in tasks or ():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lossi.contract.records import FINAL_STATES, SUCCEEDED, SubmissionRecord
+from lossi.contract.records import SubmissionRecord
+from lossi.contract.states import SUCCEEDED, has_ended
 from lossi.errors import Conflict, InvalidInput
 from lossi.jobs import schedulers
 from lossi.jobs.models import Job
@@ -41,7 +42,7 @@ def _unfinished(
 ) -> tuple[schedulers.Condition, SubmissionRecord, int] | None:
     """Return a job to wait for as `Scheduler.dependency` takes it; None if it has ended as required."""
     job = queries.get(project, dependency.job)
-    if job.state in FINAL_STATES:
+    if has_ended(job.state):
         _check_met(job, dependency)
         return None
     directory, prepared = queries.directory_of(project, job.id)

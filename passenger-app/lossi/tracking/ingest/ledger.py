@@ -13,7 +13,8 @@ from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from lossi.contract import records, run_status
+from lossi.contract import run_status
+from lossi.contract.states import FAILED, SUCCEEDED
 from lossi.tracking.ingest.snapshots import Mark
 
 LIVE, INGESTED, CLEANED = 0, 1, 2
@@ -213,8 +214,8 @@ class Ledger:
     def end_runs(self, job_id: str, task: int) -> None:
         """End the runs that a task left open because its runner was killed."""
         rows = self._rows("SELECT state, ended FROM tasks WHERE job_id = ? AND task = ?", job_id, task)
-        state, ended = rows[0] if rows else (records.FAILED, None)
-        if state == records.SUCCEEDED:
+        state, ended = rows[0] if rows else (FAILED, None)
+        if state == SUCCEEDED:
             return
         end = datetime.fromisoformat(ended) if ended else datetime.now(UTC)
         values = (run_status.of_state(state), int(end.timestamp() * 1000))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lossi.contract import records
+from lossi.contract.states import FAILED, SUCCEEDED, has_ended
 from lossi.projects import Project
 from lossi.tracking.ingest.ledger import CLEANED, INGESTED, IngestedSnapshot, Ledger
 
@@ -181,13 +182,13 @@ class Scan:
         exit_record = records.load_optional(records.TaskExit, path)
         if exit_record is None:
             return path.exists() or self.ledger.is_settled(job, task)
-        if exit_record.state == records.SUCCEEDED or (exit_record.state == records.FAILED and exit_record.signal is None):
+        if exit_record.state == SUCCEEDED or (exit_record.state == FAILED and exit_record.signal is None):
             return True
         spec = records.load_optional(records.PreparedJob, self.project.jobs / job / records.SPEC)
         if spec is None or not spec.requeue or self.ledger.is_settled(job, task):
             return True
         state, ended = self.ledger.job_state(job)
-        return state in records.FINAL_STATES and _is_settled(ended)
+        return has_ended(state) and _is_settled(ended)
 
     def finished_jobs(self) -> list[str]:
         """Return the open jobs that need no further scan.
@@ -199,14 +200,14 @@ class Scan:
     def _is_finished(self, job: str) -> bool:
         cleaned = self.ledger.cleaned_count(job)
         state, ended = self.ledger.job_state(job)
-        if not cleaned and state not in records.FINAL_STATES:
+        if not cleaned and not has_ended(state):
             return False
         spec = records.load_optional(records.PreparedJob, self.project.jobs / job / records.SPEC)
         if spec is None:
             return False
         if cleaned >= spec.tasks:
             return True
-        return state in records.FINAL_STATES and _is_settled(ended) and not self._candidates(job)
+        return has_ended(state) and _is_settled(ended) and not self._candidates(job)
 
 
 def _is_settled(ended: str | None) -> bool:

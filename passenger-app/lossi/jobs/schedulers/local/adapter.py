@@ -17,6 +17,19 @@ import lossi
 from lossi import processes, settings
 from lossi.contract import records
 from lossi.contract.records import Ending, PreparedJob, SubmissionRecord, TaskExit
+from lossi.contract.states import (
+    CANCELLED,
+    FAILED,
+    FINAL_STATES,
+    NODE_FAILED,
+    OUT_OF_MEMORY,
+    PREEMPTED,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    TIMED_OUT,
+    has_ended,
+)
 from lossi.errors import Forbidden, InvalidInput, LossiError
 from lossi.jobs.schedulers import cancellation
 from lossi.jobs.schedulers.base import Capabilities, Handle, JobView, Scheduler, TaskView
@@ -28,13 +41,13 @@ READY_TIMEOUT_S = 2.0
 """How long `poll` waits for a supervisor that must first find out what became of tasks while there was none."""
 INGEST_COMMAND = (sys.executable, "-m", "lossi.tracking.ingest", "--project")
 WORST_FIRST = (
-    records.FAILED,
-    records.NODE_FAILED,
-    records.OUT_OF_MEMORY,
-    records.TIMED_OUT,
-    records.PREEMPTED,
-    records.CANCELLED,
-    records.SUCCEEDED,
+    FAILED,
+    NODE_FAILED,
+    OUT_OF_MEMORY,
+    TIMED_OUT,
+    PREEMPTED,
+    CANCELLED,
+    SUCCEEDED,
 )
 LOST_PLACE = "its place in the queue was lost before it started: resubmit it"
 
@@ -248,7 +261,7 @@ class LocalScheduler(Scheduler):
             if not waits and entry is None:
                 return JobView(known=False)
             why = problem or (f"waits on {entry.host}" if entry else "waits for the local scheduler")
-            return JobView(True, records.QUEUED, WAITING_WORD, why)
+            return JobView(True, QUEUED, WAITING_WORD, why)
         views: Mapping[int, TaskView] = history.views
         if history.allocation and (history.host, history.allocation) != (self.host, self.allocation):
             if history.ended < handle.tasks and history.silent_s() > SILENT_S:
@@ -263,7 +276,7 @@ class LocalScheduler(Scheduler):
     def _given_up(self, handle: Handle, history: History) -> Mapping[int, TaskView]:
         """Return what became of the tasks of an allocation that has given no sign of life for long."""
         gone = f"the Slurm job {history.allocation}, in which it ran on {history.host}, has ended"
-        never = TaskView(records.CANCELLED, ENDED_WORD, f"{gone} before it started", ended=now())
+        never = TaskView(CANCELLED, ENDED_WORD, f"{gone} before it started", ended=now())
         views = {task: never for task in range(handle.tasks) if task not in history.views} | history.views
         for task, begun in history.started.items():
             views[task] = _end_of_lost(handle, task, begun, trace=f"{gone}, and it left no account")
@@ -281,7 +294,7 @@ class LocalScheduler(Scheduler):
             if restarted or not processes.alive(begun.pid, begun.start):
                 views[task] = _end_of_lost(handle, task, begun, restarted=restarted)
         if not waiting:
-            lost = TaskView(records.FAILED, ENDED_WORD, LOST_PLACE, ended=now())
+            lost = TaskView(FAILED, ENDED_WORD, LOST_PLACE, ended=now())
             views |= {task: lost for task in range(handle.tasks) if task not in views}
         return views
 
@@ -299,13 +312,13 @@ def _end_of_lost(handle: Handle, task: int, begun: Started, *, restarted: bool =
 def summary(handle: Handle, views: Mapping[int, TaskView], problem: str = "") -> JobView:
     """Return the view of a whole job from those of its tasks; tasks without one are waiting."""
     states = {view.state for view in views.values()}
-    if len(views) == handle.tasks and states <= records.FINAL_STATES:
+    if len(views) == handle.tasks and states <= FINAL_STATES:
         state = next(state for state in WORST_FIRST if state in states)
         reason = next((view.reason for view in views.values() if view.state == state), "")
         return JobView(True, state, ENDED_WORD, reason, views)
     if not views:
-        return JobView(True, records.QUEUED, WAITING_WORD, problem or "waits for a free slot")
-    return JobView(True, records.RUNNING, RUNNING_WORD, problem, views)
+        return JobView(True, QUEUED, WAITING_WORD, problem or "waits for a free slot")
+    return JobView(True, RUNNING, RUNNING_WORD, problem, views)
 
 
 def check_allowed(chosen: settings.Settings, environment: Mapping[str, str]) -> None:
@@ -350,4 +363,4 @@ def _is_own(directory: Path) -> bool:
 
 
 def _all_ended(history: History, tasks: Sequence[int]) -> bool:
-    return all((view := history.views.get(task)) is not None and view.state in records.FINAL_STATES for task in tasks)
+    return all((view := history.views.get(task)) is not None and has_ended(view.state) for task in tasks)

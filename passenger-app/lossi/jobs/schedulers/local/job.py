@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lossi.contract import records
-from lossi.contract.records import CANCELLED, CancelRequest
+from lossi.contract.records import CancelRequest
+from lossi.contract.states import CANCELLED
 from lossi.jobs.schedulers.local.journal import NAME, History, Journal
 from lossi.jobs.schedulers.local.queue import Entry
 from lossi.jobs.schedulers.local.task import Task

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lossi.contract.records import RUNNING
+from lossi.contract.states import RUNNING
 from lossi.jobs.schedulers.base import TaskView
 
 NAME = "local.jsonl"

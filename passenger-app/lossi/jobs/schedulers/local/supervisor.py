@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lossi import processes
-from lossi.contract.records import OUT_OF_MEMORY, TIMED_OUT
+from lossi.contract.states import OUT_OF_MEMORY, TIMED_OUT
 from lossi.jobs.schedulers.local import queue, task_processes
 from lossi.jobs.schedulers.local.daemon import prepare_process, rotate_log, say
 from lossi.jobs.schedulers.local.ingest import Ingest

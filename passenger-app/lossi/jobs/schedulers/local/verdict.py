@@ -6,8 +6,8 @@ import os
 import signal
 from dataclasses import dataclass, replace
 
-from lossi.contract import records
-from lossi.contract.records import FAILED, NODE_FAILED, SUCCEEDED, Ending, TaskExit
+from lossi.contract.records import Ending, TaskExit
+from lossi.contract.states import FAILED, NODE_FAILED, SUCCEEDED, has_ended
 
 WITHOUT_A_TRACE = "ended without a trace: its process is gone and left no exit.json"
 RESTARTED = "the machine was restarted while the task ran"
@@ -54,7 +54,7 @@ def of_end(exit_file: TaskExit | None, ending: Ending | None, status: int | None
         Whether the machine was restarted since.
     """
     seen = of_process(status) if status is not None else Verdict(FAILED, WITHOUT_A_TRACE)
-    if exit_file is not None and exit_file.state in records.FINAL_STATES:
+    if exit_file is not None and has_ended(exit_file.state):
         told = Verdict(exit_file.state, exit_file.reason, exit_file.exit_code, exit_file.signal)
         if told.exit_code is None and told.signal is None:
             told = replace(told, exit_code=seen.exit_code, signal=seen.signal)
@@ -72,7 +72,7 @@ def corrected(
     exit_file: TaskExit | None, verdict: Verdict, *, task: int, host: str, started: str, ended: str, elapsed_s: float
 ) -> TaskExit | None:
     """Return the exit.json that says what the verdict says, None when the one that is there does."""
-    if exit_file is None or exit_file.state not in records.FINAL_STATES:
+    if exit_file is None or not has_ended(exit_file.state):
         return TaskExit(
             task=task,
             state=verdict.state,

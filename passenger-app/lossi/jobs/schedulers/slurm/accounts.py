@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lossi import units
-from lossi.contract.records import CANCELLED, FAILED, FINAL_STATES, OUT_OF_MEMORY
+from lossi.contract.states import CANCELLED, FAILED, OUT_OF_MEMORY, has_ended
 from lossi.jobs.schedulers.base import TaskView
 from lossi.jobs.schedulers.slurm import jobstats, states
 from lossi.jobs.schedulers.slurm.records import AccountingRow, QueueRow
@@ -46,7 +46,7 @@ def view(rows: Sequence[AccountingRow], *, units_per_gpu: Callable[[str | None],
         restarts=last.restarts if last.restarts is not None else len(rows) - 1,
         facts=_facts(rows, units_per_gpu),
         # The end may be recorded before the start, for a moment: then the row lacks all that was asked for.
-        accounted=states.state_of(last.state) in FINAL_STATES and last.ended is not None and last.partition != "",
+        accounted=has_ended(states.state_of(last.state)) and last.ended is not None and last.partition != "",
     )
 
 

@@ -20,17 +20,8 @@ from pydantic import TypeAdapter
 from lossi import settings
 from lossi.clusters import Cluster
 from lossi.contract import records
-from lossi.contract.records import (
-    CANCELLED,
-    FINAL_STATES,
-    QUEUED,
-    RUNNING,
-    UNKNOWN,
-    CancelRequest,
-    PreparedJob,
-    Resources,
-    SubmissionRecord,
-)
+from lossi.contract.records import CancelRequest, PreparedJob, Resources, SubmissionRecord
+from lossi.contract.states import CANCELLED, FINAL_STATES, QUEUED, RUNNING, UNKNOWN, has_ended
 from lossi.errors import LossiError, NotSupported, Unavailable
 from lossi.jobs import ulid
 from lossi.jobs.schedulers import cancellation
@@ -318,7 +309,7 @@ class SlurmScheduler(Scheduler):
             if number not in tasks and number not in handle.settled:
                 view = accounts.view(attempts, units_per_gpu=self._units)
                 # The database lags behind: a task that has left the queue is not running whatever it still says.
-                if view.state in FINAL_STATES:
+                if has_ended(view.state):
                     tasks[number] = _worded(view)
         if asked or not one.database:
             tasks.update(self._never_started(one, tasks, queue.as_of))

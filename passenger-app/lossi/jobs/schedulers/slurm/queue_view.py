@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lossi.contract.records import FINAL_STATES, QUEUED, RUNNING
+from lossi.contract.states import QUEUED, RUNNING, has_ended
 from lossi.jobs.schedulers.base import TaskView
 from lossi.jobs.schedulers.slurm import accounts, states
 from lossi.jobs.schedulers.slurm.array_chunks import Part
@@ -66,11 +66,11 @@ def _take(sight: Sight, part: Part, row: QueueRow, as_of: float) -> None:
         state,
         row.state,
         row.reason if state == QUEUED else "",
-        row.exit_code if state in FINAL_STATES else None,
-        row.signal if state in FINAL_STATES else None,
+        row.exit_code if has_ended(state) else None,
+        row.signal if has_ended(state) else None,
         row.node_list or None,
         None if state == QUEUED else row.started,
-        row.ended if state in FINAL_STATES else None,
+        row.ended if has_ended(state) else None,
         as_of,
         row.restarts,
         accounts.live_facts(row),

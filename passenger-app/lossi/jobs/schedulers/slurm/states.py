@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 
-from lossi.contract.records import (
+from lossi.contract.states import (
     CANCELLED,
     FAILED,
     NODE_FAILED,
@@ -55,7 +55,7 @@ MEANING = {
     # A sibling of it runs on another cluster of a federation: nothing is said of how it ends.
     "REVOKED": UNKNOWN,
 }
-"""Slurm's word to one of `lossi.contract.records.STATES`."""
+"""Slurm's word to one of `lossi.contract.STATES`."""
 
 REQUEUED = frozenset({"REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "REQUEUED_CRON", "SPECIAL_EXIT", "EXPEDITING"})
 """Words of an attempt after which another one follows, or may."""
@@ -70,7 +70,7 @@ def word_of(text: str) -> str:
 
 
 def state_of(text: str) -> str:
-    """Return which of `lossi.contract.records.STATES` Slurm's word stands for; unknown words are ``unknown``, never an error."""
+    """Return which of `lossi.contract.STATES` Slurm's word stands for; unknown words are ``unknown``, never an error."""
     return MEANING.get(word_of(text), UNKNOWN)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lossi.clusters import Cluster
-from lossi.contract.records import FINAL_STATES
+from lossi.contract.states import has_ended
 from lossi.errors import InvalidInput, NotFound, NotSupported, Unavailable
 from lossi.files import atomic
 from lossi.jobs.schedulers.slurm import directives, states, values
@@ -77,7 +77,7 @@ class PySlurmClient:
     def queue(self, *, ended: bool = False) -> list[QueueRow]:
         """Return the user's own jobs in the queue; with ``ended`` also those that ended lately."""
         found = self._records({"ask": "queue"}, rows.queue_row)
-        return [row for row in found if ended or states.state_of(row.state) not in FINAL_STATES]
+        return [row for row in found if ended or not has_ended(states.state_of(row.state))]
 
     def accounting(self, jobs: Mapping[int, Sequence[int] | None], *, since: str | None = None) -> list[AccountingRow]:
         """Return what the database has of jobs by Slurm's id; of requeued tasks only the last attempt."""

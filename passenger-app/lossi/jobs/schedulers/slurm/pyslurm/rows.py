@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
-from lossi.contract.records import FINAL_STATES
+from lossi.contract.states import has_ended
 from lossi.jobs.schedulers.slurm import states, values
 from lossi.jobs.schedulers.slurm.records import (
     AccountingRow,
@@ -37,7 +37,7 @@ def queue_row(job: Fields) -> QueueRow:
     ValueError, KeyError, TypeError
         When the fields are not those of a job.
     """
-    ended = states.state_of(job["state"]) in FINAL_STATES
+    ended = has_ended(states.state_of(job["state"]))
     code, signal = _ending(job) if ended else (None, None)
     gpus, kind = values.gpus(job["tres"], ",".join(f"{name}:{number}" for name, number in (job["gres_per_node"] or {}).items()))
     return QueueRow(
@@ -78,7 +78,7 @@ def accounting_row(job: Fields) -> AccountingRow:
     one = tasks[0][0] if tasks and len(tasks) == 1 and len(tasks[0]) == 1 else None
     steps = job["steps"]
     resident = [step["max_rss"] * (step["ntasks"] or 1) for step in steps if step["max_rss"]]
-    code, signal = _ending(job) if states.state_of(job["state"]) in FINAL_STATES else (None, None)
+    code, signal = _ending(job) if has_ended(states.state_of(job["state"])) else (None, None)
     gpus, kind = values.gpus(job["tres"])
     return AccountingRow(
         job_id=job["array_id"] or job["id"],

@@ -14,8 +14,9 @@ from typing import Any
 
 from lossi import units
 from lossi.clusters import Cluster
+from lossi.contract.states import has_ended
 from lossi.errors import Forbidden, InvalidInput, LossiError, NotSupported, Unavailable
-from lossi.jobs.schedulers.slurm import refusals
+from lossi.jobs.schedulers.slurm import refusals, states
 from lossi.jobs.schedulers.slurm.records import (
     AccountingRow,
     Association,
@@ -105,7 +106,7 @@ class RestClient:
         api = self._api()
         jobs = self._list(api, Call(api.slurm(f"jobs{api.slash}")), "jobs")
         found = [api.queue_row(job) for job in jobs if rows.is_own(job, self._uid, self.user)]
-        return [row for row in found if ended or not rows.has_ended(row)]
+        return [row for row in found if ended or not has_ended(states.state_of(row.state))]
 
     def accounting(self, jobs: Mapping[int, Sequence[int] | None], *, since: str | None = None) -> list[AccountingRow]:
         """Return what the database has of jobs by Slurm's id: all attempts of the given array tasks (None: of all).

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lossi.contract.records import CANCELLED, FINAL_STATES
+from lossi.contract.states import CANCELLED, has_ended
 from lossi.jobs.schedulers.slurm import states, values
 from lossi.jobs.schedulers.slurm.records import AccountingRow, Association, Limits, NodeGroup, Qos, QueueRow
 from lossi.jobs.schedulers.slurm.rest.fields import (
@@ -52,15 +52,10 @@ def is_own(job: Mapping[str, Any], uid: int, user: str) -> bool:
     return owner == uid if owner is not None else bool(user) and job.get("user_name") == user
 
 
-def has_ended(row: QueueRow) -> bool:
-    """Return whether the job has ended, so that only the scheduler's memory still has it."""
-    return states.state_of(row.state) in FINAL_STATES
-
-
 def queue_row(job: Mapping[str, Any], ended: Ended) -> QueueRow:
     """Return a record of the queue."""
     word = state(job.get("job_state"))
-    is_final = states.state_of(word) in FINAL_STATES
+    is_final = has_ended(states.state_of(word))
     array, task = positive(job.get("array_job_id")), number(job.get("array_task_id"))
     listed = tasks(job.get("array_task_string"))
     resources = _read_tres(job.get("tres_alloc_str")) or _read_tres(job.get("tres_req_str"))
@@ -98,7 +93,7 @@ def accounting_row(job: Mapping[str, Any], ended: Ended) -> AccountingRow:
     tasks (contribs/seff in Slurm's sources).
     """
     word = state(at(job, "state", "current"))
-    is_final = states.state_of(word) in FINAL_STATES or word in states.REQUEUED
+    is_final = has_ended(states.state_of(word)) or word in states.REQUEUED
     array, task = positive(at(job, "array", "job_id")), number(at(job, "array", "task_id"))
     steps = [step for step in job.get("steps") or () if isinstance(step, Mapping)]
     resources = tres(at(job, "tres", "allocated"))

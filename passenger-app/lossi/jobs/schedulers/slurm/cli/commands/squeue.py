@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lossi.clusters import Cluster
-from lossi.contract.records import FINAL_STATES
+from lossi.contract.states import has_ended
 from lossi.jobs.schedulers.slurm import states, values
 from lossi.jobs.schedulers.slurm.cli.commands import UNIT, Unreadable, chosen, records, without_cluster
 from lossi.jobs.schedulers.slurm.records import QueueRow
@@ -100,8 +100,7 @@ def _row(
     status: str,
     name: str,
 ) -> QueueRow:
-    has_ended = states.state_of(state) in FINAL_STATES
-    code, signal = values.exit_code(status) if has_ended else (None, None)
+    code, signal = values.exit_code(status) if has_ended(states.state_of(state)) else (None, None)
     gpus, gpu_type = _gpus(tres, per_node)
     return QueueRow(
         job_id=int(job),
