@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from lossi.cli import options, output, values
+from lossi.cli import options as common, output, values
 from lossi.cli.submit_options import Options, command
 from lossi.contract.states import SUCCEEDED
 from lossi.errors import InvalidInput, NotFound
@@ -24,33 +24,33 @@ def register(app: typer.Typer) -> None:
     app.command("sweep")(command(sweep, sweep=True))
 
 
-def run(given: Options) -> None:
+def run(options: Options) -> None:
     """Run a notebook, a script or a command as a tracked job, and watch it until it ends.
 
     Examples: `lossi run train.ipynb -p lr=0.1`; `lossi run train.py -- --epochs 3`; `lossi run -- ./simulate --steps 100`.
     """
-    project = _project_of(given)
-    _go(project, given, _spec(project, given, _reader(project, given.source)))
+    project = _project_of(options)
+    _go(project, options, _spec(project, options, _reader(project, options.source)))
 
 
-def sweep(given: Options) -> None:
+def sweep(options: Options) -> None:
     """Run a notebook or script over many parameter combinations as one submission, and compare the runs at the end.
 
     Examples: `lossi sweep train.ipynb -g lr=0.1,0.01 -g depth=2,4,8`; `lossi sweep train.ipynb --samples 20 -r lr=loguniform(1e-4,1)`.
     """
-    project = _project_of(given)
-    reader = _reader(project, given.source)
-    _go(project, given, {**_spec(project, given, reader), "sweep": _sweep(reader, given)})
+    project = _project_of(options)
+    reader = _reader(project, options.source)
+    _go(project, options, {**_spec(project, options, reader), "sweep": _sweep(reader, options)})
 
 
-def _project_of(given: Options) -> Any:
+def _project_of(options: Options) -> Any:
     """Return the project of ``--project``, of the notebook's folder or of the current one; a plain folder becomes a project."""
     from lossi import projects
 
-    if given.project:
-        return options.project(given.project)
-    path = Path(given.source)
-    folder = path.parent if given.source.endswith((NOTEBOOK, *SCRIPTS)) and path.exists() else Path()
+    if options.project:
+        return common.project(options.project)
+    path = Path(options.source)
+    folder = path.parent if options.source.endswith((NOTEBOOK, *SCRIPTS)) and path.exists() else Path()
     try:
         return projects.find(folder)
     except NotFound:
@@ -59,19 +59,19 @@ def _project_of(given: Options) -> Any:
         return project
 
 
-def _spec(project: Any, given: Options, reader: values.Reader) -> dict[str, Any]:
+def _spec(project: Any, options: Options, reader: values.Reader) -> dict[str, Any]:
     """Return the request, except for the sweep."""
-    spec = given.members()
-    spec["parameters"] = {**_parameter_file(given.params), **reader.values(values.pairs(given.param or (), "-p"))}
-    arguments = given.arguments or []
-    if given.source.endswith(NOTEBOOK):
+    spec = options.members()
+    spec["parameters"] = {**_parameter_file(options.params), **reader.values(values.pairs(options.param or (), "-p"))}
+    arguments = options.arguments or []
+    if options.source.endswith(NOTEBOOK):
         if arguments:
             raise InvalidInput(f"unexpected argument {arguments[0]!r}", hint="pass a notebook's parameters with -p NAME=VALUE")
-        spec["notebook"] = _relative(project, given.source)
-    elif given.source.endswith(SCRIPTS):
-        spec |= {"script": _relative(project, given.source), "arguments": arguments}
+        spec["notebook"] = _relative(project, options.source)
+    elif options.source.endswith(SCRIPTS):
+        spec |= {"script": _relative(project, options.source), "arguments": arguments}
     else:
-        spec |= {"command": [given.source, *arguments], "working_directory": _relative(project, ".")}
+        spec |= {"command": [options.source, *arguments], "working_directory": _relative(project, ".")}
     return spec
 
 
@@ -111,26 +111,26 @@ def _parameter_file(path: str | None) -> dict[str, Any]:
     return data
 
 
-def _sweep(reader: values.Reader, given: Options) -> dict[str, Any]:
-    kinds = {"--grid": given.grid, "--random": given.random, "--list": given.combinations, "--csv": given.csv}
+def _sweep(reader: values.Reader, options: Options) -> dict[str, Any]:
+    kinds = {"--grid": options.grid, "--random": options.random, "--list": options.combinations, "--csv": options.csv}
     chosen = [option for option, value in kinds.items() if value]
     if len(chosen) != 1:
         raise InvalidInput(
             "a sweep needs one of --grid, --random, --list and --csv" + (f", not {' and '.join(chosen)}" if chosen else ""),
             hint="for example: lossi sweep train.ipynb -g lr=0.1,0.01 -g depth=2,4",
         )
-    if given.grid:
-        return {"grid": reader.grid(values.pairs(given.grid, "-g"))}
-    if given.random:
-        random = reader.random(values.pairs(given.random, "-r"))
-        return {"random": random, "samples": given.samples or 10, "seed": given.seed}
-    path = given.combinations or given.csv
+    if options.grid:
+        return {"grid": reader.grid(values.pairs(options.grid, "-g"))}
+    if options.random:
+        random = reader.random(values.pairs(options.random, "-r"))
+        return {"random": random, "samples": options.samples or 10, "seed": options.seed}
+    path = options.combinations or options.csv
     assert path is not None
     try:
         text = path.read_text("utf-8")
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot read {path}", why=str(error), hint=f"{chosen[0]} takes a UTF-8 text file") from None
-    if given.csv:
+    if options.csv:
         return {"csv": text}
     try:
         if text.lstrip().startswith("["):
@@ -142,31 +142,31 @@ def _sweep(reader: values.Reader, given: Options) -> dict[str, Any]:
         ) from None
 
 
-def _go(project: Any, given: Options, data: dict[str, Any]) -> None:
+def _go(project: Any, options: Options, data: dict[str, Any]) -> None:
     """Preview or submit the request ``data``, and watch the job unless it is detached."""
     from lossi import jobs
     from lossi.cli import follow
 
     spec = jobs.validated(data)
-    if given.preview:
+    if options.preview:
         preview = jobs.preview(project, spec)
-        output.emit(preview, given.as_json, lambda: _show_preview(preview))
+        output.emit(preview, options.as_json, lambda: _show_preview(preview))
         return
-    job = jobs.submit(project, spec, idempotency_key=given.idempotency_key)
+    job = jobs.submit(project, spec, idempotency_key=options.idempotency_key)
     tasks = f"{job.tasks} task{'s' * (job.tasks != 1)}"
-    if given.detach:
+    if options.detach:
         output.emit(
-            job, given.as_json, lambda: output.say(f"{job.id}  {tasks} submitted; watch: lossi jobs show {job.id} --follow")
+            job, options.as_json, lambda: output.say(f"{job.id}  {tasks} submitted; watch: lossi jobs show {job.id} --follow")
         )
         return
-    if not given.as_json:
+    if not options.as_json:
         output.note(f"job {job.id}: {job.name}, {tasks}")
     job = follow.until_ended(project, job.id)
-    if given.as_json:
+    if options.as_json:
         from lossi import refresh
 
         refresh.update_project(project, everything=True)
-    output.emit(job, given.as_json, lambda: follow.show_result(project, job, order_by=given.order_by))
+    output.emit(job, options.as_json, lambda: follow.show_result(project, job, order_by=options.order_by))
     if job.state != SUCCEEDED:
         raise typer.Exit(1)
 

@@ -208,8 +208,8 @@ def declared(*, sweep: bool = True) -> list[tuple[inspect.Parameter, Member | No
 def command(function: Callable[[Options], None], *, sweep: bool) -> Callable[..., None]:
     """Return ``function`` as Typer wants it: with one parameter for each option."""
 
-    def run(**given: Any) -> None:
-        function(Options(**given))
+    def run(**arguments: Any) -> None:
+        function(Options(**arguments))
 
     signature = inspect.Signature([parameter for parameter, _ in declared(sweep=sweep)])
     run.__doc__ = function.__doc__

@@ -38,7 +38,7 @@ def test_least_values_are_those_of_the_job() -> None:
 
 
 def test_options_become_the_members_that_they_name() -> None:
-    given = Options(
+    options = Options(
         "train.ipynb",
         env="sklearn",
         cpus=4,
@@ -49,7 +49,7 @@ def test_options_become_the_members_that_they_name() -> None:
         here=True,
         no_requeue=True,
     )
-    assert given.members() == {
+    assert options.members() == {
         "environment": "sklearn",
         "resources": {"cpus": 4, "memory": "8G", "gpus": 2, "gpu_type": "a100"},
         "tags": {"team": "a=b", "x": ""},
@@ -57,7 +57,7 @@ def test_options_become_the_members_that_they_name() -> None:
         "scheduler": "local",
         "requeue": False,
     }
-    validated({"notebook": "train.ipynb", **given.members()})
+    validated({"notebook": "train.ipynb", **options.members()})
 
 
 def test_options_that_are_not_given_leave_the_defaults_of_the_job() -> None:

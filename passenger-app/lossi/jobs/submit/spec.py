@@ -103,9 +103,9 @@ class JobSpec(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> JobSpec:
-        given = [name for name in ("notebook", "script", "command") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give one of notebook, script and command{', not ' + ' and '.join(given) if given else ''}")
+        sources = [name for name in ("notebook", "script", "command") if getattr(self, name) is not None]
+        if len(sources) != 1:
+            raise ValueError(f"give one of notebook, script and command{', not ' + ' and '.join(sources) if sources else ''}")
         if self.arguments and self.script is None:
             raise ValueError("arguments go with a script; a notebook takes parameters, a command has its own")
         if self.working_directory is not None and self.command is None:
