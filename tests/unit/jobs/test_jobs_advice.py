@@ -1,4 +1,4 @@
-"""What a job asked for beside what it used."""
+"""What a job requested and used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def of(tasks: list[Task], resource: str, job: PreparedJob = JOB) -> Advice:
     return next(item for item in advise(job, tasks).items if item.resource == resource)
 
 
-def test_memory_that_is_never_used_is_not_asked_for() -> None:
+def test_unused_memory_is_not_requested_again() -> None:
     used = [100.0] * 39 + [5.1 * 1024]
     found = of([done(max_rss_mb=value) for value in used], "memory")
     assert found.sentence == "It requested 64 GiB of memory, the peak use of 40 tasks was 5.1 GiB: request 8G."
@@ -34,30 +34,30 @@ def test_memory_that_is_never_used_is_not_asked_for() -> None:
     assert (found.median, found.ninth_decile, found.measured) == (100.0, 100.0, 40)
 
 
-def test_what_fits_is_left_alone() -> None:
+def test_a_fitting_request_is_not_changed() -> None:
     found = advise(JOB, [done(max_rss_mb=50000.0, elapsed_s=70000.0, cpu_s=70000.0 * 12, gpu_utilisation=80.0)])
     assert {item.verdict for item in found.items} == {"fits"} and found.changes == {}
     assert found.sentence == "The request fits the use."
 
 
-def test_little_room_is_said() -> None:
+def test_a_tight_limit_is_raised() -> None:
     found = of([done(max_rss_mb=64000.0)], "memory")
     assert found.verdict == "tight" and found.suggested is not None and found.suggested > ASKED.memory_mb  # type: ignore[operator]
 
 
-def test_tasks_that_ran_out_of_it_are_not_advised_less() -> None:
+def test_exceeded_limits_are_raised() -> None:
     found = of([done(max_rss_mb=100.0), done("out_of_memory", max_rss_mb=65000.0)], "memory")
     assert found.changes == {"resources": {"memory": "128G"}} and "1 task ran out of memory" in found.sentence
     late = of([done(elapsed_s=100.0), done("timed_out", elapsed_s=86400.0)], "time")
     assert late.changes == {"resources": {"time": "2-00:00:00"}}
 
 
-def test_time_is_that_of_the_last_attempt() -> None:
+def test_the_time_of_the_last_attempt_counts() -> None:
     found = of([done(elapsed_s=90000.0, attempt=2, time_limit_s=86400.0, time_efficiency=0.05)], "time")
     assert (found.greatest, found.changes) == (4320.0, {"resources": {"time": "01:45:00"}})
 
 
-def test_idle_cores_are_not_asked_for() -> None:
+def test_idle_cores_are_not_requested_again() -> None:
     found = of([done(cpu_s=3600.0 * 2)], "cpus")
     assert found.changes == {"resources": {"cpus": 3}} and "12 % were busy" in found.sentence
     assert not any(item.resource == "cpus" for item in advise(JOB, [done(cpu_s=0.1, elapsed_s=2.0)]).items), (
@@ -65,7 +65,7 @@ def test_idle_cores_are_not_asked_for() -> None:
     )
 
 
-def test_an_idle_gpu_is_said() -> None:
+def test_idle_gpus_are_reported() -> None:
     found = of([done(gpu_utilisation=4.0, gpu_memory_mb=900.0)], "gpus")
     assert found.verdict == "too_much" and found.changes == {} and "check whether" in found.sentence
     never = of([done(gpu_utilisation=0.0, gpu_memory_mb=0.0)], "gpus")
@@ -73,12 +73,12 @@ def test_an_idle_gpu_is_said() -> None:
     assert of([done(gpu_utilisation=70.0)], "gpus").verdict == "fits"
 
 
-def test_without_a_success_nothing_is_advised() -> None:
+def test_there_is_no_advice_without_a_success() -> None:
     found = advise(JOB, [done("failed", max_rss_mb=1.0), Task(job_id="j", task=1, state="running")])
     assert (found.items, found.ended, found.succeeded) == ([], 1, 0)
 
 
-def test_without_measurements_that_is_said() -> None:
+def test_there_is_no_advice_without_measurements() -> None:
     found = advise(dataclasses.replace(JOB, resources=Resources()), [done(elapsed_s=None)])
     assert found.items == [] and "Nothing was measured" in found.sentence
 
@@ -110,9 +110,7 @@ NUMBERS = st.none() | st.floats() | st.floats(0, 1e9)
         nodes=st.integers(0, 4),
     ),
 )
-def test_never_less_than_the_greatest_use_and_always_something_that_can_be_asked_for(
-    tasks: list[Task], resources: Resources
-) -> None:
+def test_advice_is_a_valid_request_and_never_below_the_peak(tasks: list[Task], resources: Resources) -> None:
     found = advise(dataclasses.replace(JOB, resources=resources), tasks)
     found.model_dump_json()
     assert found.sentence

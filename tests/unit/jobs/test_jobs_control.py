@@ -1,4 +1,4 @@
-"""Cancelling, and submitting again with and without changes."""
+"""Cancel jobs, and resubmit them with and without changes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_scheduler_that_does_not_answer_cannot_cancel(project: Project, spec: 
         jobs.cancel(project, job.id)
 
 
-def test_failed_tasks_are_submitted_again_alone(project: Project, swept: Any) -> None:
+def test_only_failed_tasks_are_resubmitted(project: Project, swept: Any) -> None:
     again = jobs.resubmit(project, swept.id, tasks="failed")
     assert rows(project, again) == [{"name": "n", "depth": 1, "lr": 0.2}, {"name": "n", "depth": 2, "lr": 0.2}]
     made = prepared(project, again)
@@ -81,7 +81,7 @@ def test_failed_tasks_are_submitted_again_alone(project: Project, swept: Any) ->
     assert again.id != swept.id
 
 
-def test_chosen_tasks_are_submitted_again(project: Project, swept: Any) -> None:
+def test_chosen_tasks_are_resubmitted(project: Project, swept: Any) -> None:
     assert rows(project, jobs.resubmit(project, swept.id, tasks=[3, 0, 3])) == [
         {"name": "n", "depth": 1, "lr": 0.1},
         {"name": "n", "depth": 2, "lr": 0.2},
@@ -111,7 +111,7 @@ def test_a_list_with_gaps_keeps_its_fixed_values(project: Project, spec: Spec) -
     assert rows(project, jobs.resubmit(project, job.id, tasks=[1])) == [{"depth": 9, "lr": 0.5}]
 
 
-def test_changes_are_made_one_by_one(project: Project, swept: Any) -> None:
+def test_parameters_and_resources_are_merged_member_by_member(project: Project, swept: Any) -> None:
     changes = {"parameters": {"lr": 0.7, "name": "new"}, "resources": {"memory": "2G"}, "name": "bigger", "max_parallel": 1}
     again = jobs.resubmit(project, swept.id, tasks="failed", changes=changes)
     assert rows(project, again) == [{"lr": 0.7, "name": "new", "depth": 1}, {"lr": 0.7, "name": "new", "depth": 2}]
@@ -137,7 +137,7 @@ def test_all_swept_parameters_can_be_fixed_and_another_sweep_given(project: Proj
     [({"enviroment": "x"}, "a job has no 'enviroment'"), ({"parameters": 3}, "must be an object"), ({"parameters": {"deepth": 1}}, "deepth"),
      ({"resources": {"memory": "lots"}}, "write 8G"), ({"command": ["x"]}, "one of notebook, script and command")],
 )  # fmt: skip
-def test_changes_that_make_no_sense_are_refused(project: Project, swept: Any, changes: dict[str, Any], says: str) -> None:
+def test_invalid_changes_are_refused(project: Project, swept: Any, changes: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidInput, match=says) as caught:
         jobs.resubmit(project, swept.id, changes=changes)
     assert caught.value.hint
@@ -151,7 +151,7 @@ def test_nothing_failed_is_a_conflict(project: Project, spec: Spec, ends: Ends) 
         jobs.resubmit(project, job.id, tasks="failed")
 
 
-def test_a_single_job_is_submitted_again_with_its_parameters(project: Project, spec: Spec, ends: Ends) -> None:
+def test_a_single_job_is_resubmitted_with_its_parameters(project: Project, spec: Spec, ends: Ends) -> None:
     job = jobs.submit(project, spec(parameters={"depth": 4}))
     ends(job.id, 0, "failed")
     again = jobs.resubmit(project, job.id, tasks="failed", changes={"parameters": {"lr": 1}}, idempotency_key="once")
@@ -161,7 +161,7 @@ def test_a_single_job_is_submitted_again_with_its_parameters(project: Project, s
     )
 
 
-def test_the_code_is_as_it_is_now_or_as_it_was_then(project: Project, spec: Spec) -> None:
+def test_the_code_is_the_present_one_or_that_of_the_first_submission(project: Project, spec: Spec) -> None:
     job = jobs.submit(project, spec(parameters={"depth": 4}))
     (project.root / "train.ipynb").write_text(notebook("print('changed')", parameters="depth = 1\nextra = 2"))
 

@@ -1,4 +1,4 @@
-"""What killed a task: by state, by what it said, by the marks in its log; and what is advised."""
+"""What killed a task, judged by state, error and log; and what is suggested."""
 
 from __future__ import annotations
 
@@ -118,25 +118,25 @@ def test_the_scheduler_log_counts_too() -> None:
     ("asked", "used", "wanted"),
     [(2048, 1990.0, "4G"), (2048, None, "4G"), (2048, 6000.0, "12G"), (None, 6000.0, "12G"), (65536, 60000.0, "128G")],
 )
-def test_memory_is_advised_by_what_was_asked_and_used(asked: int | None, used: float | None, wanted: str) -> None:
+def test_suggested_memory_follows_from_request_and_use(asked: int | None, used: float | None, wanted: str) -> None:
     job = dataclasses.replace(JOB, resources=Resources(memory_mb=asked))
     found = diagnose(task("out_of_memory", max_rss_mb=used), job, "")
     assert found.changes == {"resources": {"memory": wanted}}
     assert not found.again
 
 
-def test_memory_is_advised_per_node() -> None:
+def test_suggested_memory_is_per_node() -> None:
     job = dataclasses.replace(JOB, resources=Resources(nodes=2, memory_mb=None))
     found = diagnose(task("out_of_memory", memory_mb=8192.0, max_rss_mb=8000.0, nodes=2), job, "")
     assert found.changes == {"resources": {"memory": "8G"}}
 
 
-def test_without_any_number_more_memory_is_advised_in_words_only() -> None:
+def test_without_numbers_more_memory_is_suggested_in_words_only() -> None:
     found = diagnose(task("out_of_memory"), dataclasses.replace(JOB, resources=Resources()), "")
     assert found.changes == {} and "--memory" in found.suggestion
 
 
-def test_the_sentence_has_the_numbers_and_the_place() -> None:
+def test_the_sentence_has_the_limit_and_the_cell() -> None:
     progress = Progress(0, cell=7, cells=12, first_line="model.fit(x)", elapsed_s=3600.0)
     found = diagnose(task("timed_out", time_limit_s=3600.0, progress=progress), JOB, "")
     assert found.sentence == "The task reached its time limit of 1 h, in cell 7 of 12 (model.fit(x))."
@@ -144,7 +144,7 @@ def test_the_sentence_has_the_numbers_and_the_place() -> None:
     assert (found.evidence.cell, found.evidence.cells, found.evidence.first_line) == (7, 12, "model.fit(x)")
 
 
-def test_time_is_advised_by_the_cells_that_were_done() -> None:
+def test_suggested_time_follows_from_finished_cells() -> None:
     progress = Progress(0, cell=6, cells=20, elapsed_s=3600.0, estimate_s=10800.0)
     found = diagnose(task("timed_out", progress=progress), JOB, "")
     assert found.changes == {"resources": {"time": "05:00:00"}} and "about 4 h" in found.suggestion
@@ -155,7 +155,7 @@ def test_time_is_advised_by_the_cells_that_were_done() -> None:
 
 
 @pytest.mark.parametrize(("by", "again"), [("ann", True), ("you", True), ("root", False)])
-def test_who_cancelled_it_is_said(by: str, again: bool) -> None:
+def test_the_diagnosis_names_who_cancelled(by: str, again: bool) -> None:
     found = diagnose(task("cancelled", reason=f"cancelled by {by}"), JOB, "")
     assert found.sentence == f"The task was cancelled by {by}."
     assert found.again is again
@@ -164,13 +164,13 @@ def test_who_cancelled_it_is_said(by: str, again: bool) -> None:
     assert early.again is again
 
 
-def test_an_unproven_kill_still_leads_to_more_memory() -> None:
+def test_an_unexplained_kill_suggests_more_memory() -> None:
     found = diagnose(task(signal=9), JOB, "")
     assert found.kind == "signal" and "nothing proves it" in found.sentence
     assert found.changes == {"resources": {"memory": "4G"}}
 
 
-def test_a_job_without_gpus_is_told_to_ask_for_one() -> None:
+def test_a_job_without_gpus_is_told_to_request_one() -> None:
     missing = task(error=error("RuntimeError", "No CUDA GPUs are available"))
     assert diagnose(missing, JOB, "").changes == {"resources": {"gpus": 1}}
     with_gpu = dataclasses.replace(JOB, resources=Resources(gpus=1))
@@ -233,7 +233,7 @@ RESOURCES = st.builds(
     log=TEXT,
     scheduler_log=TEXT,
 )
-def test_whatever_is_known_there_is_a_sentence_and_a_change_that_can_be_asked_for(
+def test_any_task_has_a_sentence_and_valid_changes(
     values: dict[str, Any], resources: Resources, log: str, scheduler_log: str
 ) -> None:
     job = dataclasses.replace(JOB, resources=resources)
@@ -246,7 +246,7 @@ def test_whatever_is_known_there_is_a_sentence_and_a_change_that_can_be_asked_fo
 
 
 @given(st.floats(0, 1e15))
-def test_amounts_are_rounded_up_to_what_can_be_asked_for(amount: float) -> None:
+def test_amounts_are_rounded_up_to_a_valid_request(amount: float) -> None:
     memory, time = amounts.round_memory(amount), amounts.round_time(amount)
     assert memory >= min(amount, 2**40) and memory <= max(1.5 * amount, amounts.LEAST_MEMORY_MB)
     assert time >= min(amount, 366 * 86400)

@@ -1,4 +1,4 @@
-"""Whole jobs explained from their folders, and submitted again with more of what they wanted."""
+"""Jobs explained from their folders, and resubmitted with higher limits."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_task_is_explained_with_its_last_cell_and_lines(project: Project, swep
         jobs.explain_task(project, swept.id, 8)
 
 
-def test_a_job_with_one_task_says_why_itself(project: Project, spec: Spec, ends: Ends) -> None:
+def test_a_job_with_one_task_has_the_sentence_of_its_task(project: Project, spec: Spec, ends: Ends) -> None:
     job = jobs.submit(project, spec())
     assert jobs.explain(project, job.id).sentence == "Waits for a slot."
     ends(job.id, 0, "failed", exit_code=1, error=TaskError("ModuleNotFoundError", "No module named 'torch'", 1))
@@ -83,7 +83,7 @@ def test_a_job_with_one_task_says_why_itself(project: Project, spec: Spec, ends:
     assert found.waiting is None
 
 
-def test_the_scheduler_speaks_in_its_own_log(project: Project, spec: Spec, ends: Ends) -> None:
+def test_the_log_of_the_scheduler_counts(project: Project, spec: Spec, ends: Ends) -> None:
     job = jobs.submit(project, spec())
     (project.jobs / job.id / "scheduler.log").write_text("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=5.batch\n")
     ends(job.id, 0, "failed", signal=9, written_by="script")
@@ -102,7 +102,7 @@ def test_waiting_tasks_are_explained(project: Project, spec: Spec, ends: Ends, d
     assert task.waiting is not None and task.waiting.word == "NoSeat"
 
 
-def test_tasks_that_wait_for_their_own_job_are_told_so(project: Project, spec: Spec, direct: DirectScheduler) -> None:
+def test_tasks_held_back_by_their_own_job_say_so(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     limited = jobs.submit(project, spec(sweep={"grid": {"depth": [1, 2, 3]}}, max_parallel=1))
     free = jobs.submit(project, spec(sweep={"grid": {"depth": [1, 2, 3]}}))
     for job in (limited, free):
@@ -118,7 +118,7 @@ def test_a_whole_cancelled_job_without_any_start_is_explained(project: Project, 
     assert [(group.kind, group.count) for group in found.groups] == [("cancelled", 3)]
 
 
-def test_a_job_whose_directory_is_gone_is_explained_still(project: Project, swept: Any) -> None:
+def test_a_job_without_directory_is_still_explained(project: Project, swept: Any) -> None:
     import shutil
 
     shutil.rmtree(project.jobs / swept.id)
@@ -159,7 +159,7 @@ def test_tasks_get_more_of_both(project: Project, swept: Any) -> None:
     assert (asked(project, again).memory_mb, asked(project, again).time_limit_s) == (6144, 9000)
 
 
-def test_named_tasks_and_all_failed_ones_can_have_more(project: Project, swept: Any) -> None:
+def test_chosen_tasks_and_all_failed_ones_can_have_more(project: Project, swept: Any) -> None:
     all_failed = jobs.resubmit(project, swept.id, tasks="failed", more=["memory"])
     assert (all_failed.tasks, asked(project, all_failed).memory_mb) == (7, 6144)
     one = jobs.resubmit(project, swept.id, tasks=[5], more=["memory"])
@@ -168,7 +168,7 @@ def test_named_tasks_and_all_failed_ones_can_have_more(project: Project, swept: 
     assert (asked(project, other).memory_mb, asked(project, other).cpus) == (2048, 3)
 
 
-def test_more_of_what_nobody_lacked_is_refused(project: Project, spec: Spec, ends: Ends, swept: Any) -> None:
+def test_more_of_what_no_task_ran_out_of_is_refused(project: Project, spec: Spec, ends: Ends, swept: Any) -> None:
     job = jobs.submit(project, spec())
     ends(job.id, 0, "failed", error=TaskError("ValueError", "no"))
     with pytest.raises(Conflict, match="ran out of memory"):
@@ -202,11 +202,11 @@ def test_the_command_says_why_and_what_next(project: Project, swept: Any, capsys
     assert json.loads(said(capsys, project, "jobs", "why", "last", "--json"))["groups"][0]["count"] == 4
 
 
-def test_the_command_says_what_is_asked_now(project: Project, swept: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_what_is_requested_now(project: Project, swept: Any, capsys: pytest.CaptureFixture[str]) -> None:
     again = said(capsys, project, "resubmit", swept.id, "--more", "memory", "--more", "time", "--detach")
     assert "with 6 GiB of memory instead of 1 GiB and 2 h 30 min of time instead of 1 h" in again
 
 
-def test_the_command_compares_asked_and_used(project: Project, swept: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_compares_request_and_use(project: Project, swept: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert "ran out of memory: request 6G" in said(capsys, project, "jobs", "advice", "last")
     assert "None of your tasks has started" in said(capsys, project, "jobs", "waits")

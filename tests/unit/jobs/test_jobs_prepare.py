@@ -93,7 +93,7 @@ def test_ten_thousand_combinations_are_one_submission_of_a_few_files(
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: ascii(value)[:12])
-def test_any_value_arrives_as_it_was_and_stays_out_of_script_and_argv(project: Project, spec: Spec, value: str) -> None:
+def test_any_value_arrives_unchanged_and_stays_out_of_script_and_argv(project: Project, spec: Spec, value: str) -> None:
     job = jobs.submit(project, spec(parameters={"name": value}))
     assert rows(project, job) == [{"name": value}]
     script = (directory(project, job) / "script.sh").read_text()
@@ -106,7 +106,7 @@ def test_any_value_arrives_as_it_was_and_stays_out_of_script_and_argv(project: P
     assert json.loads(page.model_dump_json())["items"][0]["parameters"]["name"][:100] == value[:100]
 
 
-def test_numbers_that_json_does_not_know_arrive_and_are_shown_as_words(project: Project, spec: Spec) -> None:
+def test_nan_and_infinities_arrive_and_are_shown_as_words(project: Project, spec: Spec) -> None:
     job = jobs.submit(
         project, spec(sweep={"list": [{"lr": float("nan")}, {"lr": float("inf")}, {"lr": float("-inf")}, {"lr": 1}]})
     )
@@ -115,7 +115,7 @@ def test_numbers_that_json_does_not_know_arrive_and_are_shown_as_words(project: 
     assert [item["parameters"]["lr"] for item in page["items"]] == ["NaN", "Infinity", "-Infinity", 1.0]
 
 
-def test_a_table_of_texts_becomes_values_of_the_declared_types(project: Project, spec: Spec) -> None:
+def test_a_csv_table_becomes_values_of_the_declared_types(project: Project, spec: Spec) -> None:
     table = "depth,lr,name,flags\n3,1e-3,007,[1]\n4,nan,true,[]\n"
     job = jobs.submit(project, spec(sweep={"csv": table}))
     first, second = rows(project, job)
@@ -145,7 +145,7 @@ def test_a_container_sees_the_job_the_artifacts_and_the_data_read_only(tmp_path:
 
 
 @pytest.mark.host("git")
-def test_a_notebook_that_git_ignores_still_travels(project: Project, spec: Spec) -> None:
+def test_a_notebook_that_git_ignores_is_part_of_the_snapshot(project: Project, spec: Spec) -> None:
     subprocess.run(["git", "init", "-q", str(project.root)], check=True)
     (project.root / ".gitignore").write_text("train.ipynb\n")
     job = jobs.submit(project, spec())
@@ -192,7 +192,7 @@ def test_a_folder_without_permission_leaves_nothing(project: Project, spec: Spec
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root: a filesystem cannot be mounted")
 @pytest.mark.parametrize(("option", "says"), [("size=900k", "full"), ("ro", "read-only")])
-def test_a_small_or_read_only_filesystem_is_named_as_the_reason(project: Project, spec: Spec, option: str, says: str) -> None:
+def test_a_full_or_read_only_filesystem_is_the_reason(project: Project, spec: Spec, option: str, says: str) -> None:
     jobs.submit(project, spec())
     options = ["-t", "tmpfs", "-o", option, "tmpfs"]
     if subprocess.run(["mount", *options, str(project.jobs)], capture_output=True).returncode:
@@ -206,7 +206,7 @@ def test_a_small_or_read_only_filesystem_is_named_as_the_reason(project: Project
         subprocess.run(["umount", "--lazy", str(project.jobs)], check=True)
 
 
-def test_what_a_dead_process_left_half_prepared_goes_after_an_hour(project: Project, spec: Spec) -> None:
+def test_a_half_prepared_directory_is_removed_after_an_hour(project: Project, spec: Spec) -> None:
     fresh, stale = (project.jobs / f".01aryz6s41tsv4rrffq69g5fa{end}.part" for end in "vw")
     for part in (fresh, stale):
         part.mkdir()

@@ -25,20 +25,20 @@ def test_a_process_that_has_ended_is_gone(tmp_path: Path) -> None:
     assert not preparer.at_work(tmp_path)
 
 
-def test_a_pid_that_was_used_again_after_a_restart_or_by_another_is_gone() -> None:
+def test_a_reused_pid_is_another_process() -> None:
     mine = preparer.myself()
     assert not mine.is_gone()
     assert dataclasses.replace(mine, boot="another").is_gone()
     assert dataclasses.replace(mine, started="1").is_gone()
 
 
-def test_another_host_is_believed_for_a_while() -> None:
+def test_a_process_on_another_host_counts_for_a_while() -> None:
     mine = preparer.myself()
     assert not dataclasses.replace(mine, host="elsewhere", pid=1).is_gone()
     assert dataclasses.replace(mine, host="elsewhere", since=mine.since - LONGEST_S - 1).is_gone()
 
 
-def test_a_record_that_is_missing_or_broken_holds_nobody(tmp_path: Path) -> None:
+def test_a_missing_or_broken_record_names_no_process(tmp_path: Path) -> None:
     assert not preparer.at_work(tmp_path)
     for text in ("", "{", "[]", json.dumps({"pid": "x"})):
         (tmp_path / preparer.FILE).write_text(text)

@@ -20,6 +20,6 @@ def test_resources_take_text_and_numbers() -> None:
     [{"memory": "0"}, {"memory": 0}, {"time": 0}, {"time": "0"}, {"cpus": 0}, {"cpus": True}, {"cpus": "4"}, {"cpus": 1.5}, {"gpus": -1},
      {"time": "367-00:00:00"}, {"partition": "gpu; rm -rf /"}, {"account": "--uid=0"}, {"qos": "a\nb"}, {"memory": True}, {"nodez": 2}],
 )  # fmt: skip
-def test_resources_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+def test_invalid_resources_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Resources.model_validate(wrong)

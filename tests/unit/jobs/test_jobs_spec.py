@@ -1,4 +1,4 @@
-"""What a job may be asked for as."""
+"""What a request for a job may contain."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_job_is_a_notebook_a_script_or_a_command() -> None:
         ({"notebook": "a.ipynb", "sweep": {"gird": {}}}, "one of the keys grid, list, random and csv"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_sentence_that_names_the_field(data: dict[str, Any], says: str) -> None:
+def test_an_invalid_request_is_refused_with_the_name_of_the_field(data: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidInput, match=says) as caught:
         validated(data)
     assert caught.value.hint
@@ -58,7 +58,7 @@ def test_a_spec_survives_being_written_and_read() -> None:
     assert again.parameters["text"] == data["parameters"]["text"]  # type: ignore[index]
 
 
-def test_the_digest_tells_requests_apart_but_not_their_spelling() -> None:
+def test_the_digest_depends_on_the_request_not_on_its_spelling() -> None:
     one = validated({"notebook": "a.ipynb", "parameters": {"a": 1, "b": 2}, "resources": {"memory": "1G"}})
     same = validated({"parameters": {"b": 2, "a": 1}, "notebook": "a.ipynb", "resources": {"memory": 1024}})
     assert one.digest() == same.digest()
@@ -68,7 +68,7 @@ def test_the_digest_tells_requests_apart_but_not_their_spelling() -> None:
     )
 
 
-def test_the_schema_that_integrators_read_says_what_memory_and_time_may_be() -> None:
+def test_the_schema_says_that_memory_and_time_are_text_or_numbers() -> None:
     properties = JobSpec.model_json_schema()["$defs"]["Resources"]["properties"]
     for name in ("memory", "time"):
         assert {"type": "string"} in properties[name]["anyOf"][0]["anyOf"]

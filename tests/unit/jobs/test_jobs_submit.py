@@ -1,4 +1,4 @@
-"""Submitting: once per key, whoever dies in between, and what happens when the scheduler does not answer."""
+"""Submitting: once per key, whichever process dies in between; and when the scheduler does not answer."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ def test_the_same_key_with_another_request_is_a_conflict(project: Project, spec:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 257, "a\nb", "ü"])
-def test_what_cannot_be_a_key_is_refused(project: Project, spec: Spec, key: str) -> None:
+def test_an_invalid_key_is_refused(project: Project, spec: Spec, key: str) -> None:
     with pytest.raises(InvalidInput, match="idempotency key"):
         jobs.submit(project, spec(), idempotency_key=key)
 
 
-def test_a_refused_request_gives_its_key_back(project: Project, spec: Spec, direct: DirectScheduler) -> None:
+def test_a_refused_request_releases_its_key(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     with pytest.raises(InvalidInput):
         jobs.submit(project, spec(parameters={"deepth": 1}), idempotency_key="k")
 
@@ -107,7 +107,7 @@ def test_a_refused_request_gives_its_key_back(project: Project, spec: Spec, dire
     assert jobs.submit(project, spec(parameters={"depth": 2}), idempotency_key="k").state == "queued"
 
 
-def test_many_at_once_with_one_key_are_one_job(project: Project, spec: Spec, direct: DirectScheduler) -> None:
+def test_simultaneous_requests_with_one_key_are_one_job(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     jobs.submit(project, spec(parameters={"depth": 1}))  # the store is made once
     processes = [child(project, spec(), key="double click") for _ in range(6)]
     answers = [ended(process) for process in processes]
@@ -117,7 +117,7 @@ def test_many_at_once_with_one_key_are_one_job(project: Project, spec: Spec, dir
 
 
 @pytest.mark.parametrize("point", DIE)
-def test_a_repeated_request_goes_on_where_a_dead_process_stopped(
+def test_a_repeated_request_continues_where_a_dead_process_stopped(
     project: Project, spec: Spec, direct: DirectScheduler, point: str
 ) -> None:
     assert ended(child(project, spec(), key="k", dies=DIE[point])) == (9, "")
@@ -131,7 +131,7 @@ def test_a_repeated_request_goes_on_where_a_dead_process_stopped(
 
 
 @pytest.mark.parametrize("point", DIE)
-def test_many_at_once_take_over_from_a_dead_process_once(
+def test_simultaneous_requests_take_over_from_a_dead_process_once(
     project: Project, spec: Spec, direct: DirectScheduler, point: str
 ) -> None:
     assert ended(child(project, spec(), key="k", dies=DIE[point])) == (9, "")
@@ -141,14 +141,14 @@ def test_many_at_once_take_over_from_a_dead_process_once(
     assert len({said for _, said in answers}) == 1
 
 
-def test_a_chain_of_deaths_is_survived(project: Project, spec: Spec, direct: DirectScheduler) -> None:
+def test_a_request_survives_several_dead_processes(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     for point in DIE.values():
         assert ended(child(project, spec(), key="k", dies=point)) == (9, "")
     assert jobs.submit(project, spec(), idempotency_key="k").state == "queued"
     assert len(directories(project)) == len(direct.submissions()) == 1
 
 
-def test_who_waits_too_long_is_told_to_ask_again(project: Project, spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_for_another_process_ends_with_a_hint(project: Project, spec: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "WAIT_S", 0.2)
     assert keys.claim(project, "k", "01aryz6s41tsv4rrffq69g5fav", spec().digest(), after=None)
     with pytest.raises(Unavailable, match="still being prepared") as caught:
@@ -163,7 +163,7 @@ def test_a_damaged_key_binds_nobody(project: Project, spec: Spec) -> None:
     assert jobs.submit(project, spec(parameters={"depth": 5}), idempotency_key="k").state == "queued"
 
 
-def test_submissions_at_once_without_keys_are_different_jobs(project: Project, spec: Spec, direct: DirectScheduler) -> None:
+def test_simultaneous_submissions_without_keys_are_different_jobs(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     made: list[str] = []
     threads = [threading.Thread(target=lambda: made.append(jobs.submit(project, spec()).id)) for _ in range(4)]
     for thread in threads:
@@ -198,7 +198,9 @@ def test_a_job_that_was_never_submitted_says_so_and_what_to_do(project: Project,
     assert (again.state, again.resubmitted_from) == ("queued", job_id)
 
 
-def test_a_job_that_is_only_being_submitted_is_waited_for(project: Project, spec: Spec, direct: DirectScheduler) -> None:
+def test_a_job_still_being_submitted_is_queued_and_cannot_be_cancelled(
+    project: Project, spec: Spec, direct: DirectScheduler
+) -> None:
     job = jobs.submit(project, spec())
     folder = project.jobs / job.id
     (folder / records.SUBMISSION).unlink()
@@ -223,7 +225,7 @@ def test_a_refusal_of_the_scheduler_leaves_nothing(project: Project, spec: Spec,
     assert jobs.get(project, job_id).reason == refresh.NEVER_SUBMITTED
 
 
-def test_an_answer_that_got_lost_is_asked_for_again(project: Project, spec: Spec, direct: DirectScheduler) -> None:
+def test_a_lost_answer_of_the_scheduler_is_looked_up(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     real = direct.submit
 
     def lost(*arguments: Any) -> Any:
@@ -235,7 +237,7 @@ def test_an_answer_that_got_lost_is_asked_for_again(project: Project, spec: Spec
     assert (job.state, job.scheduler_id) == ("queued", f"direct-{job.id}")
 
 
-def test_a_job_whose_scheduler_surely_does_not_have_it_is_removed(project: Project, spec: Spec, direct: DirectScheduler) -> None:
+def test_a_job_that_the_scheduler_does_not_have_is_removed(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     def away(*_: Any) -> Any:
         raise Unavailable("the controller is down")
 
@@ -245,7 +247,7 @@ def test_a_job_whose_scheduler_surely_does_not_have_it_is_removed(project: Proje
     assert directories(project) == []
 
 
-def test_an_interrupted_submission_is_found_out_later(project: Project, spec: Spec, direct: DirectScheduler) -> None:
+def test_an_interrupted_submission_is_settled_later(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     real = direct.submit
 
     def interrupted(*arguments: Any) -> Any:

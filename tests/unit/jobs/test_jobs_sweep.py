@@ -1,4 +1,4 @@
-"""Sweeps: which combinations, in which order, how many, how fast."""
+"""Sweeps: which combinations, in which order, how many."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_grid_has_as_many_combinations_as_it_says_and_each_once(grid: dict[str
 
 
 @given(st.lists(st.dictionaries(NAMES, VALUES, max_size=4), min_size=1, max_size=10))
-def test_a_list_stays_as_it_is(rows: list[dict[str, Any]]) -> None:
+def test_a_list_is_kept_unchanged(rows: list[dict[str, Any]]) -> None:
     made = sweep({"list": rows})
     assert list(made.combinations()) == rows
     assert set(made.names) == {name for row in rows for name in row}
@@ -68,7 +68,7 @@ def test_random_draws_repeat_with_their_seed_and_stay_in_their_ranges(seed: int,
         assert row["c"] in ("a", None, 2)
 
 
-def test_draws_are_the_same_on_every_machine_and_for_ever() -> None:
+def test_draws_are_the_same_on_every_machine() -> None:
     definition = {
         "random": {
             "lr": {"distribution": "loguniform", "low": 1e-4, "high": 1},
@@ -80,7 +80,7 @@ def test_draws_are_the_same_on_every_machine_and_for_ever() -> None:
     assert [round(row["lr"], 9) for row in drawn] == [0.133714648, 0.017664997, 0.001063201]
 
 
-def test_a_further_parameter_does_not_change_what_the_others_draw() -> None:
+def test_another_parameter_does_not_change_the_draws_of_the_others() -> None:
     one = {"a": {"distribution": "uniform", "low": 0, "high": 1}}
     two = {**one, "b": {"choice": [1, 2]}}
     alone = [row["a"] for row in sweep({"random": one, "samples": 5}).combinations()]
@@ -132,7 +132,7 @@ def test_a_csv_table_may_have_a_byte_order_mark_blank_lines_and_a_large_field() 
      {"random": {"a": {"distribution": "normal", "low": 0, "high": 1}}},
      {"random": {"a": {"choice": []}}}, {"random": {"a": {"choice": [1]}}, "samples": 0}],
 )  # fmt: skip
-def test_what_is_no_sweep_is_refused(wrong: dict[str, Any]) -> None:
+def test_an_invalid_sweep_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         sweep(wrong)
 
@@ -142,7 +142,7 @@ def test_ten_thousand_combinations_are_made() -> None:
     assert len(made) == 10_000
 
 
-def test_a_grid_of_a_million_million_is_counted_without_being_made() -> None:
+def test_a_huge_grid_is_counted_without_being_expanded() -> None:
     assert sweep({"grid": {name: list(range(1000)) for name in "abcd"}}).total() == 10**12
 
 

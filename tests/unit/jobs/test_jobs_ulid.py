@@ -1,4 +1,4 @@
-"""Ids of jobs."""
+"""Job ids."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def test_ids_sort_by_time_and_keep_it(first: float, second: float) -> None:
         assert a < b
 
 
-def test_ids_of_one_moment_differ() -> None:
+def test_ids_of_the_same_time_differ() -> None:
     assert len({ulid.new(1.0) for _ in range(1000)}) == 1000
 
 
-def test_the_form_is_that_of_the_specification() -> None:
+def test_the_format_is_that_of_the_specification() -> None:
     assert ulid.new(1469918176.385)[:10] == "01aryz6s41"  # the example of the specification
 
 
@@ -37,5 +37,5 @@ def test_the_form_is_that_of_the_specification() -> None:
         "01aryz6s41tsv4rrffq69g5fav\n",
     ],
 )
-def test_what_is_no_id_is_told_apart(text: str) -> None:
+def test_other_text_is_not_an_id(text: str) -> None:
     assert not ulid.is_ulid(text)

@@ -1,4 +1,4 @@
-"""The scheduler's reasons for waiting in words, and how long tasks waited."""
+"""The scheduler's reasons for waiting, and how long tasks waited."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ ALL_WORDS = [
 
 
 @pytest.mark.parametrize("word", ALL_WORDS)
-def test_every_word_of_slurm_is_known(word: str) -> None:
+def test_every_reason_of_slurm_is_known(word: str) -> None:
     found = pending_reasons.explain_pending(word)
     assert "gives the reason" not in found.sentence
     assert found.sentence.endswith(".") and ".." not in found.sentence
@@ -154,7 +154,7 @@ def test_every_word_of_slurm_is_known(word: str) -> None:
         ("waits for a free slot", "Waits for a free slot", True),
     ],
 )
-def test_reasons_are_said_in_words(reason: str, words: str, passes: bool) -> None:
+def test_reasons_are_explained(reason: str, words: str, passes: bool) -> None:
     found = pending_reasons.explain_pending(reason)
     assert words in found.sentence
     assert found.passes is passes
@@ -196,7 +196,7 @@ def waited(project: Project) -> Any:
     return put
 
 
-def test_waits_are_summed_up_by_partition(project: Project, waited: Any) -> None:
+def test_waits_are_counted_by_partition(project: Project, waited: Any) -> None:
     waited("a", [10.0, 30.0, 120.0, 1000.0, 5000.0, 20000.0, 50000.0, 90000.0, None])
     waited("b", [5.0], partition="small")
     found = queue_waits.queue_waits([project])
