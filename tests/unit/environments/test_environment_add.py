@@ -95,7 +95,7 @@ def test_entry_is_added_to_any_form_of_the_file(user_catalog: WriteCatalog, old:
         ({"name": "-x", "python": "auto"}, InvalidInput, "cannot be a name"),
         ({"name": "a\nb", "python": "auto"}, InvalidInput, "cannot be a name"),
         ({"name": "mine"}, InvalidInput, "nothing to run"),
-        ({"name": "mine", "digest": "sha256:" + "0" * 64}, InvalidInput, "names no image"),
+        ({"name": "mine", "digest": "sha256:" + "0" * 64}, InvalidInput, "needs an image"),
         ({"name": "mine", "python": "/no/such/python"}, Unavailable, "there is no Python"),
         ({"name": "mine", "sif": "/no/such.sif"}, Unavailable, "there is no image"),
         ({"name": "mine", "image": "-rf /"}, InvalidInput, "not an image reference"),

@@ -69,7 +69,7 @@ def test_taken_name_is_refused(site_catalog: WriteCatalog) -> None:
     site_catalog("environments:\n  my-sklearn: {title: Mine, local: {python: auto}}\n")
     with pytest.raises(Conflict, match="taken"):
         record.place(environments.load().get("sklearn"), own=True)
-    with pytest.raises(InvalidInput, match="two places"):
+    with pytest.raises(InvalidInput, match="exclude each other"):
         record.place(environments.load().get("sklearn"), own=True, file=Path("x"))
 
 
