@@ -40,7 +40,7 @@ LOG = "scheduler.log"
 Condition = Literal["ok", "any", "not_ok"]
 """How an earlier job must have ended: all its tasks succeeded; however; it failed."""
 
-FORGOTTEN = "the scheduler no longer knows it, and it left no account of its end"
+FORGOTTEN = "the scheduler no longer knows it, and there is no exit record"
 """Why a task is unknown of which neither its scheduler nor its directory says anything."""
 
 
