@@ -1,4 +1,4 @@
-"""The OpenAPI document against the application, with generated valid and invalid requests."""
+"""The whole document against the running application, with generated requests, good and bad."""
 
 from __future__ import annotations
 

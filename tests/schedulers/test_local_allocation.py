@@ -142,7 +142,7 @@ def test_a_dead_allocation_is_seen_as_such_from_elsewhere(enter: Enter, tmp_path
     said = f"the Slurm job 101, in which it ran on {outside.host}, has ended"
     assert [(view.tasks[task].state, view.tasks[task].reason) for task in range(4)] == [
         ("succeeded", ""),
-        ("failed", f"{said}, and it left no account"),
+        ("failed", f"{said}, and it left no exit record"),
         ("cancelled", f"{said} before it started"),
         ("cancelled", f"{said} before it started"),
     ]

@@ -174,7 +174,7 @@ def exit_status(code: int) -> int:
         (None, None, exit_status(139), False, FAILED, "SIGSEGV"),
         (None, None, exit_status(255), False, FAILED, "exit code 255"),
         (None, None, int(signal.SIGKILL), False, FAILED, "SIGKILL"),
-        (None, None, None, False, FAILED, "without a trace"),
+        (None, None, None, False, FAILED, "no exit record"),
         (None, None, None, True, NODE_FAILED, "restarted"),
         (None, Ending(TIMED_OUT, "limit"), int(signal.SIGKILL), False, TIMED_OUT, "limit"),
         (None, Ending(CANCELLED, "asked"), exit_status(0), False, CANCELLED, "asked"),

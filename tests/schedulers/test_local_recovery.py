@@ -126,7 +126,7 @@ def test_task_that_ends_while_there_is_no_supervisor_is_told_truly(scheduler: Lo
     seen = scheduler.poll([with_account.handle, without.handle])  # one look is enough
     assert seen[with_account.job.id].tasks[0].state == SUCCEEDED
     lost = seen[without.job.id].tasks[0]
-    assert lost.state == FAILED and "without a trace" in lost.reason
+    assert lost.state == FAILED and "no exit record" in lost.reason
     account = records.load(records.TaskExit, without.directory / "tasks/0/exit.json")
     assert (account.state, account.reason, account.written_by) == (FAILED, lost.reason, "scheduler")
 
@@ -196,7 +196,7 @@ def test_restart_in_the_middle_is_told_truly_and_the_rest_runs(
     seen = view(scheduler, made)  # the first look after the restart
     for number in (0, 1):
         assert seen.tasks[number].state == NODE_FAILED
-        assert seen.tasks[number].reason == "the machine was restarted while the task ran"
+        assert seen.tasks[number].reason == "the machine restarted while the task ran"
     seen = until_over(scheduler, made)
     assert [seen.tasks[n].state for n in range(4)] == [NODE_FAILED, NODE_FAILED, SUCCEEDED, SUCCEEDED]
     assert sorted(made.read("began").split()) == list("0123")

@@ -23,7 +23,7 @@ given = json.loads(sys.argv[1])
 cluster = Cluster.model_validate(given["cluster"])
 client = CliClient(cluster)
 known = limits.Known(
-    cluster, client.configuration(), client.partitions(), client.nodes(), client.associations(), client.qualities(), client.queue()
+    cluster, client.configuration(), client.partitions(), client.nodes(), client.associations(), client.qos(), client.queue()
 )
 folder = Path.cwd()
 script = folder / "script.sh"
@@ -132,7 +132,7 @@ def test_what_waits_for_ones_own_jobs_is_told(own_slurm: OwnCluster) -> None:
         own_slurm.wait(lambda: own_slurm.job(user, first).get("JobState") == "RUNNING")
         [(said, found)] = answers(own_slurm, [asked])
         assert said == "" and [(one["level"], one["limit"]) for one in found] == [("waits", "qos.MaxTRESPerUser.cpu")]
-        assert "you use 6 and ask for 4" in found[0]["message"]
+        assert "you use 6 and request 4" in found[0]["message"]
         second = own_slurm.sbatch(user, "true", *options)
         own_slurm.wait(lambda: own_slurm.job(user, second).get("Reason") == "QOSMaxCpuPerUserLimit")
     finally:

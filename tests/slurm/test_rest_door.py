@@ -235,7 +235,7 @@ def test_what_the_cluster_offers(client: RestClient) -> None:
     assert {"small", "gpu"} <= set(partitions) and partitions["gpu"].max_time_s
     assert any(group.partition == "gpu" and group.gpus == {"a100": 4} for group in client.nodes())
     assert {"proj1", "proj2"} <= {one.account for one in client.associations()}
-    assert "normal" in {one.name for one in client.qualities()}
+    assert "normal" in {one.name for one in client.qos()}
     with pytest.raises(NotSupported):
         client.expected_start(SlurmRequest("x", Path("/x"), Path("/"), Path("/x")))
 

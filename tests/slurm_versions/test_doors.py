@@ -224,7 +224,7 @@ def test_accounts_qualities_and_configuration(door: Door) -> None:
     assert set(found) == {"proj1", "proj2", "capped"}
     assert [name for name, one in found.items() if one.is_default] == ["proj1"]
     assert {"normal", "short", "few"} <= set(found["proj1"].qos)
-    assert {"normal", "short", "few", "closed"} <= {one.name for one in door.ask(lambda client: client.qualities())}
+    assert {"normal", "short", "few", "closed"} <= {one.name for one in door.ask(lambda client: client.qos())}
     configuration = door.ask(lambda client: client.configuration())
     assert configuration.version.startswith(door.cluster.release)
     assert configuration.cluster == "ci"

@@ -11,7 +11,7 @@ from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 from lossi import clusters
 from lossi.contract.records import PreparedJob, Resources
 from lossi.jobs.schedulers.slurm import directives, request
-from lossi.jobs.schedulers.slurm.array_chunks import Part
+from lossi.jobs.schedulers.slurm.array_chunks import ArrayChunk
 
 SITES = Path(__file__).parents[3] / "docs" / "sites"
 PROFILES = sorted(path.stem for path in SITES.glob("*.yml"))
@@ -47,7 +47,7 @@ def options(cluster: clusters.Cluster, tasks: int, resources: Resources) -> str:
         resources=resources,
     )
     directory = Path("/scratch/project_2000123/mnist/.lossi/jobs/01aryz6s41tsv4rrffq69g5fav")
-    asked = request.build(job, directory, cluster, Part(0, tasks), 10 if tasks > 10 else None)
+    asked = request.build(job, directory, cluster, ArrayChunk(0, tasks), 10 if tasks > 10 else None)
     return "\n".join(directives.option_list(asked)) + "\n"
 
 

@@ -56,9 +56,7 @@ def with_limits(
     association: Limits | None = None, qos: Limits | None = None, *flags: str, queue: tuple[QueueRow, ...] = ()
 ) -> Known:
     rows = (dataclasses.replace(ACCOUNTS[0], limits=association or Limits(), default_qos="normal"),)
-    return dataclasses.replace(
-        KNOWN, associations=rows, qualities=(Qos("normal", qos or Limits(), flags), Qos("high")), queue=queue
-    )
+    return dataclasses.replace(KNOWN, associations=rows, qos=(Qos("normal", qos or Limits(), flags), Qos("high")), queue=queue)
 
 
 def mine(state: str = "RUNNING", **more: Any) -> QueueRow:
@@ -79,8 +77,8 @@ def test_sentence_says_what_is_allowed_and_where_it_would_do() -> None:
         "partition.max_time",
         "2-00:00:00",
         "1-00:00:00",
-        "partition 'cpu' allows 1-00:00:00, you asked 2-00:00:00",
-        "ask for 1-00:00:00 or less; or choose partition 'long'",
+        "partition 'cpu' allows 1-00:00:00, you requested 2-00:00:00",
+        "request 1-00:00:00 or less; or choose partition 'long'",
     )
 
 
@@ -253,7 +251,7 @@ def test_qos_of_the_partition_goes_before_that_of_the_job_unless_that_says_other
         return dataclasses.replace(
             KNOWN,
             partitions=(dataclasses.replace(CPU, qos="part"),),
-            qualities=(Qos("part", Limits(max_wall_s=7200)), Qos("normal", Limits(max_wall_s=60), flags)),
+            qos=(Qos("part", Limits(max_wall_s=7200)), Qos("normal", Limits(max_wall_s=60), flags)),
         )
 
     assert refused(known()) == []
@@ -278,7 +276,7 @@ def test_what_the_user_already_uses_makes_it_wait() -> None:
     assert found(busy, partition="gpu", gpus=4) == []
     [finding] = found(busy, partition="gpu", gpus=3, nodes=2)
     assert (finding.level, finding.limit, finding.allowed) == ("waits", "qos.MaxTRESPerUser.gres/gpu", 8)
-    assert finding.message == "QOS 'normal' allows 8 GPUs at once: you use 4 and ask for 6"
+    assert finding.message == "QOS 'normal' allows 8 GPUs at once: you use 4 and request 6"
     assert refused(busy, partition="gpu", gpus=8, nodes=2) == ["partition.node", "qos.MaxTRESPerUser.gres/gpu"]
 
 
@@ -304,7 +302,7 @@ def test_array_that_waits_counts_by_its_tasks() -> None:
     assert refused(held, tasks=7) == []
     [finding] = found(held, tasks=8)
     assert (finding.limit, finding.asked, finding.allowed) == ("qos.MaxSubmitJobsPerUser", 8, 7)
-    assert "you have 13 and ask for 8 more" in finding.message
+    assert "you have 13 and request 8 more" in finding.message
 
 
 def test_jobs_that_ended_and_those_of_another_account_do_not_count() -> None:
@@ -341,7 +339,7 @@ def test_first_limit_is_raised_with_all_of_them() -> None:
 def test_warnings_are_sentences_with_their_hint() -> None:
     assert limits.warnings(found(cpus=99)) == []
     assert limits.warnings(found(partition="gpu")) == [
-        "all nodes of partition 'gpu' have GPUs, and you asked for none (ask for GPUs, or choose a partition without)"
+        "all nodes of partition 'gpu' have GPUs, and you requested none (request GPUs, or choose a partition without)"
     ]
 
 

@@ -241,10 +241,10 @@ def test_an_answer_of_another_shape_is_unavailable(tmp_path: Path) -> None:
             client.partitions,
             client.nodes,
             client.associations,
-            client.qualities,
+            client.qos,
             client.configuration,
         ):
-            if isinstance(answer, list) and question == client.qualities:
+            if isinstance(answer, list) and question == client.qos:
                 continue  # any list is one of names
             with pytest.raises(Unavailable):
                 question()

@@ -361,7 +361,7 @@ def test_limits_of_an_association_are_read_as_they_were_set(client: Callable[...
 
 
 def test_limits_of_a_quality_of_service_are_read_as_they_were_set(client: Callable[..., RestClient], release: str) -> None:
-    found = {one.name: one for one in client().qualities()}
+    found = {one.name: one for one in client().qos()}
     assert set(found) == {"normal", "tight"} and found["tight"].flags == ("DenyOnLimit",)
     limits = found["tight"].limits
     assert (limits.max_wall_s, limits.max_jobs, limits.max_submit) == (201 * 60, 202, 203)
@@ -384,7 +384,7 @@ def test_site_whose_slurmrestd_serves_no_database(server: Served, client: Callab
     server.answerer = replay(release, {f"GET {start}{name}": name for name in ("ping", "nodes", "jobs")})
     door = client()
     assert door.configuration().accounting is False
-    assert door.associations() == [] and door.qualities() == []
+    assert door.associations() == [] and door.qos() == []
     assert [name for _, name in door.named("lossi-D", "2026-11-26T06:00:00Z")] == ["lossi-D"]
 
 

@@ -1,4 +1,4 @@
-"""What Slurm's commands printed is read right, and what was cut off never yields a wrong row."""
+"""The output of Slurm's commands is parsed correctly, and truncated output never yields a wrong row."""
 
 from __future__ import annotations
 

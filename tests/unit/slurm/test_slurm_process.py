@@ -153,7 +153,7 @@ def test_a_site_without_a_database_has_no_accounting_and_no_accounts(tmp_path: P
         command(tmp_path, name, "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     command(tmp_path, "squeue", f"cat {RECORDED}/squeue.txt")
     client = CliClient(Cluster(name="ci", bin=tmp_path))
-    assert (client.accounting({1: None}), client.associations(), client.qualities()) == ([], [], [])
+    assert (client.accounting({1: None}), client.associations(), client.qos()) == ([], [], [])
     assert client.named("big", "2026-01-01T00:00:00Z") == [(115, "big")]
 
 

@@ -1,17 +1,17 @@
-"""The port behind which every batch system lies: what Lossi asks of a scheduler, and what it gets back.
+"""The port of every batch system: what Lossi asks of a scheduler, and what it gets back.
 
-An adapter is one module beside this one. It reads the job directory, never the project, the catalogue or the index; it
-starts ``script.sh`` once per task and knows nothing of notebooks. All adapters pass the same contract tests.
+An adapter is a folder next to this module. It reads the job directory, never the project, the catalogue or the index; it
+starts ``script.sh`` once per task and knows nothing about notebooks. All adapters pass the same contract tests.
 
-What an adapter must see to for each task:
+What an adapter must do for each task:
 
 - ``script.sh`` (executable, ``#!/bin/sh``) is started without arguments; the task's 0-based number is in ``LOSSI_TASK`` (or
-  ``SLURM_ARRAY_TASK_ID``) and the job's id in ``LOSSI_JOB_ID``. Only these and what the machine's login environment has
-  may be relied upon; the script opens its own log and makes ``tasks/<n>/`` if the scheduler has not.
+  ``SLURM_ARRAY_TASK_ID``) and the job's id in ``LOSSI_JOB_ID``. The script relies only on these and
+  the machine's login environment; it opens its own log and makes ``tasks/<n>/`` if the scheduler has not.
 - at most ``PreparedJob.max_parallel`` tasks of the job at once (None: as many as fit), started in the order of their numbers;
 - a stop is SIGTERM to the script (it passes it on), a grace, then SIGKILL to the task's whole process tree;
 - the exit code of the script is the exit code of the task. ``tasks/<n>/exit.json``, where it exists, tells more and wins over the
-  scheduler's word, except that the scheduler alone knows why it killed something (time limit, memory, node lost): an
+  scheduler's state, except that the scheduler alone knows why it killed something (time limit, memory, node lost): an
   adapter that knows says so in `TaskView.state` and `TaskView.reason`.
 """
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class NotSubmitted(Unavailable):
-    """The scheduler did not answer before anything was handed over: it surely has nothing of this submission."""
+    """The scheduler did not answer before anything was sent: it certainly has nothing of this submission."""
 
 
 LOG = "scheduler.log"
@@ -40,24 +40,24 @@ LOG = "scheduler.log"
 Condition = Literal["ok", "any", "not_ok"]
 """How an earlier job must have ended: all its tasks succeeded; however; it failed."""
 
-FORGOTTEN = "the scheduler no longer knows it, and there is no exit record"
-"""Why a task is unknown of which neither its scheduler nor its directory says anything."""
+FORGOTTEN = "the scheduler no longer knows it, and it left no exit record"
+"""The reason if neither a task's scheduler nor its directory knows anything about it."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a scheduler can enforce; what it cannot is refused or warned of before submission."""
+    """What a scheduler can enforce; what it cannot is refused, or warned about, before submission."""
 
     max_gpus: int | None = None
-    """GPUs that one task can get; None = not known here (the scheduler itself will refuse)."""
+    """GPUs that one task can get; None: not known here (the scheduler itself will refuse)."""
     max_nodes: int | None = None
-    """Nodes that one task can get; None = not known here."""
+    """Nodes that one task can get; None: not known here."""
     max_cpus: int | None = None
-    """Cores that one task can get; None = not known here."""
+    """Cores that one task can get; None: not known here."""
     max_memory_mb: int | None = None
-    """MiB that one task can get; None = not known here."""
+    """MiB that one task can get; None: not known here."""
     accounting: bool = False
-    """Whether partition, account and quality of service mean something to it."""
+    """Whether it has partitions, accounts and qualities of service."""
     time_limits: bool = True
     memory_limits: bool = True
     dependencies: bool = False
@@ -69,9 +69,9 @@ class Capabilities:
     facts: bool = False
     """Whether `TaskView.facts` come some time after a task's end; its row is not final without them."""
     exit_grace_s: float = 5.0
-    """How late the files of a node may become visible here."""
+    """How long files from the nodes can take to become visible here."""
     notice_s: float = 5.0
-    """How long after a task's end the scheduler's word on it may still be an older one."""
+    """How long after a task's end the scheduler may still report an older state."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class Handle:
-    """A submitted job, as a scheduler is asked about it."""
+    """A submitted job, as a question to its scheduler."""
 
     job_id: str
     """Lossi's id of the job."""
@@ -101,19 +101,19 @@ class Handle:
     submitted: float | None = None
     """When the scheduler accepted it, in seconds since the epoch."""
     settled: Collection[int] = frozenset()
-    """Tasks of which nothing more need be known."""
+    """Tasks about which nothing more need be known."""
 
 
 @dataclass(frozen=True)
 class TaskView:
-    """What the scheduler knows of one task now."""
+    """What the scheduler knows about one task now."""
 
     state: str
     """One of `lossi.contract.STATES`."""
     scheduler_state: str = ""
-    """The scheduler's own word, such as ``PENDING``."""
+    """The scheduler's own state, such as ``PENDING``."""
     reason: str = ""
-    """One sentence or the scheduler's own word for why: why it waits, why it ended."""
+    """Why it waits or ended: one sentence, or the scheduler's own reason."""
     exit_code: int | None = None
     signal: int | None = None
     host: str | None = None
@@ -132,9 +132,9 @@ class TaskView:
 
 @dataclass(frozen=True)
 class JobView:
-    """What the scheduler knows of one job now.
+    """What the scheduler knows about one job now.
 
-    ``tasks`` need only hold the tasks that something is known of beyond "queued"; those missing are in ``state`` if that is
+    ``tasks`` need only hold the tasks about which more is known than "queued"; missing tasks are in ``state`` if that is
     ``queued``, otherwise settled by their ``exit.json``.
     """
 
@@ -145,13 +145,13 @@ class JobView:
     reason: str = ""
     tasks: Mapping[int, TaskView] = field(default_factory=dict)
     waiting: Sequence[range] = ()
-    """Tasks that the scheduler says have not started (again), in so far as they are not in ``tasks``."""
+    """Tasks that have not started (again) according to the scheduler, unless they are in ``tasks``."""
     as_of: float | None = None
     """When the scheduler said so, in seconds since the epoch; None: now."""
     stale: str = ""
-    """Not empty: why this is not the scheduler's present word."""
+    """Not empty: why this may be old."""
     expected_start: str | None = None
-    """When the scheduler expects what waits to start, where it says so."""
+    """When the scheduler expects the waiting tasks to start, if it says so."""
 
 
 @runtime_checkable
@@ -168,12 +168,12 @@ class Scheduler(Protocol):
 
     @property
     def cluster(self) -> str | None:
-        """Name of the cluster that it submits to, as in `JobSpec.cluster` and `SubmissionRecord.cluster`; None for this machine."""
+        """Name of the cluster that it submits to, as in `JobSpec.cluster` and `SubmissionRecord.cluster`; None: this machine."""
         ...
 
     @property
     def target(self) -> Cluster | None:
-        """The cluster's entry in the site file; None for this machine."""
+        """The cluster's entry in the site file; None: this machine."""
         return None
 
     @property
@@ -186,22 +186,22 @@ class Scheduler(Protocol):
         return []
 
     def preview(self, job: PreparedJob, directory: Path) -> list[str]:
-        """Return the argv (or its nearest equivalent) that `submit` would use; touches nothing, ``directory`` need not exist.
+        """Return the argv (or its nearest equivalent) that `submit` would use. Touches nothing; ``directory`` need not exist.
 
         Raises
         ------
         LossiError
-            Whatever `submit` would refuse for that can be known beforehand: Forbidden where jobs may not run here,
-            InvalidInput for resources it cannot give.
+            What `submit` would refuse, as far as it can be known: Forbidden if jobs may not run here, InvalidInput for
+            resources that it cannot give.
         """
         ...
 
     def warnings(self, job: PreparedJob, directory: Path) -> list[str]:
-        """Return sentences on what would keep the job waiting or not be as meant; touches nothing."""
+        """Return sentences about what would keep the job waiting or may not be as meant. Touches nothing."""
         return []
 
     def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
-        """Return when the job would start if it were submitted now; None where nobody says. Touches nothing."""
+        """Return when the job would start if it were submitted now; None: not known. Touches nothing."""
         return None
 
     def session_options(self, resources: Resources) -> SessionOptions:
@@ -235,50 +235,52 @@ class Scheduler(Protocol):
         )
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
-        """Hand over a prepared job with all its tasks in one submission; return once the scheduler has accepted it durably.
+        """Submit a prepared job with all its tasks; return once the scheduler has accepted it durably.
 
-        Does not write ``submission.json``: the caller does. Submitting a job id that the scheduler already has is not a
-        second job: its first record is returned.
+        Does not write ``submission.json``: the caller does. If the scheduler already has the job id, its first record is
+        returned.
 
         Raises
         ------
         Forbidden, InvalidInput, NotSupported
             Refused; nothing was submitted.
         NotSubmitted
-            No answer, and nothing was handed over.
+            No answer, and nothing was sent.
         Unavailable
-            No answer; whether it was accepted is found out with `find`.
+            No answer; `find` tells whether it was accepted.
         """
         ...
 
     def find(self, job_id: str) -> SubmissionRecord | None:
-        """Return the record of a job that the scheduler has under Lossi's id, None if it surely has not.
+        """Return the record of the job with this id; None if the scheduler certainly does not have it.
 
         Raises
         ------
         Unavailable
-            When the scheduler cannot be asked now.
+            If the scheduler cannot be asked now.
         """
         ...
 
     def poll(self, jobs: Sequence[Handle]) -> dict[str, JobView]:
-        """Return what is known of several jobs by Lossi's id, at the cost of one question to the scheduler.
+        """Return what is known about several jobs, by Lossi's id, with one question to the scheduler.
 
         Raises
         ------
         Unavailable
-            When the scheduler cannot be asked now.
+            If the scheduler cannot be asked now.
         """
         ...
 
     def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
-        """Stop the given tasks, or with None the whole job, and say so in ``cancel.json`` (`CancelRequest`). Returns once the stop is durably asked for, not when all has ended.
+        """Stop the given tasks (None: the whole job) and write ``cancel.json`` (`CancelRequest`).
 
-        Tasks that have ended already are no error. A task that had not started is ``cancelled`` and never starts.
+        Returns once the request is durable, not when all tasks have ended.
+
+        Tasks that have ended are not an error. A task that had not started is ``cancelled`` and never starts.
 
         Raises
         ------
         Unavailable
-            When the scheduler cannot be asked now.
+            If the scheduler cannot be asked now.
         """
         ...

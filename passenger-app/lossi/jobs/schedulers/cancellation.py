@@ -1,4 +1,4 @@
-"""``cancel.json`` of a job directory: what its owner asked to stop, kept for everybody who looks."""
+"""``cancel.json`` of a job directory: what its owner asked to stop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lossi.jobs.schedulers.base import Handle
 
 
 def note(handle: Handle, tasks: Sequence[int] | None, *, when: str, user: str) -> None:
-    """Add to what was asked before. The caller sees to it that nobody else does so at the same time, or that it does not matter.
+    """Add a request to those before. The caller makes sure that nobody else does so at the same time, or that it does not matter.
 
     Raises
     ------
     Unavailable, Forbidden
-        When the request cannot be written.
+        If the request cannot be written.
     """
     path = handle.directory / records.CANCEL
     before = records.load_optional(CancelRequest, path)
@@ -25,7 +25,7 @@ def note(handle: Handle, tasks: Sequence[int] | None, *, when: str, user: str) -
 
 
 def merged(before: CancelRequest | None, request: CancelRequest) -> CancelRequest:
-    """Return a request to cancel that also asks for what an earlier one asked."""
+    """Return a request that also cancels what an earlier one asked for."""
     if before is None:
         return request
     if before.tasks is None or request.tasks is None:

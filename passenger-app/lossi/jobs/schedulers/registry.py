@@ -38,7 +38,7 @@ def get(name: str | None = None, cluster: str | None = None) -> Scheduler:
     Raises
     ------
     InvalidInput, NotFound
-        When there is none of that name.
+        If there is none of that name.
     """
     if name is None and cluster is None:
         name = default()
@@ -63,7 +63,7 @@ def default() -> str:
     Raises
     ------
     InvalidInput
-        When the site's configuration of its clusters is not valid.
+        If the site's configuration of its clusters is not valid.
     """
     clusters = _clusters()
     cluster = clusters.default
@@ -92,7 +92,7 @@ def check_cluster(cluster: Cluster) -> Iterator[ClusterCheck]:
     Raises
     ------
     LossiError
-        When it does not answer.
+        If it does not answer.
     """
     return _system(cluster.scheduler).check_cluster(cluster)
 
@@ -103,7 +103,7 @@ def of_record(name: str | None, cluster: str | None) -> Scheduler:
     Raises
     ------
     LossiError
-        When it is not known here.
+        If it is not known here.
     """
     on_cluster = name is not None and _system(name).has_clusters
     return get(None if on_cluster else name, cluster if on_cluster else None)

@@ -68,7 +68,7 @@ class BatchSystem:
         Raises
         ------
         LossiError
-            When it does not answer.
+            If it does not answer.
         """
         yield from ()
 

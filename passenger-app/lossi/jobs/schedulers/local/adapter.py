@@ -1,7 +1,7 @@
-"""The local scheduler's side of the port: puts jobs into the queue, reads journals, asks for stops.
+"""The adapter of the local scheduler: puts jobs into the queue, reads journals, requests stops.
 
-Lives in the web process, the CLI, a notebook. Touches the state folder and, in the job directory, ``cancel.json``; starts
-nothing but the supervisor.
+Used by the web process, the command and notebooks. Touches the state folder and, in the job directory, ``cancel.json``; starts
+only the supervisor.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from lossi.jobs.schedulers.local.journal import ENDED_WORD, NAME, RUNNING_WORD, 
 from lossi.jobs.schedulers.local.queue import Entry, Places
 
 READY_TIMEOUT_S = 2.0
-"""How long `poll` waits for a supervisor that must first find out what became of tasks while there was none."""
+"""How long `poll` waits for a new supervisor to find out what became of running tasks."""
 INGEST_COMMAND = (sys.executable, "-m", "lossi.tracking.ingest", "--project")
 WORST_FIRST = (
     FAILED,
@@ -60,9 +60,9 @@ class LocalScheduler(Scheduler):
     state
         Folder of the queues, one below it per host.
     boot_id_file
-        What names the current start of the machine.
+        File with the id of the machine's current boot.
     ingest_command
-        argv to which the project's path is added, run when tasks have ended; empty: nothing is run.
+        argv that runs when tasks have ended, with the project's path added; empty: nothing runs.
     linger_s
         How long a supervisor outlives its queue, in seconds.
     """
@@ -89,18 +89,18 @@ class LocalScheduler(Scheduler):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this machine can give to one task; more cores than there are mean all of them."""
+        """What one task can get on this machine; more cores than there are means all of them."""
         return Capabilities(max_gpus=len(machine.gpu_ids()), max_nodes=1, max_memory_mb=machine.total_memory_mb())
 
     def preview(self, job: PreparedJob, directory: Path) -> list[str]:
-        """Return the argv that each task is started with.
+        """Return the argv of each task.
 
         Raises
         ------
         Forbidden
-            When jobs may not run on this machine.
+            If jobs may not run on this machine.
         InvalidInput
-            When the job asks for more than the machine has.
+            If the job requests more than the machine has.
         """
         check_allowed(settings.load(), os.environ)
         self._check_resources(job)
@@ -112,9 +112,9 @@ class LocalScheduler(Scheduler):
         Raises
         ------
         Forbidden, InvalidInput
-            Refused, see `preview`.
+            As `preview`.
         Unavailable
-            When the state folder cannot be written; nothing was submitted.
+            If the state folder cannot be written; nothing was submitted.
         """
         self.preview(job, directory)
         known = queue.find(self.places, job.id)
@@ -123,18 +123,18 @@ class LocalScheduler(Scheduler):
             known = self._entry(job, directory, settings.load())
             if not queue.add(self.places, known):
                 known = queue.find(self.places, job.id) or known
-        # From here on the job is accepted: what goes wrong now, the next poll puts right.
+        # From here on the job is accepted: the next poll corrects what goes wrong now.
         self._ensure_supervisor(self.places)
         queue.wake(self.places)
         return self._record(known)
 
     def find(self, job_id: str) -> SubmissionRecord | None:
-        """Return the record of a job in the queue of any host that shares the state folder, or that ended lately."""
+        """Return the record of a job in the queue of any host that shares the state folder, or that ended recently."""
         entry = queue.find(self.places, job_id) or self._elsewhere(job_id)
         return None if entry is None else self._record(entry)
 
     def poll(self, jobs: Sequence[Handle]) -> dict[str, JobView]:
-        """Return what the journals say; starts a supervisor when jobs wait without one."""
+        """Return the views from the journals; starts a supervisor if jobs wait without one."""
         homes = {handle.job_id: self._home(self._read(handle)) for handle in jobs}
         waiting = {places: queue.waiting(places) for places in {self.places, *homes.values()}}
         problems = {places: self._ensure_supervisor(places) for places, ids in waiting.items() if ids}
@@ -149,14 +149,14 @@ class LocalScheduler(Scheduler):
         return views
 
     def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
-        """Ask for a stop; the supervisor acts on it within some hundredths of a second.
+        """Request a stop; the supervisor acts within some hundredths of a second.
 
         Raises
         ------
         InvalidInput
-            When the job has no such task.
+            If the job has no such task.
         Unavailable, Forbidden
-            When the request cannot be written.
+            If the request cannot be written.
         """
         wrong = [task for task in tasks or () if not 0 <= task < handle.tasks]
         if wrong:
@@ -203,19 +203,19 @@ class LocalScheduler(Scheduler):
         asked, has = job.resources, self.capabilities
         if asked.nodes > 1:
             raise InvalidInput(
-                f"the job asks for {asked.nodes} nodes, this machine is one", hint="ask for 1 node, or use a cluster"
+                f"the job requests {asked.nodes} nodes, this machine is one", hint="request 1 node, or use a cluster"
             )
         if asked.gpus > (has.max_gpus or 0):
             raise InvalidInput(
-                f"the job asks for {asked.gpus} GPUs per task, this machine has {has.max_gpus}",
+                f"the job requests {asked.gpus} GPUs per task, this machine has {has.max_gpus}",
                 why="" if has.max_gpus else "nvidia-smi lists none",
-                hint=f"ask for at most {has.max_gpus}, or use a cluster",
+                hint=f"request at most {has.max_gpus}, or use a cluster",
                 limit=has.max_gpus,
             )
         if asked.memory_mb and has.max_memory_mb and asked.memory_mb > has.max_memory_mb:
             raise InvalidInput(
-                f"the job asks for {asked.memory_mb} MiB of memory per task, this machine has {has.max_memory_mb} MiB",
-                hint=f"ask for at most {has.max_memory_mb} MiB, or use a cluster",
+                f"the job requests {asked.memory_mb} MiB of memory per task, this machine has {has.max_memory_mb} MiB",
+                hint=f"request at most {has.max_memory_mb} MiB, or use a cluster",
                 limit=has.max_memory_mb,
             )
 
@@ -224,7 +224,7 @@ class LocalScheduler(Scheduler):
         return SubmissionRecord(self.name, entry.job_id, entry.submitted, cluster=entry.host, argv=argv)
 
     def _ensure_supervisor(self, places: Places) -> str:
-        """Start a supervisor unless one lives; return why that was not possible, or an empty text."""
+        """Start a supervisor unless one is alive; return why that was not possible, or an empty text."""
         try:
             launch.ensure(places, boot_id_file=self._boot_id_file, linger_s=self._linger_s)
         except LossiError as error:
@@ -242,7 +242,7 @@ class LocalScheduler(Scheduler):
         return history is not None and bool(history.started)
 
     def _home(self, history: History | None) -> Places:
-        """Return where a job's entry is: a submitter with another environment may have had another state folder."""
+        """Return where a job's entry is: a submitter with another environment may use another state folder."""
         if history is None or history.queue is None or (history.host, history.allocation) != (self.host, self.allocation):
             return self.places
         return Places(history.queue)
@@ -274,18 +274,18 @@ class LocalScheduler(Scheduler):
         return summary(handle, views, problem)
 
     def _given_up(self, handle: Handle, history: History) -> Mapping[int, TaskView]:
-        """Return what became of the tasks of an allocation that has given no sign of life for long."""
+        """Return the tasks of an allocation whose supervisor has shown no sign of life for long."""
         gone = f"the Slurm job {history.allocation}, in which it ran on {history.host}, has ended"
         never = TaskView(CANCELLED, ENDED_WORD, f"{gone} before it started", ended=now())
         views = {task: never for task in range(handle.tasks) if task not in history.views} | history.views
         for task, begun in history.started.items():
-            views[task] = _end_of_lost(handle, task, begun, trace=f"{gone}, and it left no account")
+            views[task] = _end_of_lost(handle, task, begun, trace=f"{gone}, and it left no exit record")
         return views
 
     def _unsupervised(self, handle: Handle, history: History, *, waiting: bool) -> Mapping[int, TaskView]:
-        """Return what became of the tasks as far as can be seen without a supervisor.
+        """Return the tasks as far as is known without a supervisor.
 
-        One cannot be started (``waiting``), or the queue's entry was deleted and none will come.
+        None can be started (``waiting``), or the queue's entry was deleted and none will be.
         """
         boot_id = processes.boot_id(self._boot_id_file)
         views = dict(history.views)
@@ -300,7 +300,7 @@ class LocalScheduler(Scheduler):
 
 
 def _end_of_lost(handle: Handle, task: int, begun: Started, *, restarted: bool = False, trace: str = "") -> TaskView:
-    """Return how a task ended whose process is gone; ``trace`` is the reason where it has left none itself."""
+    """Return how a task ended whose process is gone; ``trace`` is the reason if it left none itself."""
     folder = handle.directory / records.TASK_FOLDER / str(task)
     exit_file = records.load_optional(TaskExit, folder / records.EXIT)
     end = verdict.of_end(exit_file, records.load_optional(Ending, folder / records.ENDING), None, restarted=restarted)
@@ -310,7 +310,7 @@ def _end_of_lost(handle: Handle, task: int, begun: Started, *, restarted: bool =
 
 
 def summary(handle: Handle, views: Mapping[int, TaskView], problem: str = "") -> JobView:
-    """Return the view of a whole job from those of its tasks; tasks without one are waiting."""
+    """Return the view of a job from those of its tasks; tasks without one wait."""
     states = {view.state for view in views.values()}
     if len(views) == handle.tasks and states <= FINAL_STATES:
         state = next(state for state in WORST_FIRST if state in states)
@@ -322,12 +322,12 @@ def summary(handle: Handle, views: Mapping[int, TaskView], problem: str = "") ->
 
 
 def check_allowed(chosen: settings.Settings, environment: Mapping[str, str]) -> None:
-    """See whether jobs may run on this machine.
+    """Refuse jobs that may not run on this machine.
 
     Raises
     ------
     Forbidden
-        When the site forbids it, or nobody has allowed it on a login node or in Open OnDemand.
+        If the site forbids it, or it is a login node or Open OnDemand and nobody has allowed it.
     """
     if chosen.allow_local_scheduler:
         return
@@ -335,7 +335,7 @@ def check_allowed(chosen: settings.Settings, environment: Mapping[str, str]) -> 
         raise Forbidden(
             "jobs may not run on this machine",
             why="the setting allow_local_scheduler is false",
-            hint="submit to the cluster instead, or ask those who run this site",
+            hint="submit to the cluster instead, or ask the site",
         )
     why = machine.why_not_here(environment)
     if why is not None:
@@ -351,7 +351,7 @@ def check_allowed(chosen: settings.Settings, environment: Mapping[str, str]) -> 
 
 @functools.lru_cache(maxsize=64)
 def _history(path: Path) -> History:
-    """Return the journal as far as this process has read it; one that is asked about again costs only its new lines."""
+    """Return the journal as far as this process has read it; reading it again costs only the new lines."""
     return History(path)
 
 

@@ -1,4 +1,4 @@
-"""What makes a process a daemon: shedding what was inherited from whoever submitted, and a log that does not grow.
+"""Makes a process a daemon: drops what it inherited from the submitter, and keeps its log small.
 
 Imported by the supervisor alone. Touches this process and the supervisor's log.
 """
@@ -25,7 +25,7 @@ def say(text: str) -> None:
 
 
 def rotate_log(path: Path) -> None:
-    """Begin a new log when this one is over `LOG_LIMIT`; the one before is kept beside it."""
+    """Start a new log if this one exceeds `LOG_LIMIT`; the previous one is kept next to it."""
     with contextlib.suppress(OSError):
         if path.stat().st_size > LOG_LIMIT:
             path.replace(path.with_suffix(".log.1"))
@@ -36,7 +36,7 @@ def rotate_log(path: Path) -> None:
 
 
 def _nothing(number: int, frame: object) -> None:
-    """Take a signal without doing anything: unlike SIG_IGN this is not inherited by tasks."""
+    """Ignore a signal: unlike SIG_IGN, tasks do not inherit this."""
 
 
 def _leave(number: int, frame: object) -> None:
@@ -45,7 +45,7 @@ def _leave(number: int, frame: object) -> None:
 
 
 def prepare_process() -> None:
-    """Shed what was inherited from whoever submitted: signals, folder, umask."""
+    """Drop what was inherited from the submitter: signals, folder, umask."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     handlers: dict[int, Callable[[int, object], None]] = {
         signal.SIGCHLD: _nothing,
@@ -62,4 +62,4 @@ def prepare_process() -> None:
     try:
         task_processes.become_subreaper()
     except OSError as error:
-        say(f"orphans of tasks are found by their environment only: {error}")
+        say(f"orphans of tasks can only be found by their environment: {error}")

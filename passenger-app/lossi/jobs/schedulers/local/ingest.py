@@ -1,7 +1,7 @@
-"""Taking finished results into the project's store as they come: one child process at a time, seldom, at low priority.
+"""Ingests finished results into the project's store: one child process at a time, rarely, at low priority.
 
-The command comes from the queue's entry: this room knows nothing of tracking. A command that fails is only reported,
-because every reader of the store takes in what is left.
+The command comes from the queue's entry: this room knows nothing about tracking. A failure is only reported, because every
+reader of the store ingests what is left.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from lossi.jobs.schedulers.local import task_processes
 from lossi.jobs.schedulers.local.queue import Entry
 
 INTERVAL_S = 3.0
-"""Least time between two starts for one project, as long as tasks run."""
+"""Minimum time between two starts for one project while tasks run."""
 NICE = 10
 LIMIT_S = 900.0
-"""Time after which a child that hangs is ended."""
+"""Time after which a hanging child is killed."""
 
 
 class Ingest:
-    """Which projects have new results, and the child that takes them in."""
+    """The projects with new results, and the child that ingests them."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -33,16 +33,16 @@ class Ingest:
 
     @property
     def busy(self) -> bool:
-        """Whether something is left to take in."""
+        """Whether something is left to ingest."""
         return self.pid is not None or bool(self._wanted)
 
     def note(self, entry: Entry) -> None:
-        """A task of this job has ended."""
+        """Note that a task of this job has ended."""
         if entry.ingest:
             self._wanted[entry.project] = entry
 
     def step(self, clock: float, *, quiet: bool) -> None:
-        """Start a child if one is wanted and due; with ``quiet`` (no task runs) at once."""
+        """Start a child if one is due; with ``quiet`` (no task runs) at once."""
         if self.pid is not None:
             if clock - self._started > LIMIT_S:
                 with contextlib.suppress(OSError):
@@ -64,7 +64,7 @@ class Ingest:
             return False
         self.pid = None
         if status != 0:
-            self._say(f"ingest ended with status {os.waitstatus_to_exitcode(status)}; the next reader takes in what is left")
+            self._say(f"ingest ended with status {os.waitstatus_to_exitcode(status)}; the next reader ingests what is left")
         return True
 
     def _due(self, project: str) -> float:

@@ -1,4 +1,4 @@
-"""One job in the supervisor's hands: which tasks wait, which run, what was asked to stop.
+"""One job of the supervisor: which tasks wait, which run, what to stop.
 
 Imported by the supervisor alone. Writes the job's journal.
 """
@@ -28,7 +28,7 @@ class Job:
         self.waiting: deque[int] = deque()
         self.running: dict[int, Task] = {}
         self.held_until = 0.0
-        """Monotonic time before which no task is started, because one could not be."""
+        """Monotonic time before which no task is started, after a start failed."""
         self._request: CancelRequest | None = None
         self._seen: tuple[int, ...] | None = None
 
@@ -44,16 +44,16 @@ class Job:
 
     @property
     def throttled(self) -> bool:
-        """Whether as many of its tasks run as may at once."""
+        """Whether its maximum number of tasks run."""
         return self.entry.max_parallel is not None and len(self.running) >= self.entry.max_parallel
 
     def load(self, boot_id: str, queue: Path) -> None:
-        """Read what the journal tells of an earlier supervisor's work, and adopt the tasks it left running.
+        """Read the journal of an earlier supervisor, and adopt the tasks it left running.
 
         Raises
         ------
         OSError
-            When the job directory is not there or its journal cannot be read.
+            If the job directory does not exist or its journal cannot be read.
         """
         os.stat(self.folder)  # noqa: PTH116 - raises where exists() would be False
         history = History(self.journal.path)
@@ -67,14 +67,14 @@ class Job:
             self.running[number] = task
 
     def requeue(self, number: int, say: Callable[[str], None]) -> None:
-        """Put a task that never ran back in its place."""
+        """Put a task that never ran back into the queue."""
         self.running.pop(number).close()
         self.journal.requeued(number)
         self.waiting = deque(sorted([*self.waiting, number]))
         self._apply_cancel(say)
 
     def look_for_cancel(self, say: Callable[[str], None]) -> None:
-        """Read cancel.json if it is new, and do what it asks."""
+        """Read cancel.json if it is new, and act on it."""
         path = self.folder / records.CANCEL
         try:
             status = path.stat()
@@ -87,7 +87,7 @@ class Job:
             self._apply_cancel(say)
 
     def _apply_cancel(self, say: Callable[[str], None]) -> None:
-        """Stop what was asked to stop: waiting tasks end at once, running ones are told to."""
+        """Stop the requested tasks: waiting ones end at once, running ones are told to."""
         request = self._request
         if request is None:
             return
@@ -102,7 +102,7 @@ class Job:
                 self.stop(task, CANCELLED, reason, say)
 
     def close_down(self, reason: str, say: Callable[[str], None]) -> None:
-        """Stop all that runs and give up all that waits."""
+        """Stop all running tasks and cancel all waiting ones."""
         if self.waiting:
             self.journal.never_started(sorted(self.waiting), CANCELLED, f"{reason} before it started")
             self.waiting.clear()

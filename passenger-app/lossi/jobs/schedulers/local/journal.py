@@ -1,16 +1,16 @@
 """``<job>/local.jsonl``: what happened to each task, line after line, written by the supervisor alone.
 
-It lies in the job directory, so that a project that is moved or copied carries the truth with it. Lines (all with
+It is in the job directory, so that it stays with a project that is moved or copied. Lines (all with
 ``event`` and ``time``)::
 
     queued    tasks, host, queue, allocation          the supervisor that keeps this queue has seen the job
     started   task, pid, start, boot, clock, host, gpus   durable before the task's first instruction
-    requeued  task                                    it was about to start when the supervisor died; it never ran
+    requeued  task                                    the supervisor died before it started; it never ran
     ending    task, state, reason                     told to stop
     ended     task | ranges, state, exit_code, signal, reason
 
-Later lines win. A line that a crash cut off is passed over. In a Slurm allocation the supervisor touches the file every
-`BEAT_S`: nobody elsewhere can see whether the processes of an allocation still live.
+Later lines win. A truncated line is ignored. In a Slurm allocation the supervisor touches the file every
+`BEAT_S`: nobody outside can see whether the processes of an allocation are alive.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lossi.jobs.schedulers.base import TaskView
 NAME = "local.jsonl"
 BEAT_S = 30.0
 SILENT_S = 300.0
-"""After so long without a sign of life the allocation has ended: ten beats, for filesystems that show times late."""
+"""After this time without a sign of life the allocation has ended: ten beats, for filesystems with late times."""
 WAITING_WORD, RUNNING_WORD, STOPPING_WORD, ENDED_WORD = "WAITING", "RUNNING", "STOPPING", "ENDED"
 
 
@@ -42,21 +42,21 @@ def now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A task's process, as it was when it started."""
+    """A task's process at its start."""
 
     pid: int
     start: int
     """Clock ticks since boot."""
     boot_id: str
     clock: float
-    """Seconds of CLOCK_MONOTONIC, which all processes share until the machine is restarted."""
+    """Seconds of CLOCK_MONOTONIC, which all processes share until the machine restarts."""
     host: str
     time: str
     gpus: tuple[str, ...] = ()
 
 
 class History:
-    """What a journal says, read a piece at a time: asking again costs only what was written since."""
+    """The content of a journal, read incrementally: reading it again costs only the new lines."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,9 +64,9 @@ class History:
         self.allocation = ""
         """The Slurm job in which the tasks run."""
         self.queue: Path | None = None
-        """State folder of the supervisor; submitters with another environment may have another."""
+        """State folder of the supervisor; submitters with another environment may use another."""
         self.started: dict[int, Started] = {}
-        """Tasks that run now or did when the last line was written."""
+        """Tasks that run according to the last line."""
         self.views: dict[int, TaskView] = {}
         """Tasks that run or have ended."""
         self.ended = 0
@@ -74,18 +74,18 @@ class History:
         self._offset = 0
 
     def update(self) -> bool:
-        """Read what was added since the last call; return False when there is no journal.
+        """Read what was added since the last call; return False if there is no journal.
 
         Raises
         ------
         OSError
-            When it is there and cannot be read.
+            If it exists and cannot be read.
         """
         try:
             with self.path.open("rb") as stream:
                 status = os.fstat(stream.fileno())
                 if self._file != (status.st_dev, status.st_ino) or status.st_size < self._offset:
-                    self.__init__(self.path)  # type: ignore[misc]  # another file by the same name: start afresh
+                    self.__init__(self.path)  # type: ignore[misc]  # another file of the same name: start again
                     self._file = (status.st_dev, status.st_ino)
                 stream.seek(self._offset)
                 data = stream.read()
@@ -99,7 +99,7 @@ class History:
         return True
 
     def silent_s(self) -> float:
-        """Return for how many seconds the supervisor has given no sign of life (by this machine's clock)."""
+        """Return for how many seconds the supervisor has shown no sign of life (by this machine's clock)."""
         try:
             return time.time() - self.path.stat().st_mtime
         except OSError:
@@ -149,7 +149,7 @@ class History:
 
 
 class Journal:
-    """The writing side. Lines gather until `flush`; while the disk is full they are kept and tried again."""
+    """The writer of a journal. Lines are kept until `flush`; while the disk is full they are tried again."""
 
     def __init__(self, path: Path, host: str) -> None:
         self.path = path
@@ -164,18 +164,18 @@ class Journal:
         self._add(line | ({"allocation": allocation} if allocation else {}))
 
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Show a sign of life."""
         with contextlib.suppress(OSError):
             os.utime(self.path)
 
     def started(self, task: int, begun: Started) -> None:
-        """Note a task's process; must be flushed durably before the task may run."""
+        """Note a task's process; must be durable before the task may run."""
         line = {"event": "started", "task": task, "pid": begun.pid, "start": begun.start, "boot": begun.boot_id}
         line |= {"clock": round(begun.clock, 3), "host": begun.host, "time": begun.time}
         self._add(line | ({"gpus": list(begun.gpus)} if begun.gpus else {}))
 
     def requeued(self, task: int) -> None:
-        """Note that a started line was not followed by a start."""
+        """Note that a task did not start after all."""
         self._add({"event": "requeued", "task": task})
 
     def ending(self, task: int, state: str, reason: str) -> None:
@@ -188,11 +188,11 @@ class Journal:
         self._add({key: value for key, value in line.items() if value not in (None, "")})
 
     def never_started(self, tasks: Sequence[int], state: str, reason: str) -> None:
-        """Note the end of tasks that were waiting (ascending numbers), in one line however many they are."""
+        """Note the end of waiting tasks (ascending numbers) in one line."""
         self._add({"event": "ended", "ranges": list(_ranges(tasks)), "state": state, "reason": reason})
 
     def flush(self, *, durable: bool = False) -> bool:
-        """Write the gathered lines; return whether all are in the file (with ``durable``: on the disk)."""
+        """Write the kept lines; return whether all are in the file (with ``durable``: on disk)."""
         if not self._pending and not (durable and self._unsynced):
             return True
         try:
@@ -200,7 +200,7 @@ class Journal:
             while self._pending:
                 data = b"".join(self._pending)
                 written = os.write(descriptor, data)
-                # After a short write the rest begins a line of its own; the torn one is passed over and written again.
+                # After a short write the rest starts a new line; the truncated one is ignored and written again.
                 self._pending = [] if written == len(data) else [b"\n", *_from_line(self._pending, written)]
                 self._unsynced = True
             if durable and self._unsynced:
@@ -231,7 +231,7 @@ class Journal:
 
 
 def _from_line(lines: Iterable[bytes], written: int) -> list[bytes]:
-    """Return the lines that are not whole within the first ``written`` bytes."""
+    """Return the lines that are not complete within the first ``written`` bytes."""
     rest: list[bytes] = []
     end = 0
     for line in lines:

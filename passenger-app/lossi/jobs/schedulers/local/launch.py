@@ -1,6 +1,6 @@
-"""Seeing to it that a supervisor runs: from any process, any number at once, exactly one comes of it.
+"""Makes sure that exactly one supervisor runs, from any number of processes at once.
 
-Touches the local scheduler's state folder and starts one detached process.
+Touches the state folder and starts one detached process.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from lossi.processes import BOOT_ID_FILE
 
 MAIN = Path(__file__).with_name("__main__.py")
 LINGER_S = 1.5
-"""A supervisor waits that long for the next job, which then starts without delay."""
+"""How long a supervisor waits for the next job, which then starts without delay."""
 
 
 def ensure(places: Places, *, boot_id_file: Path = BOOT_ID_FILE, linger_s: float = LINGER_S) -> bool:
-    """Start a supervisor unless one lives; return whether one does that has taken stock of what was there before it.
+    """Start a supervisor unless one is alive; return whether one is ready.
 
     Raises
     ------
     Unavailable, Forbidden
-        When the state folder cannot be written, or no process can be started.
+        If the state folder cannot be written, or no process can be started.
     """
     lock = queue.try_lock(places)
     if lock is None:
@@ -43,7 +43,7 @@ def ensure(places: Places, *, boot_id_file: Path = BOOT_ID_FILE, linger_s: float
 
 
 def until_ready(places: Places, timeout_s: float) -> bool:
-    """Wait until the supervisor that is starting has taken stock; return whether it did within the time."""
+    """Wait until the starting supervisor is ready; return whether it was in time."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         if queue.holder(places) is not None:
@@ -70,7 +70,7 @@ def _start(places: Places, lock: int, boot_id_file: Path, linger_s: float) -> No
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the few variables that a task may rely upon, whatever the submitting process carries with it."""
+    """Return the few variables that a task may rely on, whatever the submitting process has."""
     basic = processes.basic_environment()
     return {
         **basic,

@@ -1,9 +1,9 @@
-"""What this machine has to give: cores, memory, GPUs; and whether jobs may run on it at all.
+"""The resources of this machine: cores, memory, GPUs; and whether jobs may run on it.
 
-Inside an allocation of Slurm it is what Slurm has given, and jobs may run there: its owner has waited for it.
+Inside a Slurm allocation they are those of the allocation, and jobs may run: its owner has waited for it.
 
-Reads /proc, the control group and the environment; asks nvidia-smi where there is one. Standard library only, because the
-supervisor imports it too.
+Reads /proc, the control group and the environment; asks nvidia-smi if there is one. The supervisor imports it too, so imports
+are few.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ PASSED_ON = (
     "SLURM_MEM_PER_NODE",
     "SLURM_MEM_PER_CPU",
 )
-"""What tells a supervisor of its allocation; tasks do not get them, since none of them is a task of that Slurm job."""
+"""Variables that describe its allocation to a supervisor; tasks do not get them, because they are not tasks of that Slurm job."""
 GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
-"""Where Slurm says which GPUs a process may use, in the order in which they are believed: the last counts the whole node's."""
+"""Variables with the GPUs that a process may use, best first: the last one numbers the whole node's."""
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What a Slurm job has on this node, None where Slurm does not say."""
+    """What a Slurm job has on this node; None: not known."""
 
     job_id: str
     cpus: int | None = None
     memory_mb: int | None = None
     gpus: tuple[str, ...] = ()
     task_pid: int | None = None
-    """The process that Slurm itself has started here: with it ends what it was given for."""
+    """The process that Slurm started here: the allocation ends with it."""
 
 
 def allocation(environment: Mapping[str, str]) -> Allocation | None:
-    """Return the Slurm allocation that this process runs in, None where it runs in none.
+    """Return the Slurm allocation that this process runs in, None if there is none.
 
-    ``SLURM_JOB_ID`` alone does not tell: ``salloc`` sets it in a shell on the login node too. What slurmd has started has its
-    node's name, or lies in the job's control group.
+    ``SLURM_JOB_ID`` alone is not enough: ``salloc`` sets it in a shell on the login node too. A process started by slurmd has the
+    node's name, or is in the job's control group.
     """
     job_id = environment.get("SLURM_JOB_ID", "")
     if not re.fullmatch(r"[0-9]{1,10}", job_id) or not (environment.get("SLURMD_NODENAME") or _in_group_of(job_id)):
@@ -63,7 +63,7 @@ def allocation(environment: Mapping[str, str]) -> Allocation | None:
 
 
 def passed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables by which a supervisor finds the allocation that it is started in; none outside of one."""
+    """Return the variables that describe the allocation to a supervisor; none outside of one."""
     if allocation(environment) is None:
         return {}
     return {name: environment[name] for name in PASSED_ON if name in environment}
@@ -77,7 +77,7 @@ def cores() -> int:
 
 
 def total_memory_mb() -> int:
-    """Return the machine's memory in MiB, or the limit of this process's control group or allocation where that is lower."""
+    """Return the machine's memory in MiB, or the limit of this process's control group or allocation if that is lower."""
     text = Path("/proc/meminfo").read_text("ascii")
     total = int(text.split("MemTotal:")[1].split()[0]) // 1024
     here = allocation(os.environ)
@@ -86,7 +86,7 @@ def total_memory_mb() -> int:
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:
-    """Return a positive number (Slurm writes 0 for "all there is"), None where there is none."""
+    """Return a positive number (Slurm writes 0 for "all"), None if there is none."""
     text = environment.get(name, "")
     return int(text) if text.isdecimal() and int(text) > 0 else None
 
@@ -146,7 +146,7 @@ def _listed_gpus(program: str) -> tuple[str, ...]:
 
 
 def why_not_here(environment: Mapping[str, str]) -> str | None:
-    """Return why jobs do not belong on this machine unless the site says otherwise; None where they do."""
+    """Return why jobs should not run on this machine unless the site allows it; None if they may."""
     import shutil
 
     if environment.get("PASSENGER_BASE_URI") or environment.get("ONDEMAND_VERSION"):

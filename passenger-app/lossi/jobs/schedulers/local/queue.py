@@ -1,15 +1,15 @@
 """The queue on disk: one small file per submitted job, the supervisor's lock and the pipe that wakes it.
 
-Everything lies in ``<state>/local/<host>/``, which is the user's own (0700); each Slurm allocation has a queue of its own,
-``<host>.slurm-<id>/``, because what is started outside of it does not end with it::
+Everything is in ``<state>/local/<host>/``, which only the user can read (0700); each Slurm allocation has its own queue,
+``<host>.slurm-<id>/``, because processes from outside do not end with it::
 
     queue/<job id>.json   an `Entry`: accepted, not all of its tasks have ended
     done/<job id>.json    the same after the last task ended, kept for `KEPT_DAYS`
     bad/                  entries that could not be read
-    lock                  held (flock) as long as a supervisor lives; in it, the `Holder`
+    lock                  held (flock) while a supervisor is alive; contains the `Holder`
     cancel.lock           held while a cancel.json is merged
     wake                  FIFO: one line per event
-    supervisor.log        what the supervisor has to say
+    supervisor.log        messages of the supervisor
 
 Imported by the adapter and by the supervisor: standard library and `contract.records` only.
 """
@@ -29,14 +29,14 @@ from lossi.contract import records
 from lossi.files import atomic
 
 KEPT_DAYS = 30
-"""Days that a finished job is still found by its id, so that an interrupted submission is never repeated."""
+"""How long a finished job can be found by its id, so that an interrupted submission is never repeated."""
 SUFFIX = ".json"
 ALLOCATION = ".slurm-"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A submitted job: all that the supervisor needs to know of it."""
+    """A submitted job, with all that the supervisor needs."""
 
     job_id: str
     directory: str
@@ -55,23 +55,23 @@ class Entry:
     time_limit_s: int | None = None
     max_parallel: int | None = None
     slots: int = 1
-    """Slots of the machine as its user set them at submission; the latest entry's number counts."""
+    """Slots of the machine as the user set them at submission; the latest entry counts."""
     grace_s: float = 10.0
     gpu_ids: list[str] = field(default_factory=list)
     """The machine's GPUs, as CUDA_VISIBLE_DEVICES names them."""
     allocation: str = ""
     """Id of the Slurm job in whose allocation the tasks run."""
     environment: dict[str, str] = field(default_factory=dict)
-    """The environment of the tasks, without what differs between tasks."""
+    """The environment of the tasks, without what differs between them."""
     ingest: list[str] = field(default_factory=list)
-    """argv that takes finished results into the project's store; empty: none."""
+    """argv that ingests finished results into the project's store; empty: none."""
     ingest_environment: dict[str, str] = field(default_factory=dict)
     format: int = records.FORMAT
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Content of the lock: the supervisor that has taken stock of what was there before it."""
+    """Content of the lock: the supervisor that is ready."""
 
     pid: int
     start: int
@@ -108,12 +108,12 @@ class Places:
 
     @property
     def wake(self) -> Path:
-        """The FIFO that the supervisor listens at."""
+        """The FIFO that the supervisor reads."""
         return self.root / "wake"
 
     @property
     def log(self) -> Path:
-        """The supervisor's own messages."""
+        """The supervisor's messages."""
         return self.root / "supervisor.log"
 
     def make(self) -> None:
@@ -122,7 +122,7 @@ class Places:
         Raises
         ------
         Unavailable, Forbidden
-            When the state folder cannot be written.
+            If the state folder cannot be written.
         """
         for folder in (self.root, self.queue, self.done):
             try:
@@ -157,7 +157,7 @@ def find(places: Places, job_id: str) -> Entry | None:
     """Return the entry of a job that was submitted here, whether or not it has ended."""
     if not job_id.replace("-", "").replace("_", "").isalnum():
         return None
-    # The supervisor moves an entry from the one to the other, never back: the second look cannot miss it.
+    # The supervisor moves an entry from the first to the second, never back: it cannot be missed.
     for path in (places.entry(job_id), places.finished(job_id)):
         entry = records.load_optional(Entry, path)
         if entry is not None:
@@ -166,19 +166,19 @@ def find(places: Places, job_id: str) -> Entry | None:
 
 
 def finish(places: Places, job_id: str) -> None:
-    """Take a job whose tasks have all ended out of the queue."""
+    """Remove a job whose tasks have all ended from the queue."""
     os.utime(places.entry(job_id))
     places.entry(job_id).replace(places.finished(job_id))
 
 
 def set_aside(places: Places, job_id: str) -> None:
-    """Take an entry that cannot be read out of the queue, without losing it."""
+    """Remove an unreadable entry from the queue, without losing it."""
     places.bad.mkdir(exist_ok=True, mode=0o700)
     places.entry(job_id).replace(places.bad / (job_id + SUFFIX))
 
 
 def forget_old(places: Places) -> None:
-    """Delete entries of jobs that ended more than `KEPT_DAYS` days ago, and queues of allocations that are as old."""
+    """Delete entries of jobs that ended more than `KEPT_DAYS` days ago, and equally old queues of allocations."""
     oldest = time.time() - KEPT_DAYS * 86400
     with contextlib.suppress(OSError):
         for path in places.done.iterdir():
@@ -193,8 +193,8 @@ def forget_old(places: Places) -> None:
 
 
 def wake(places: Places, job_id: str = "") -> None:
-    """Tell the supervisor, if one listens, that a job was added or is to be cancelled."""
-    with contextlib.suppress(OSError):  # nobody listens, or its pipe is full: it will look anyway
+    """Tell the supervisor, if there is one, that a job was added or cancelled."""
+    with contextlib.suppress(OSError):  # there is none, or its pipe is full: it will check anyway
         descriptor = os.open(places.wake, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             os.write(descriptor, job_id.encode("ascii") + b"\n")
@@ -203,16 +203,16 @@ def wake(places: Places, job_id: str = "") -> None:
 
 
 def try_lock(places: Places) -> int | None:
-    """Take the supervisor's lock; return its descriptor, or None when a supervisor (or one who is starting it) has it.
+    """Take the supervisor's lock; return its descriptor, or None if a supervisor (or its starter) has it.
 
-    The lock belongs to the open file and so passes to a child that inherits the descriptor; it ends with the last of them,
-    however they end. Who takes it must start a supervisor or be one: an entry that was written before someone else was
-    seen to hold it will be found by the holder, which looks at the queue once more after letting go.
+    The lock belongs to the open file, so a child that inherits the descriptor shares it; it ends with the last of them. Whoever
+    takes it must start a supervisor or be one: the holder reads the queue once more after releasing the lock, and so finds
+    any entry that was written while it held the lock.
 
     Raises
     ------
     Unavailable, Forbidden
-        When the state folder cannot be written or knows no locks.
+        If the state folder cannot be written or does not support locks.
     """
     try:
         descriptor = os.open(places.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -230,12 +230,12 @@ def try_lock(places: Places) -> int | None:
 
 
 def holder(places: Places) -> Holder | None:
-    """Return the supervisor that has taken stock and holds the lock, None while there is none or it is starting."""
+    """Return the supervisor that is ready, None while there is none or it is starting."""
     return records.load_optional(Holder, places.lock)
 
 
 def write_holder(descriptor: int, who: Holder | None) -> None:
-    """Write who holds the lock into it; None while nobody has taken stock."""
+    """Write the holder into the lock; None: not ready."""
     os.ftruncate(descriptor, 0)
     if who is not None:
         os.pwrite(descriptor, records.dump(who), 0)
@@ -243,7 +243,7 @@ def write_holder(descriptor: int, who: Holder | None) -> None:
 
 @contextlib.contextmanager
 def cancelling(places: Places) -> Iterator[None]:
-    """Hold the lock under which requests to cancel are merged."""
+    """Hold the lock for merging requests to cancel."""
     places.make()
     path = places.root / "cancel.lock"
     try:
@@ -263,23 +263,23 @@ def read(places: Places, job_id: str) -> Entry:
     Raises
     ------
     OSError
-        When it cannot be read.
+        If it cannot be read.
     ValueError
-        When it is not an entry of this job.
+        If it is not an entry of this job.
     """
     entry = records.load(Entry, places.entry(job_id))
     if entry.job_id != job_id or entry.tasks < 1 or not entry.directory.startswith("/"):
-        raise ValueError(f"entry {job_id} does not fit its name or names no job directory")
+        raise ValueError(f"entry {job_id} does not match its name or has no job directory")
     return entry
 
 
 def add(places: Places, entry: Entry) -> bool:
-    """Put a job into the queue; return whether this call did (False: it was there).
+    """Put a job into the queue; return False if it was there already.
 
     Raises
     ------
     Unavailable, Forbidden
-        When the state folder cannot be written.
+        If the state folder cannot be written.
     """
     data = json.dumps(records.to_dict(entry), ensure_ascii=True, indent=1).encode("ascii")
     return atomic.create_exclusive(places.entry(entry.job_id), data, mode=0o600)

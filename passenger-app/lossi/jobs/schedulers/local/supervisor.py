@@ -1,9 +1,8 @@
 """The supervisor: one process per user and host that starts, limits, stops and records the tasks in the queue.
 
-Started by `launch` with the lock in hand; ends a moment after its queue is empty. Single-threaded: it sleeps until a child
-ends, the FIFO speaks, an adopted process ends or a time is due. Everything it knows is also on disk, so that it may be killed at
-any moment: the next one takes stock of the journals and goes on. Standard library, `contract.records` and `files.atomic` only,
-because it must be up within a tenth of a second.
+Started by `launch` with the lock; ends a moment after its queue is empty. Single-threaded: it sleeps until a child ends, the
+FIFO is written, an adopted process ends or a time is due. Everything it knows is also on disk, so it may be killed at any
+moment: the next one reads the journals and continues. It imports little, because it must be ready within a tenth of a second.
 """
 
 from __future__ import annotations
@@ -31,23 +30,23 @@ from lossi.jobs.schedulers.local.task import SWEEP_LIMIT_S, Task, start_waiting
 from lossi.jobs.schedulers.local.tenancy import Tenancy
 
 SLOW_POLL_S = 2.0
-"""What nobody told us of (a cancel.json written on another host) is found after this time."""
+"""Interval of checks for what the FIFO does not tell (a cancel.json written on another host)."""
 SAMPLE_S = 0.5
-"""Between two measurements of memory; only tasks with a limit are measured."""
+"""Interval of memory measurements; only tasks with a limit are measured."""
 RUNAWAY = 1.5
-"""A task told to stop that still grows beyond this multiple of its memory limit gets no grace."""
+"""A task told to stop that grows beyond this multiple of its memory limit gets no grace."""
 RETRY_S = 0.02
-"""Between two looks at processes that were sent SIGKILL."""
+"""Interval of checks of processes that were sent SIGKILL."""
 HOLD_S = 2.0
-"""Pause in starting tasks while the disk is full or no process can be made."""
+"""Pause after a start failed: the disk is full or no process can be made."""
 BATCH = 64
-"""Tasks started before everything else is looked at again."""
+"""Maximum tasks started before everything else is checked again."""
 
 clock = time.monotonic
 
 
 class Supervisor:
-    """The queue of one host at work."""
+    """Runs the queue of one host."""
 
     def __init__(self, places: Places, lock: int, boot_id: str, linger_s: float) -> None:
         self.places = places
@@ -61,7 +60,7 @@ class Supervisor:
         self.tenancy = Tenancy(allocation(os.environ))
         self.slots = 1
         self.ready = self.unread = False
-        """Whether the queue holds entries that cannot be taken up now."""
+        """Whether the queue has entries that cannot be read now."""
         self.next_look = self.next_sample = 0.0
         self.idle_since = clock()
         self.selector = selectors.DefaultSelector()
@@ -69,12 +68,12 @@ class Supervisor:
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Work until the queue is empty and stays so."""
+        """Run until the queue is empty and stays so."""
         self._listen()
         while True:
             try:
                 self._step()
-            except Exception:  # tasks are running: whatever it is, they must not be left alone
+            except Exception:  # tasks are running and must not be left alone
                 say(traceback.format_exc())
                 time.sleep(0.5)
             if self._may_end() and self._end():
@@ -104,7 +103,7 @@ class Supervisor:
     def _listen(self) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkfifo(self.places.wake, 0o600)
-        # For reading and writing, so that it never comes to an end.
+        # For reading and writing, so that it never reaches its end.
         self.fifo = os.open(self.places.wake, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self.selector.register(self.fifo, selectors.EVENT_READ)
         self.signals, writer = socket.socketpair()
@@ -131,7 +130,7 @@ class Supervisor:
             self.jobs[job_id].look_for_cancel(say)
 
     def _due(self) -> Iterator[float]:
-        """Yield the monotonic times at which something must be done even if nothing happens."""
+        """Yield the monotonic times at which something is due."""
         yield self.next_look
         if not self.jobs and not self.ingest.busy:
             yield self.idle_since + self.linger_s
@@ -158,13 +157,13 @@ class Supervisor:
         return clock() >= self.idle_since + self.linger_s
 
     def _end(self) -> bool:
-        """Let go of the lock; return False when a job arrived in that very moment and the lock is ours again."""
+        """Release the lock; return False if a job arrived meanwhile and the lock was taken again."""
         if not self._reigns():
             return True
         queue.forget_old(self.places)
         queue.write_holder(self.lock, None)
         fcntl.flock(self.lock, fcntl.LOCK_UN)
-        # Who added a job before the line above saw the lock taken and relies on this look; who did after it starts another.
+        # Whoever added a job before the line above relies on this check; whoever does so after it starts another supervisor.
         if not queue.waiting(self.places):
             return True
         try:
@@ -176,7 +175,7 @@ class Supervisor:
         return False
 
     def _reigns(self) -> bool:
-        """Return whether the lock that others see is the one held here; not so after the state folder was deleted."""
+        """Return whether others see the lock that is held here; not after the state folder was deleted."""
         try:
             return os.path.samestat(self.places.lock.stat(), os.fstat(self.lock))
         except FileNotFoundError:
@@ -185,7 +184,7 @@ class Supervisor:
     # -- the queue ---------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """Look now and then for what nobody told."""
+        """Check now and then for what the FIFO does not tell."""
         if clock() < self.next_look:
             return
         self.next_look = clock() + SLOW_POLL_S
@@ -195,7 +194,7 @@ class Supervisor:
         rotate_log(self.places.log)
 
     def _read_queue(self) -> None:
-        if not self._reigns():  # new entries belong to another supervisor; what runs here is brought to its end
+        if not self._reigns():  # new entries belong to another supervisor; running tasks are finished here
             return
         new = queue.waiting(self.places) - self.jobs.keys()
         self.unread = False
@@ -207,7 +206,7 @@ class Supervisor:
                 self.unread = True
         if new:
             self.jobs = dict(sorted(self.jobs.items(), key=lambda item: item[1].order))
-            # The number of slots is the user's wish: the latest one counts.
+            # The user sets the number of slots: the latest one counts.
             self.slots = next((job.entry.slots for job in reversed(self.jobs.values())), 1)
 
     def _take_up(self, job_id: str) -> None:
@@ -253,7 +252,7 @@ class Supervisor:
     # -- starting ----------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        """Start what fits, in order: a task that must wait for room lets nobody past, one that is throttled does."""
+        """Start what fits, in order: later tasks may pass a throttled one, but not one that waits for room."""
         begun: list[tuple[Job, Task]] = []
         for job in self.jobs.values():
             if job.waiting and not job.throttled:
@@ -266,7 +265,7 @@ class Supervisor:
         self._release(begun)
 
     def _room_for(self, job: Job) -> list[str] | None:
-        """Return the GPUs that the job's next task would get, or None when there is no room for it."""
+        """Return the GPUs for the job's next task, or None if there is no room for it."""
         entry = job.entry
         running = list(self._tasks())
         if sum(min(task.entry.cpus, self.slots) for task in running) + min(entry.cpus, self.slots) > self.slots:
@@ -292,7 +291,7 @@ class Supervisor:
         begun.append((job, task))
 
     def _release(self, begun: list[tuple[Job, Task]]) -> None:
-        """Put the starts on record, then let them run: no crash can make a task run twice."""
+        """Record the starts, then let them run: no crash can make a task run twice."""
         recorded = {id(job): job.journal.flush(durable=True) for job in {id(job): job for job, _ in begun}.values()}
         for job, task in begun:
             if recorded[id(job)]:
@@ -307,7 +306,7 @@ class Supervisor:
     # -- limits and ends ---------------------------------------------------------------------------------------------
 
     def _reap(self) -> None:
-        """Take the status of every child that has ended, orphans of tasks among them."""
+        """Reap every child that has ended, including orphans of tasks."""
         leaders = {task.begun.pid: task for task in self._tasks() if task.child}
         while True:
             try:
@@ -324,7 +323,7 @@ class Supervisor:
                 self.ingest.reaped(pid, status)
 
     def _enforce(self) -> None:
-        """Stop what is over its limits, kill what does not stop, record what has ended."""
+        """Stop tasks over their limits, kill those that do not stop, record those that have ended."""
         self._sample_memory()
         for job in list(self.jobs.values()):
             for task in list(job.running.values()):
@@ -355,7 +354,7 @@ class Supervisor:
                 task.kill_at = clock()
 
     def _clear(self, job: Job, task: Task) -> None:
-        """End what a task left behind; when nothing is left, record its end."""
+        """Kill what a task left behind; if nothing is left, record its end."""
         if task.never_ran:
             job.requeue(task.number, say)
             return
@@ -373,19 +372,19 @@ class Supervisor:
         if task.restarted:
             return []
         if task.child and not self._unknown_children():
-            return []  # this process is the subreaper: whatever the task left would be its child by now
+            return []  # this process is the subreaper: what the task left would be its child by now
         self.table.refresh()
         return self.table.members(task.member)
 
     def _unknown_children(self) -> set[int]:
-        """Return own children that are neither a task's script nor the ingest; {-1} where the kernel does not tell."""
+        """Return own children that are neither a task's script nor the ingest; {-1} if the kernel does not tell."""
         own = task_processes.children()
         if own is None:
             return {-1}
         return own - {task.begun.pid for task in self._tasks() if task.child and not task.gone} - {self.ingest.pid}
 
     def _end_strays(self) -> None:
-        """End orphans that hid from their task (an emptied environment in a session of its own): no task is left."""
+        """Kill orphans that hid from their task (an empty environment in their own session): no task is left."""
         strays = self._unknown_children() - {-1}
         if strays:
             self.table.refresh()

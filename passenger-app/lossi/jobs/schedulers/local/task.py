@@ -1,6 +1,6 @@
-"""One task that was started: its process, how it is told to stop, and what it leaves in its folder.
+"""A started task: its process, stopping it, and what it leaves in its folder.
 
-Imported by the supervisor alone. Writes only ``tasks/<n>/ending.json`` and, where the task itself wrote none, ``exit.json``.
+Imported by the supervisor alone. Writes only ``tasks/<n>/ending.json`` and, if the task wrote none, ``exit.json``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from lossi.jobs.schedulers.local.queue import Entry
 from lossi.jobs.schedulers.local.task_processes import DEFAULT_SIGNALS, Member
 
 GATE = 'cd -- "$1" && read -r go && exec /bin/sh "$1/script.sh" >>"$2" 2>&1 </dev/null'
-"""Waits until its start is on record. Should the supervisor die before that, the pipe ends and the task never runs.
+"""Waits until its start is recorded. If the supervisor dies before, the pipe ends and the task never runs.
 
 The log is opened by the same command, so a started task without a log is one that never ran.
 """
 SWEEP_LIMIT_S = 30.0
-"""Seconds after which processes that even SIGKILL does not end (stuck in the kernel) are no longer waited for."""
+"""How long to wait for processes that SIGKILL does not end (stuck in the kernel), in seconds."""
 
 clock = time.monotonic
 
@@ -48,7 +48,7 @@ class Task:
         self.gone = False
         self.restarted = False
         self.ending: Ending | None = None
-        """Why it was told to stop; None when it was not, or had ended by itself before."""
+        """Why it was told to stop; None if it was not, or had ended before."""
         self.kill_at: float | None = None
         self.sweep_until: float | None = None
         self.used_mb = 0.0
@@ -63,13 +63,13 @@ class Task:
 
     @property
     def never_ran(self) -> bool:
-        """Whether the supervisor that started it died before it let it run."""
+        """Whether its supervisor died before letting it run."""
         return not self.child and not self.restarted and self.folder.is_dir() and not (self.folder / records.LOG).exists()
 
     def release(self) -> None:
-        """Let the process run the script: its start is on record."""
+        """Let the process run the script: its start is recorded."""
         if self._gate is not None:
-            with contextlib.suppress(OSError):  # killed meanwhile: its end will be seen
+            with contextlib.suppress(OSError):  # killed meanwhile: its end will be noticed
                 os.write(self._gate, b"go\n")
             self.abandon()
 
@@ -80,7 +80,7 @@ class Task:
             self._gate = None
 
     def adopt(self, boot_id: str) -> None:
-        """Find the process that another supervisor started, or find it gone."""
+        """Find the process that another supervisor started, or that it is gone."""
         self.restarted = self.begun.boot_id != boot_id
         self.ending = records.load_optional(Ending, self.folder / records.ENDING)
         if not self.restarted:
@@ -93,10 +93,10 @@ class Task:
             self._terminate()
 
     def stop(self, state: str, reason: str, say: Callable[[str], None]) -> bool:
-        """Tell it to end, with the reason where the runner looks for it; return False when it was told already."""
+        """Tell it to end, and write the reason for the runner; return False if it was told already."""
         if self.kill_at is not None or self.gone:
             return False
-        if not (self.folder / records.EXIT).exists():  # otherwise it has ended by itself and only tidies up
+        if not (self.folder / records.EXIT).exists():  # otherwise it has ended by itself and only cleans up
             self.ending = Ending(state, reason)
             try:
                 atomic.write(self.folder / records.ENDING, records.dump(self.ending))
@@ -106,7 +106,7 @@ class Task:
         return True
 
     def settle(self, say: Callable[[str], None]) -> verdict.Verdict:
-        """Return how it ended, and see that exit.json says the same."""
+        """Return how it ended, and correct exit.json if it differs."""
         path = self.folder / records.EXIT
         exit_file = records.load_optional(TaskExit, path)
         end = verdict.of_end(exit_file, self.ending, self.status, restarted=self.restarted)
@@ -127,7 +127,7 @@ class Task:
         return end
 
     def close(self) -> None:
-        """Let go of the descriptors."""
+        """Close the descriptors."""
         self.abandon()
         if self.pidfd is not None:
             os.close(self.pidfd)
@@ -140,7 +140,7 @@ class Task:
         self.kill_at = clock() + self.entry.grace_s
         if not self.child and not processes.alive(self.begun.pid, self.begun.start):
             return
-        for number in (signal.SIGTERM, signal.SIGCONT):  # a stopped process takes its SIGTERM when it goes on
+        for number in (signal.SIGTERM, signal.SIGCONT):  # a stopped process gets its SIGTERM when it continues
             with contextlib.suppress(OSError):
                 os.killpg(self.begun.pid, number)
 
@@ -156,10 +156,10 @@ def start_waiting(entry: Entry, number: int, gpus: Sequence[str], boot_id: str) 
     Raises
     ------
     OSError
-        When its folder cannot be made or the process cannot be started.
+        If its folder cannot be made or the process cannot be started.
     """
     folder = task_folder(entry, number)
-    for missing in (folder.parent, folder):  # not the job directory: one that was deleted stays so
+    for missing in (folder.parent, folder):  # not the job directory: a deleted one stays deleted
         missing.mkdir(exist_ok=True)
     read_end, write_end = os.pipe()
     try:
@@ -177,7 +177,7 @@ def start_waiting(entry: Entry, number: int, gpus: Sequence[str], boot_id: str) 
         raise
     finally:
         os.close(read_end)
-    process = processes.inspect(pid)  # a child that was not waited for: its line is there even if it has ended
+    process = processes.inspect(pid)  # a child that was not reaped: its line exists even if it has ended
     start = process.start if process is not None else 0
     task = Task(entry, number, Started(pid, start, boot_id, clock(), entry.host, now(), tuple(gpus)), child=True)
     task._gate = write_end
@@ -185,14 +185,14 @@ def start_waiting(entry: Entry, number: int, gpus: Sequence[str], boot_id: str) 
 
 
 def environment(entry: Entry, number: int, gpus: Sequence[str]) -> dict[str, str]:
-    """Return the whole environment of a task's script."""
+    """Return the complete environment of a task's script."""
     visible = ",".join(gpus)
     return {
         **entry.environment,
         "LOSSI_JOB_ID": entry.job_id,
         "LOSSI_TASK": str(number),
         "OMP_NUM_THREADS": str(entry.cpus),
-        # nvidia-smi counts in the order of the PCI bus, CUDA by default the fastest first.
+        # nvidia-smi numbers by PCI bus, CUDA by default the fastest first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": visible,
         "ROCR_VISIBLE_DEVICES": visible,

@@ -13,27 +13,27 @@ from pathlib import Path
 from lossi.processes import Process, inspect, open_pidfd
 
 KERNEL_THREADS = 2
-"""The process whose children are threads of the kernel."""
+"""The process whose children are kernel threads."""
 PR_SET_CHILD_SUBREAPER = 36
 DEFAULT_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
-"""The signals whose handling a new process must not inherit."""
+"""Signals whose handling a new process must not inherit."""
 RESCANS = 5
-"""Times that /proc is read while processes come and go under the reading."""
+"""How often /proc is read while processes come and go."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """How the processes of one task are recognised."""
+    """How to recognise the processes of one task."""
 
     job_id: str
     task: int
     leader: int | None = None
-    """The process of ``script.sh``, which leads its own session; None: known by the environment only."""
+    """The process of ``script.sh``, which leads its own session; None: only the environment is known."""
     leader_start: int = 0
 
 
 def kill(processes: Iterable[Process], number: signal.Signals = signal.SIGKILL) -> None:
-    """Send a signal to exactly these processes; those that have ended or belong to others are passed over."""
+    """Send a signal to exactly these processes; those that have ended or belong to others are skipped."""
     for process in processes:
         descriptor = open_pidfd(process.pid, process.start)
         if descriptor is None:
@@ -46,7 +46,7 @@ def kill(processes: Iterable[Process], number: signal.Signals = signal.SIGKILL) 
 
 
 def children() -> set[int] | None:
-    """Return this process's own children, None where the kernel does not tell (CONFIG_PROC_CHILDREN)."""
+    """Return this process's own children, None if the kernel does not tell (CONFIG_PROC_CHILDREN)."""
     try:
         return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_bytes().split()}
     except OSError:
@@ -54,18 +54,18 @@ def children() -> set[int] | None:
 
 
 def become_subreaper() -> None:
-    """Make orphans of this process's descendants its own children (prctl(2)): a daemon of a task cannot get out of sight."""
+    """Make orphans of this process's descendants its own children (prctl(2)): a daemon of a task cannot hide."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 class Table:
-    """All processes of the machine at one moment, and which task each belongs to.
+    """All processes of the machine at one moment, and the task of each.
 
     A task's processes are those of its session, those with ``LOSSI_JOB_ID`` and ``LOSSI_TASK`` of the task in their
-    environment (kernels lead sessions of their own; daemons lose their parents), and all descendants of these. What a
-    process's environment once said is remembered as long as it lives.
+    environment (kernels lead sessions of their own; daemons lose their parents), and all descendants of these. A process's
+    environment is remembered as long as it is alive.
     """
 
     def __init__(self) -> None:
@@ -75,14 +75,14 @@ class Table:
         self._children: dict[int, list[Process]] = {}
 
     def refresh(self, scans: int = RESCANS) -> None:
-        """Read /proc, up to ``scans`` times while what was read is not certain; with one scan, trust what was read before."""
+        """Read /proc, up to ``scans`` times until the result is certain; with one scan, trust earlier results."""
         for _ in range(scans):
             if self._scan(trusting=scans == 1):
                 break
 
     def _scan(self, *, trusting: bool) -> bool:
-        """Read /proc once; return False when a process vanished (it may have left a child behind that was not listed yet)
-        or was found without environment for the first time (it may be in the middle of its start).
+        """Read /proc once; return False if a process vanished (it may have left a child that was not listed yet) or had no environment
+        for the first time (it may be starting).
         """
         listed = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - half the time of Path.iterdir
         found = [inspect(pid) for pid in listed]
@@ -112,7 +112,7 @@ class Table:
         mark = (member.job_id, str(member.task))
         known = self.processes
         leader = known.get(member.leader) if member.leader is not None else None
-        # Someone else may have the leader's number by now, and lead a session under it.
+        # Another process may have the leader's number by now, and lead a session.
         reused = leader is not None and leader.start != member.leader_start
         session = None if reused else member.leader
         found = {
@@ -127,7 +127,7 @@ class Table:
         return list(found.values())
 
     def descendants(self, pids: Iterable[int]) -> list[Process]:
-        """Return the given processes, as far as they live, and all that descend from them."""
+        """Return the given processes that are alive, and all their descendants."""
         found = {pid: self.processes[pid] for pid in pids if pid in self.processes}
         self._add_descendants(found)
         return list(found.values())
@@ -142,7 +142,7 @@ class Table:
 
 
 def _environment(pid: int) -> bytes | None:
-    """Return a process's environment at its start, None when it is not ours to read."""
+    """Return a process's environment at its start, None if it may not be read."""
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -150,7 +150,7 @@ def _environment(pid: int) -> bytes | None:
 
 
 def _mark(environment: bytes | None) -> tuple[str, str] | None:
-    """Return ``(LOSSI_JOB_ID, LOSSI_TASK)`` of an environment, None when it has not both."""
+    """Return ``(LOSSI_JOB_ID, LOSSI_TASK)`` of an environment, None if it does not have both."""
     if environment is None or b"LOSSI_JOB_ID=" not in environment:
         return None
     variables = dict(item.partition(b"=")[::2] for item in environment.split(b"\0"))
@@ -173,8 +173,8 @@ def held_mb(processes: Iterable[Process]) -> float:
     """Return the memory in MiB that would become free if all these processes ended.
 
     The proportional set size of anonymous and shared memory (/proc/<pid>/smaps_rollup, proc(5)): pages shared by forked workers
-    count once, and pages of mapped files not at all, because the kernel takes those back by itself. Costs milliseconds per
-    GiB, so it is asked only when `resident_mb` is over the limit.
+    count once, and pages of mapped files not at all, because the kernel reclaims those by itself. Costs milliseconds per
+    GiB, so it is used only if `resident_mb` exceeds the limit.
     """
     kib = 0
     for process in processes:

@@ -1,7 +1,7 @@
-"""A supervisor inside a Slurm allocation: it shows that it lives, and ends with the allocation in order.
+"""A supervisor inside a Slurm allocation: it shows signs of life, and ends with the allocation.
 
-A supervisor is no descendant of what has submitted, so that only sites which keep track of processes by control groups end it
-by themselves. It therefore looks after the process that Slurm has started, too.
+A supervisor is not a descendant of the submitter, so only sites that track processes with control groups end it themselves.
+It therefore also watches the process that Slurm started.
 
 Imported by the supervisor alone. Touches the times of journals, and SIGTERM of this process.
 """
@@ -19,7 +19,7 @@ from lossi.jobs.schedulers.local.machine import Allocation
 
 
 class Tenancy:
-    """What being in an allocation asks of a supervisor; nothing, where there is none. Takes SIGTERM for itself."""
+    """What a supervisor does in an allocation; nothing outside of one. Handles SIGTERM."""
 
     def __init__(self, here: Allocation | None) -> None:
         self._here = here
@@ -31,7 +31,7 @@ class Tenancy:
             signal.signal(signal.SIGTERM, self._end)
 
     def step(self, jobs: Iterable[Job], say: Callable[[str], None]) -> None:
-        """Do what is due: a sign of life now and then, and after the end stop what runs and give up what waits."""
+        """Show a sign of life if due; after the end, stop running and cancel waiting tasks."""
         if self._here is None:
             return
         if time.monotonic() >= self._next_beat:

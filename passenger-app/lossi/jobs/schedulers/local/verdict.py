@@ -1,4 +1,4 @@
-"""How a task ended: decided from its exit.json, its process's status and what it was told. Pure functions, no files."""
+"""How a task ended, from its exit.json, its process's status and what it was told. Pure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from lossi.contract.records import Ending, TaskExit
 from lossi.contract.states import FAILED, NODE_FAILED, SUCCEEDED, has_ended
 
-WITHOUT_A_TRACE = "ended without a trace: its process is gone and left no exit.json"
-RESTARTED = "the machine was restarted while the task ran"
+WITHOUT_A_TRACE = "no exit record: its process is gone"
+RESTARTED = "the machine restarted while the task ran"
 SHELL_SIGNAL_BASE = 128
-"""A shell whose command died of signal n exits with 128 + n (POSIX XCU 2.8.2)."""
+"""A shell whose command was killed by signal n exits with 128 + n (POSIX XCU 2.8.2)."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Verdict:
 
 
 def of_process(status: int) -> Verdict:
-    """Return what a wait status (of waitpid(2)) says."""
+    """Return the verdict for a wait status of waitpid(2)."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         return Verdict(FAILED, f"killed by {_signal_name(number)}", signal=number)
@@ -45,13 +45,13 @@ def of_end(exit_file: TaskExit | None, ending: Ending | None, status: int | None
     Parameters
     ----------
     exit_file
-        What the runner or the script wrote at its very end: it knows best, except why it was told to stop.
+        What the runner or the script wrote at its end: it knows best, except why it was told to stop.
     ending
-        What the supervisor told it to stop for, if it did.
+        Why the supervisor told it to stop, if it did.
     status
-        Status of waitpid(2); None when another supervisor started the process.
+        Status of waitpid(2); None if another supervisor started the process.
     restarted
-        Whether the machine was restarted since.
+        Whether the machine restarted since.
     """
     seen = of_process(status) if status is not None else Verdict(FAILED, WITHOUT_A_TRACE)
     if exit_file is not None and has_ended(exit_file.state):
@@ -71,7 +71,7 @@ def of_end(exit_file: TaskExit | None, ending: Ending | None, status: int | None
 def corrected(
     exit_file: TaskExit | None, verdict: Verdict, *, task: int, host: str, started: str, ended: str, elapsed_s: float
 ) -> TaskExit | None:
-    """Return the exit.json that says what the verdict says, None when the one that is there does."""
+    """Return an exit.json that matches the verdict, None if the present one does."""
     if exit_file is None or not has_ended(exit_file.state):
         return TaskExit(
             task=task,

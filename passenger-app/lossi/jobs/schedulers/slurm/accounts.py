@@ -1,6 +1,6 @@
-"""From the accounting rows of a task's attempts to what is known of the task. Pure.
+"""From the accounting rows of a task's attempts to its `TaskView`. Pure.
 
-CPU and memory efficiency follow seff (contribs/seff in Slurm's sources): CPU time over elapsed time × allocated cores; greatest
+CPU and memory efficiency follow seff (contribs/seff in Slurm's sources): CPU time over elapsed time × allocated cores; peak
 memory over allocated memory.
 """
 
@@ -18,21 +18,21 @@ from lossi.jobs.schedulers.slurm.records import AccountingRow, QueueRow
 from lossi.projects.facts import SCHEDULER_FACTS
 
 NEAR_LIMIT = 0.95
-"""A task killed by signal 9 that had used this share of its memory was killed for it, where nothing else says so."""
+"""A task killed by signal 9 that had used this share of its memory ran out of memory, if nothing else is known."""
 
 
 def in_order(rows: Iterable[AccountingRow]) -> list[AccountingRow]:
-    """Return the attempts of one task, the last one last."""
+    """Return the attempts of one task, oldest first."""
     return sorted(rows, key=lambda row: (row.submitted or "", row.started or "9999", row.ended or "9999"))
 
 
 def view(rows: Sequence[AccountingRow], *, units_per_gpu: Callable[[str | None], int] = lambda kind: 1) -> TaskView:
-    """Return what the database says of a task from its attempts in order."""
+    """Return the view of a task from its attempts, oldest first."""
     last = rows[-1]
     state = states.state_of(last.state)
     if _killed_for_memory(last, state):
         state = OUT_OF_MEMORY
-    # The database gives what was cancelled while it waited the moment of that as its start.
+    # A task that was cancelled while it waited has that time as its start.
     ran = bool(last.node_list) or state != CANCELLED
     return TaskView(
         state,
@@ -45,19 +45,19 @@ def view(rows: Sequence[AccountingRow], *, units_per_gpu: Callable[[str | None],
         last.ended,
         restarts=last.restarts if last.restarts is not None else len(rows) - 1,
         facts=_facts(rows, units_per_gpu),
-        # The end may be recorded before the start, for a moment: then the row lacks all that was asked for.
+        # For a moment the end may be recorded before the start: then the row lacks the request.
         accounted=has_ended(states.state_of(last.state)) and last.ended is not None and last.partition != "",
     )
 
 
 def live_facts(row: QueueRow) -> dict[str, Any]:
-    """Return what the queue says of a task that has not ended."""
+    """Return the facts of a task that has not ended."""
     values = {name: getattr(row, name, None) for name in SCHEDULER_FACTS}
     return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 def sentence(row: AccountingRow, state: str) -> str:
-    """Return why an attempt ended, in words; empty where its exit code says it all."""
+    """Return why an attempt ended, as a sentence; empty if the exit code is enough."""
     if row.state == "TIMEOUT":
         return f"it reached its time limit{'' if row.time_limit_s is None else ' of ' + units.format_time(int(row.time_limit_s))}"
     if state == OUT_OF_MEMORY:
@@ -77,7 +77,7 @@ def sentence(row: AccountingRow, state: str) -> str:
 
 
 def user_name(uid: int) -> str:
-    """Return the name of a user, or the number where there is none."""
+    """Return the name of a user, or the number if there is none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -87,7 +87,7 @@ def user_name(uid: int) -> str:
 def _killed_for_memory(row: AccountingRow, state: str) -> bool:
     if state not in (FAILED, CANCELLED) or row.cancelled_by is not None or not row.max_rss_mb or not row.memory_mb:
         return False
-    # 137 is what a shell says of signal 9; PySlurm takes 128 from it.
+    # A shell reports signal 9 as 137; PySlurm subtracts 128.
     return (row.signal == 9 or row.exit_code in (9, 137)) and row.max_rss_mb >= NEAR_LIMIT * row.memory_mb
 
 

@@ -1,74 +1,45 @@
-"""The port over any door to Slurm: submits a job's parts, looks at the queue and the accounting, cancels.
+"""The port over any client of Slurm: submits a job's chunks, reads the queue and the accounting, cancels.
 
-Asks seldom: the queue once per ``poll_interval_s`` for all jobs of the user whatever their number, the accounting only for
-tasks that have left the queue and are not settled. Touches ``cancel.json`` and the user's cache folder.
+Asks seldom: the queue once per ``poll_interval_s`` for all jobs of the user, the accounting only for tasks that have left the
+queue and are not settled. Touches ``cancel.json`` and the user's cache folder.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from lossi import settings
 from lossi.clusters import Cluster
-from lossi.contract import records
-from lossi.contract.records import CancelRequest, PreparedJob, Resources, SubmissionRecord
-from lossi.contract.states import CANCELLED, FINAL_STATES, QUEUED, RUNNING, UNKNOWN, has_ended
+from lossi.contract.records import PreparedJob, Resources, SubmissionRecord
 from lossi.errors import LossiError, NotSupported, Unavailable
 from lossi.jobs import ulid
 from lossi.jobs.schedulers import cancellation
-from lossi.jobs.schedulers.base import (
-    FORGOTTEN,
-    Capabilities,
-    Condition,
-    Handle,
-    JobView,
-    NotSubmitted,
-    Scheduler,
-    SessionOptions,
-    TaskView,
-)
-from lossi.jobs.schedulers.slurm import accounts, array_chunks, directives, queue_view, request, states
-from lossi.jobs.schedulers.slurm.array_chunks import Part
+from lossi.jobs.schedulers.base import Capabilities, Condition, Handle, JobView, NotSubmitted, Scheduler, SessionOptions
+from lossi.jobs.schedulers.slurm import accounts, array_chunks, directives, polling, request, states
+from lossi.jobs.schedulers.slurm.array_chunks import ArrayChunk
 from lossi.jobs.schedulers.slurm.cache import Answer, Cache
 from lossi.jobs.schedulers.slurm.client import SlurmClient
 from lossi.jobs.schedulers.slurm.description import Description
+from lossi.jobs.schedulers.slurm.polling import LAG_S, Poll, PolledJob
 from lossi.jobs.schedulers.slurm.preflight import limits
 from lossi.jobs.schedulers.slurm.preflight.findings import Known
-from lossi.jobs.schedulers.slurm.queue_view import Sight
 from lossi.jobs.schedulers.slurm.records import AccountingRow, QueueRow
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
-from lossi.jobs.times import seconds, utc
+from lossi.jobs.times import utc
 
-LAG_S = 30.0
-"""How long the database may not know a job that the queue has dropped, and the queue one that was just accepted."""
 ACCOUNTING_S = 10.0
-"""The database is asked for a job's missing tasks at most this often."""
+"""Minimum interval between two questions to the database about a job's missing tasks."""
 MOST_ASKED = 2000
-"""Tasks whose accounting is asked for at once; the others wait for the next look."""
+"""Tasks whose accounting is asked for at once; the others wait for the next poll."""
 
 _QUEUE = TypeAdapter(list[QueueRow])
-
-
-@dataclass
-class _Looked:
-    """One job of a poll on its way: what the queue says, and the tasks that it does not know."""
-
-    handle: Handle
-    parts: list[Part]
-    seen: Sight
-    database: bool
-    """Whether a database keeps what has left the queue."""
-    absent: dict[int, list[int]] = field(default_factory=dict)
-    """By Slurm's id of the part: numbers within the part."""
 
 
 class SlurmScheduler(Scheduler):
@@ -79,7 +50,7 @@ class SlurmScheduler(Scheduler):
     target
         The cluster.
     client
-        The door; by default the one that the cluster names.
+        How to talk to it.
     cache
         Where answers are kept; by default below the user's cache folder.
     """
@@ -93,7 +64,7 @@ class SlurmScheduler(Scheduler):
 
     @property
     def name(self) -> str:
-        """The door's name: ``slurm_cli``, ``slurm_rest`` or ``slurm_pyslurm``."""
+        """The client's name: ``slurm_cli``, ``slurm_rest`` or ``slurm_pyslurm``."""
         return self._target.scheduler
 
     @property
@@ -108,7 +79,7 @@ class SlurmScheduler(Scheduler):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What Slurm does; how much it gives is found out when a job is at hand (`preview`)."""
+        """What Slurm can do; `preview` checks how much a cluster gives to a job."""
         return Capabilities(
             accounting=True,
             dependencies=True,
@@ -129,18 +100,18 @@ class SlurmScheduler(Scheduler):
         Raises
         ------
         InvalidInput, Forbidden
-            When the cluster could never run the job; names the limit.
+            If the cluster could never run the job; names the limit.
         """
-        wanted = self._requests(job, directory)[0]
-        limits.raise_refused(self._findings(wanted, job.tasks))
-        return self.client.arguments(wanted)
+        first = self._requests(job, directory)[0]
+        limits.raise_refused(self._findings(first, job.tasks))
+        return self.client.arguments(first)
 
     def warnings(self, job: PreparedJob, directory: Path) -> list[str]:
         """Return what would keep the job waiting, and what may not be as meant."""
         return limits.warnings(self._findings(self._requests(job, directory)[0], job.tasks))
 
     def expected_start(self, job: PreparedJob, directory: Path) -> str | None:
-        """Return Slurm's own estimate; None where it gives none, or its door has no such question."""
+        """Return Slurm's own estimate; None if it gives none, or the client cannot ask for it."""
         try:
             return self.client.expected_start(self._requests(job, directory)[0])[0]
         except LossiError:
@@ -154,18 +125,18 @@ class SlurmScheduler(Scheduler):
         Forbidden, InvalidInput
             If they exceed a limit of the site file.
         """
-        wanted = request.session(resources, self._target)
-        limits.raise_refused(limits.findings(wanted, 1, Known(self._target)))
-        return SessionOptions(wanted.partition, wanted.account, resources.time_limit_s, directives.session_options(wanted))
+        session = request.session(resources, self._target)
+        limits.raise_refused(limits.findings(session, 1, Known(self._target)))
+        return SessionOptions(session.partition, session.account, resources.time_limit_s, directives.session_options(session))
 
     def dependency(self, earlier: Sequence[tuple[Condition, SubmissionRecord, int]]) -> str:
-        """Return what ``--dependency`` says, such as ``afterok:12:13``."""
+        """Return the value of ``--dependency``, such as ``afterok:12:13``."""
         return array_chunks.dependency([(condition, record.scheduler_id, tasks) for condition, record, tasks in earlier])
 
     def submit(self, job: PreparedJob, directory: Path) -> SubmissionRecord:
-        """Hand a job over, as one array or, beyond MaxArraySize, as several.
+        """Submit a job as one array or, beyond MaxArraySize, as several.
 
-        The part that bears the job's plain name is submitted last: where it exists, all exist.
+        The chunk that has the job's plain name comes last: if it exists, all exist.
         """
         try:
             known = self.find(job.id)
@@ -173,30 +144,30 @@ class SlurmScheduler(Scheduler):
             raise NotSubmitted(error.what, why=error.why, hint=error.hint, **error.details) from error
         if known is not None:
             return known
-        accepted: list[Part] = []
-        wanted = self._requests(job, directory)
+        accepted: list[ArrayChunk] = []
+        requests = self._requests(job, directory)
         try:
-            for part, one in reversed(list(zip(self._parts(job), wanted, strict=True))):
-                accepted.insert(0, Part(part.offset, part.tasks, self.client.submit(one)))
+            for chunk, chunk_request in reversed(list(zip(self._chunks(job), requests, strict=True))):
+                accepted.insert(0, ArrayChunk(chunk.offset, chunk.tasks, self.client.submit(chunk_request)))
         except Unavailable:
-            raise  # whether it was accepted is found out with `find`, which cancels what is incomplete
+            raise  # `find` tells whether it was accepted, and cancels what is incomplete
         except LossiError:
-            self._give_back(accepted)
+            self._cancel_chunks(accepted)
             raise
         finally:
             self._cache.expire("queue")
-        return self._record(array_chunks.dump(accepted), time.time(), self.client.arguments(wanted[0]))
+        return self._record(accepted, self.client.arguments(requests[0]))
 
     def find(self, job_id: str) -> SubmissionRecord | None:
-        """Return the record of a job that the queue or the database has; one that was accepted in part is cancelled."""
-        made = ulid.moment(job_id) if ulid.is_ulid(job_id) else time.time() - 86400
-        found = [_part_of(slurm_id, name) for slurm_id, name in self._named(f"{request.NAME}{job_id}", made)]
-        if not found:
+        """Return the record of a job in the queue or the database; one that was accepted in part is cancelled."""
+        created = ulid.moment(job_id) if ulid.is_ulid(job_id) else time.time() - 86400
+        chunks = [request.chunk_of(slurm_id, name) for slurm_id, name in self._named(f"{request.NAME}{job_id}", created)]
+        if not chunks:
             return None
-        if not any(part.offset == 0 for part in found):
-            self._give_back(found)
+        if not any(chunk.offset == 0 for chunk in chunks):
+            self._cancel_chunks(chunks)
             return None
-        return self._record(array_chunks.dump(sorted(found, key=lambda part: part.offset)), time.time(), [])
+        return self._record(sorted(chunks, key=lambda chunk: chunk.offset), [])
 
     def poll(self, jobs: Sequence[Handle]) -> dict[str, JobView]:
         """Return what the queue and the accounting say, each asked at most once."""
@@ -205,58 +176,60 @@ class SlurmScheduler(Scheduler):
         by_id: dict[int, list[QueueRow]] = {}
         for row in queue.value:
             by_id.setdefault(row.job_id, []).append(row)
-        looked = [self._look(handle, by_id, queue.as_of, database) for handle in jobs if _is_readable(handle)]
-        rows, asked = self._accounting(looked) if database else ([], set())
-        return {one.handle.job_id: self._view(one, rows, one.handle.job_id in asked, queue) for one in looked}
+        poll = Poll(queue.as_of, database, self._target.exit_grace_s, self._units_per_gpu)
+        polled = [PolledJob(handle, by_id, poll) for handle in jobs if polling.is_readable(handle)]
+        rows, asked = self._accounting(polled) if database else ([], set())
+        stale = self._stale(queue)
+        return {job.handle.job_id: job.view(rows, asked=job.handle.job_id in asked, stale=stale) for job in polled}
 
     def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
-        """Cancel by Slurm's ids, then say so in ``cancel.json``."""
-        wanted: dict[int, Sequence[int] | None] = {}
-        for part in array_chunks.parse(handle.scheduler_id, handle.tasks):
-            inside = None if tasks is None else sorted(n - part.offset for n in set(tasks) if 0 <= n - part.offset < part.tasks)
+        """Cancel by Slurm's ids, then write ``cancel.json``."""
+        numbers: dict[int, Sequence[int] | None] = {}
+        for chunk in array_chunks.parse(handle.scheduler_id, handle.tasks):
+            inside = None if tasks is None else sorted(number - chunk.offset for number in set(tasks) if number in chunk.numbers)
             if inside is None or handle.tasks == 1:
-                wanted[part.slurm_id] = None
+                numbers[chunk.slurm_id] = None
             elif inside:
-                wanted[part.slurm_id] = inside
-        self.client.cancel(wanted)
+                numbers[chunk.slurm_id] = inside
+        self.client.cancel(numbers)
         self._cache.expire("queue")
         self._cache.expire(_accounting_name(handle.job_id))
         cancellation.note(handle, tasks, when=utc(time.time()), user=accounts.user_name(os.geteuid()))
 
     # -- submitting --------------------------------------------------------------------------------------------------
 
-    def _named(self, prefix: str, made: float) -> list[tuple[int, str]]:
-        """Return what bears such a name; of what is so young that the queue cannot have dropped it, the queue knows all."""
+    def _named(self, prefix: str, created: float) -> list[tuple[int, str]]:
+        """Return the jobs whose name begins so; if so young that the queue cannot have dropped any, only the queue is asked."""
         age = None
         with suppress(LossiError):
             age = self._description.configuration().min_job_age_s
-        if age is None or not 0 <= time.time() - made < age - LAG_S:
-            return self.client.named(prefix, utc(made - 60))
+        if age is None or not 0 <= time.time() - created < age - LAG_S:
+            return self.client.named(prefix, utc(created - 60))
         rows = [row for row in self.client.queue(ended=True) if row.name.startswith(prefix)]
         return sorted({row.job_id: row.name for row in rows if not states.is_rejected(row.state, row.node_list)}.items())
 
-    def _parts(self, job: PreparedJob) -> list[Part]:
+    def _chunks(self, job: PreparedJob) -> list[ArrayChunk]:
         most = None
         if job.tasks > 1:
-            with suppress(Unavailable):  # then Slurm itself says that the array is too large
+            with suppress(Unavailable):  # then Slurm itself says if the array is too large
                 most = self._description.configuration().max_array_size
         return array_chunks.split(job.tasks, most)
 
     def _requests(self, job: PreparedJob, directory: Path) -> list[SlurmRequest]:
-        all_parts = self._parts(job)
-        shares = array_chunks.throttles(all_parts, job.max_parallel)
-        return [request.build(job, directory, self._target, part, share) for part, share in zip(all_parts, shares, strict=True)]
+        chunks = self._chunks(job)
+        throttles = array_chunks.throttles(chunks, job.max_parallel)
+        return [request.build(job, directory, self._target, chunk, most) for chunk, most in zip(chunks, throttles, strict=True)]
 
-    def _findings(self, wanted: SlurmRequest, tasks: int) -> list[limits.Finding]:
-        return limits.findings(wanted, tasks, self._description.known(lambda: self._queue(self._description.accounts()).value))
+    def _findings(self, first: SlurmRequest, tasks: int) -> list[limits.Finding]:
+        return limits.findings(first, tasks, self._description.known(lambda: self._queue(self._description.accounts()).value))
 
-    def _give_back(self, accepted: Sequence[Part]) -> None:
-        if accepted:
+    def _cancel_chunks(self, chunks: Sequence[ArrayChunk]) -> None:
+        if chunks:
             with suppress(LossiError):
-                self.client.cancel({part.slurm_id: None for part in accepted})
+                self.client.cancel({chunk.slurm_id: None for chunk in chunks})
 
-    def _record(self, scheduler_id: str, submitted: float, argv: list[str]) -> SubmissionRecord:
-        return SubmissionRecord(self.name, scheduler_id, utc(submitted), self.cluster, argv)
+    def _record(self, chunks: Sequence[ArrayChunk], argv: list[str]) -> SubmissionRecord:
+        return SubmissionRecord(self.name, array_chunks.dump(chunks), utc(time.time()), self.cluster, argv)
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -264,36 +237,26 @@ class SlurmScheduler(Scheduler):
         ask = functools.partial(self.client.queue, ended=not database)
         return self._cache.get("queue", self._target.poll_interval_s, _QUEUE, ask)
 
-    def _look(self, handle: Handle, by_id: Mapping[int, Sequence[QueueRow]], as_of: float, database: bool) -> _Looked:
-        found = array_chunks.parse(handle.scheduler_id, handle.tasks)
-        looked = _Looked(handle, found, queue_view.of_queue(by_id, found, as_of), database)
-        if as_of >= (handle.submitted or 0.0):
-            for part in found:
-                absent = looked.seen.absent(part, handle.settled)
-                if absent:
-                    looked.absent[part.slurm_id] = [number - part.offset for number in absent]
-        return looked
-
-    def _accounting(self, looked: Sequence[_Looked]) -> tuple[list[AccountingRow], set[str]]:
-        """Return the accounting of what has left the queue, and the jobs that were asked for."""
-        wanted: dict[int, Sequence[int] | None] = {}
-        asked: set[str] = set()
+    def _accounting(self, polled: Sequence[PolledJob]) -> tuple[list[AccountingRow], set[str]]:
+        """Return the accounting of tasks that have left the queue, and the ids of the jobs that were asked about."""
+        numbers: dict[int, Sequence[int] | None] = {}
+        asked: list[PolledJob] = []
         left = MOST_ASKED
-        for one in looked:
-            if not one.absent or left <= 0 or not self._is_due(one.handle.job_id):
+        for job in polled:
+            if not job.absent or left <= 0 or not self._is_due(job.handle.job_id):
                 continue
-            asked.add(one.handle.job_id)
-            for slurm_id, numbers in one.absent.items():
-                wanted[slurm_id] = None if one.handle.tasks == 1 else numbers[: max(left, 0)]
-                left -= len(numbers)
-        if not wanted:
+            asked.append(job)
+            for chunk, absent in job.absent.items():
+                inside = [number - chunk.offset for number in absent[: max(left, 0)]]
+                numbers[chunk.slurm_id] = None if job.handle.tasks == 1 else inside
+                left -= len(absent)
+        if not numbers:
             return [], set()
-        moments = [one.handle.submitted for one in looked if one.handle.job_id in asked]
-        since = None if None in moments else utc(min(moment for moment in moments if moment is not None) - 60)
+        since = None if any(job.handle.submitted is None for job in asked) else utc(min(job.submitted for job in asked) - 60)
         try:
-            return self.client.accounting(wanted, since=since), asked
+            return self.client.accounting(numbers, since=since), {job.handle.job_id for job in asked}
         except (Unavailable, NotSupported):
-            return [], set()  # their own account settles what can be settled; the rest waits
+            return [], set()  # exit records settle what they can; the rest waits
 
     def _is_due(self, job_id: str) -> bool:
         """Return whether the accounting of a job may be asked for now, and note that it is."""
@@ -301,95 +264,14 @@ class SlurmScheduler(Scheduler):
         interval = min(ACCOUNTING_S, self._target.poll_interval_s)
         return self._cache.get(_accounting_name(job_id), interval, TypeAdapter(float), lambda: now).value == now
 
-    def _view(self, one: _Looked, rows: Iterable[AccountingRow], asked: bool, queue: Answer[list[QueueRow]]) -> JobView:
-        seen, handle = one.seen, one.handle
-        tasks = dict(seen.tasks)
-        accounted = [row for row in rows if row.job_id in one.absent]
-        for number, attempts in queue_view.of_accounting(accounted, one.parts).items():
-            if number not in tasks and number not in handle.settled:
-                view = accounts.view(attempts, units_per_gpu=self._units)
-                # The database lags behind: a task that has left the queue is not running whatever it still says.
-                if has_ended(view.state):
-                    tasks[number] = _worded(view)
-        if asked or not one.database:
-            tasks.update(self._never_started(one, tasks, queue.as_of))
-        if not one.database:
-            tasks.update(_forgotten(one, tasks))
-        just_submitted = queue.as_of < (handle.submitted or 0.0)
-        live = {view.state for view in tasks.values()} - FINAL_STATES
-        young = queue.as_of < (handle.submitted or 0.0) + LAG_S
-        known = bool(tasks or seen.waiting or accounted or handle.settled or young or not asked)
-        if live - {QUEUED}:
-            state = RUNNING
-        elif live or seen.waiting or just_submitted:
-            state = QUEUED
-        else:
-            state = UNKNOWN  # of tasks that are neither in the queue nor accounted for, nothing is known
-        waiting = [range(handle.tasks)] if just_submitted else seen.waiting
-        reason = seen.reason if not just_submitted else "it was just submitted"
-        return JobView(known, state, seen.word, reason, tasks, waiting, queue.as_of, self._stale(queue), seen.expected_start)
-
-    def _never_started(self, one: _Looked, known: Mapping[int, TaskView], as_of: float) -> dict[int, TaskView]:
-        """Return the array tasks that were cancelled one by one while they waited: Slurm keeps no record of those at all.
-
-        Through Lossi, ``cancel.json`` says who did it. Otherwise that the rest of the array is known has to do; such a word is
-        not the last one yet.
-        """
-        folder = one.handle.directory / records.TASK_FOLDER
-        absent = {number + part.offset for part in one.parts for number in one.absent.get(part.slurm_id, ())}
-        missing = {number for number in absent if number not in known and not (folder / str(number)).exists()}
-        asked = records.load_optional(CancelRequest, one.handle.directory / records.CANCEL)
-        if asked is not None and as_of >= (seconds(asked.requested) or as_of) + self._target.exit_grace_s:
-            named = missing if asked.tasks is None else missing.intersection(asked.tasks)
-            reason = f"cancelled by {asked.user} before it started"
-            ended = TaskView(CANCELLED, "CANCELLED", reason, ended=asked.requested, facts={"elapsed_s": 0.0}, accounted=True)
-            return dict.fromkeys(named, ended)
-        others = known or one.seen.waiting or one.handle.settled
-        if asked is None and others and one.database and as_of >= (one.handle.submitted or 0.0) + LAG_S:
-            vanished = TaskView(
-                CANCELLED, reason="it was taken out of the queue before it started", ended=utc(as_of), as_of=as_of
-            )
-            return dict.fromkeys(missing, vanished)
-        return {}
-
-    def _units(self, gpu_type: str | None) -> int:
-        kinds = [kind for partition in self._target.partitions for kind in partition.gpu_types]
-        return next((kind.units_per_gpu for kind in kinds if gpu_type in (None, "", kind.name)), 1)
+    def _units_per_gpu(self, gpu_type: str | None) -> int:
+        types = [known for partition in self._target.partitions for known in partition.gpu_types]
+        return next((known.units_per_gpu for known in types if gpu_type in (None, "", known.name)), 1)
 
     def _stale(self, queue: Answer[list[QueueRow]]) -> str:
         if not queue.problem:
             return ""
         return f"cluster {self.cluster!r}: {queue.problem}; shown as it was at {utc(queue.as_of)[11:19]} UTC"
-
-
-def _is_readable(handle: Handle) -> bool:
-    """Return whether the record of a submission is one; a damaged one leaves its job to its own accounts."""
-    try:
-        return bool(array_chunks.parse(handle.scheduler_id, handle.tasks))
-    except ValueError:
-        return False
-
-
-def _forgotten(one: _Looked, known: Mapping[int, TaskView]) -> dict[int, TaskView]:
-    """Return the tasks of which nobody knows how they ended: the queue has dropped them, and they have left no account."""
-    absent = (number + part.offset for part in one.parts for number in one.absent.get(part.slurm_id, ()))
-    folder = one.handle.directory / records.TASK_FOLDER
-    return {
-        number: TaskView(UNKNOWN, reason=FORGOTTEN)
-        for number in absent
-        if number not in known and not (folder / str(number) / records.EXIT).exists()
-    }
-
-
-def _worded(view: TaskView) -> TaskView:
-    if view.state == CANCELLED and view.started is None and view.reason:
-        return dataclasses.replace(view, reason=f"{view.reason} before it started")
-    return view
-
-
-def _part_of(slurm_id: int, name: str) -> Part:
-    offset = name.rpartition("+")[2] if "+" in name else "0"
-    return Part(int(offset) if offset.isdecimal() else 0, 0, slurm_id)
 
 
 def _accounting_name(job_id: str) -> str:

@@ -1,8 +1,8 @@
-"""Answers of the scheduler on disk, shared by all tabs and commands of a user, so that they ask it together and seldom.
+"""Answers of the scheduler on disk, shared by all tabs and commands of a user, so that they rarely ask.
 
-One file per question below the user's cache folder: a line about the answer, and the answer as a line of its own, which is read
-only where it is needed. Whoever finds an answer too old asks, the others meanwhile take the old one.
-A scheduler that does not answer is not asked again at once: what it said last stays, with why it is old.
+One file per question below the user's cache folder: a line about the answer, then the answer, which is read only if it is
+needed. One process renews an answer that is too old; the others take the old one meanwhile. A scheduler that does not answer
+is not asked again at once: its last answer stays, with the reason why it is old.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ T = TypeVar("T")
 
 FORMAT = f"2 {lossi.__version__}"
 RETRY_S = 10.0
-"""After a question without an answer the next one is asked not before this time has passed."""
+"""Time to wait after a question that was not answered."""
 
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """What the scheduler said last.
+    """The last answer.
 
     Attributes
     ----------
     as_of
-        When it was asked for this, in seconds since the epoch.
+        When it was asked for, in seconds since the epoch.
     problem
-        Not empty: why it could not be asked again since.
+        Not empty: why there is no newer one.
     """
 
     value: T
@@ -49,7 +49,7 @@ class Answer(Generic[T]):
 
 @dataclass(frozen=True)
 class _Held:
-    """A file's content; ``data`` is JSON, None: nothing was ever answered."""
+    """A file's content; ``data`` is JSON, None: never answered."""
 
     data: bytes | None
     as_of: float
@@ -59,7 +59,7 @@ class _Held:
 
     def is_due(self, interval_s: float) -> bool:
         age = time.time() - self.asked
-        # A clock that was set back must not keep an answer for ever.
+        # A clock that was set back must not keep an answer forever.
         return not 0 <= age < (min(interval_s, RETRY_S) if self.problem else interval_s)
 
 
@@ -69,9 +69,9 @@ class Cache:
     Parameters
     ----------
     folder
-        Where; made when it is missing, for the user alone.
+        Where; made if missing, for the user alone.
     wait_s
-        How long a first answer that another process is asking for is waited for.
+        How long to wait for a first answer that another process has asked for.
     """
 
     def __init__(self, folder: Path, *, wait_s: float = 3.0) -> None:
@@ -79,12 +79,12 @@ class Cache:
         self._wait_s = wait_s
 
     def get(self, name: str, interval_s: float, adapter: TypeAdapter[T], ask: Callable[[], T]) -> Answer[T]:
-        """Return an answer that is not older than ``interval_s``, or the last one and why there is no newer.
+        """Return an answer no older than ``interval_s``, or the last one and why there is no newer one.
 
         Raises
         ------
         LossiError
-            When there is no answer at all.
+            If there is no answer at all.
         """
         held = self._read(name)
         if held is not None and not held.is_due(interval_s):
@@ -106,7 +106,7 @@ class Cache:
             return Answer(value, asked)
 
     def expire(self, name: str) -> None:
-        """Have the next one ask again: something was submitted or cancelled."""
+        """Make the next `get` ask again: something was submitted or cancelled."""
         held = self._read(name)
         if held is not None and held.asked:
             self._write(name, _Held(held.data, held.as_of, 0.0, held.problem, held.hint))
@@ -123,7 +123,7 @@ class Cache:
         try:
             head, data, rest = self._path(name).read_bytes().split(b"\n", 2)
             about = json.loads(head)
-            if rest or about["format"] != FORMAT:  # another Lossi's: its records may have other members
+            if rest or about["format"] != FORMAT:  # from another Lossi: its records may have other members
                 return None
             return _Held(data or None, float(about["as_of"]), float(about["asked"]), str(about["problem"]), str(about["hint"]))
         except (OSError, ValueError, KeyError, TypeError):
@@ -139,7 +139,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _turn(self, name: str, *, wait: bool) -> Iterator[bool]:
-        """Yield whether it is this process's turn to ask; where files cannot be locked, it always is."""
+        """Yield whether this process may ask; if files cannot be locked, always."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -1,7 +1,6 @@
 """The clients of Slurm, all of the same shape: each method asks one question and answers with `records`.
 
-A client holds no state but how to reach its cluster. It starts nothing but what its name says, with a cleaned environment, and
-waits no longer than the cluster's ``deadline_s``.
+A client's only state is how to reach its cluster. It waits no longer than the cluster's ``deadline_s``.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from lossi.jobs.schedulers.slurm.request import SlurmRequest
 
 
 class SlurmClient(Protocol):
-    """What is asked of a Slurm cluster, always as the user whom the process belongs to.
+    """Questions to a Slurm cluster, always as the user of this process.
 
-    Every method raises `Unavailable` when no answer came in time or the part that should answer is down, and `InvalidInput`
-    or `Forbidden` when Slurm refuses what was asked, with Slurm's own words in ``why``.
+    Every method raises `Unavailable` if no answer came in time or the daemon is down, and `InvalidInput` or `Forbidden` if
+    Slurm refuses, with Slurm's message in ``why``.
     """
 
     def arguments(self, request: SlurmRequest) -> list[str]:
@@ -38,26 +37,26 @@ class SlurmClient(Protocol):
         ...
 
     def queue(self, *, ended: bool = False) -> list[QueueRow]:
-        """Return the user's own jobs in the queue; with ``ended`` also those that ended lately (MinJobAge)."""
+        """Return the user's jobs in the queue; with ``ended`` also those that ended recently (MinJobAge)."""
         ...
 
     def accounting(self, jobs: Mapping[int, Sequence[int] | None], *, since: str | None = None) -> list[AccountingRow]:
-        """Return what the database has of jobs by Slurm's id: all attempts of the given array tasks (None: of all).
+        """Return the accounting of jobs by Slurm's id: all attempts of the given array tasks (None: of all).
 
-        Those of another user are left out.
+        Jobs of other users are left out.
         """
         ...
 
     def named(self, prefix: str, since: str) -> list[tuple[int, str]]:
-        """Return (id, name) of the user's jobs, in the queue or in the database since a time, whose name begins so."""
+        """Return (id, name) of the user's jobs with this prefix, in the queue or since a time in the database."""
         ...
 
     def cancel(self, jobs: Mapping[int, Sequence[int] | None]) -> None:
-        """Cancel array tasks (None: the whole job); those that have ended are no error."""
+        """Cancel array tasks (None: the whole job); tasks that have ended are not an error."""
         ...
 
     def configuration(self) -> Configuration:
-        """Return what of the scheduler's configuration matters."""
+        """Return the scheduler's configuration."""
         ...
 
     def partitions(self) -> list[PartitionRow]:
@@ -65,15 +64,15 @@ class SlurmClient(Protocol):
         ...
 
     def nodes(self) -> list[NodeGroup]:
-        """Return what kinds of node each partition has."""
+        """Return the groups of alike nodes of each partition."""
         ...
 
     def associations(self) -> list[Association]:
-        """Return which accounts the user may charge; empty where the site keeps no accounts."""
+        """Return which accounts the user may charge; empty if the site has no accounting."""
         ...
 
-    def qualities(self) -> list[Qos]:
-        """Return all qualities of service; empty where the site keeps none."""
+    def qos(self) -> list[Qos]:
+        """Return all qualities of service; empty if the site has none."""
         ...
 
     def expected_start(self, request: SlurmRequest) -> tuple[str | None, str]:

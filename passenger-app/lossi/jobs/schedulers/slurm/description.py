@@ -1,4 +1,4 @@
-"""What a cluster says of itself, asked seldom and kept on disk: configuration, partitions, nodes, associations, qualities of service."""
+"""The description of a cluster, asked for rarely and cached: configuration, partitions, nodes, associations, qualities of service."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from lossi.jobs.schedulers.slurm.records import Association, Configuration, Node
 
 CONFIGURATION_S = 3600.0
 DESCRIPTION_S = 600.0
-"""Partitions and limits change when an administrator changes them; Slurm itself has the last word anyway."""
+"""Only an administrator changes partitions and limits, and Slurm itself decides anyway."""
 
 T = TypeVar("T")
 _CONFIGURATION = TypeAdapter(Configuration)
 _PARTITIONS = TypeAdapter(list[PartitionRow])
 _NODES = TypeAdapter(list[NodeGroup])
 _ASSOCIATIONS = TypeAdapter(list[Association])
-_QUALITIES = TypeAdapter(list[Qos])
+_QOS = TypeAdapter(list[Qos])
 
 
 class Description:
-    """What is known of a cluster through one door."""
+    """The description of a cluster through one client."""
 
     def __init__(self, cluster: Cluster, client: SlurmClient, cache: Cache) -> None:
         self._cluster = cluster
@@ -37,24 +37,24 @@ class Description:
         self._cache = cache
 
     def configuration(self) -> Configuration:
-        """Return what of the scheduler's configuration matters.
+        """Return the scheduler's configuration.
 
         Raises
         ------
         LossiError
-            When it was never answered.
+            If it was never answered.
         """
         return self._cache.get("configuration", CONFIGURATION_S, _CONFIGURATION, self._client.configuration).value
 
     def accounts(self) -> bool:
-        """Return whether a database keeps ended jobs; as long as nobody answers, that is assumed."""
+        """Return whether a database keeps ended jobs; True until it is known."""
         try:
             return self.configuration().accounting
         except LossiError:
             return True
 
     def known(self, queue: Callable[[], Sequence[QueueRow]]) -> Known:
-        """Return what a request is held against; when the cluster does not answer, the rest is not asked for any more."""
+        """Return what requests are checked against; if the cluster does not answer, the rest is not asked for."""
         client = self._client
         found = _Asked()
         configuration = found.of(self.configuration)
@@ -64,14 +64,14 @@ class Description:
             found.of(lambda: self._cache.get("partitions", DESCRIPTION_S, _PARTITIONS, client.partitions).value),
             found.of(lambda: self._cache.get("nodes", DESCRIPTION_S, _NODES, client.nodes).value),
             found.of(lambda: self._cache.get("associations", DESCRIPTION_S, _ASSOCIATIONS, client.associations).value),
-            found.of(lambda: self._cache.get("qualities", DESCRIPTION_S, _QUALITIES, client.qualities).value),
+            found.of(lambda: self._cache.get("qos", DESCRIPTION_S, _QOS, client.qos).value),
             found.of(queue),
             _groups(),
         )
 
 
 class _Asked:
-    """One question after the other until one is not answered."""
+    """One question after another until one is not answered."""
 
     def __init__(self) -> None:
         self._away = False

@@ -1,7 +1,7 @@
-"""sbatch's options for a request: once as argv, once as the ``#SBATCH`` lines of ``script.sh``. Pure.
+"""sbatch's options for a request, as argv and as the ``#SBATCH`` lines of ``script.sh``. Pure.
 
-Both come from `option_list`. The command line repeats all of them, because it alone decides: the lines are there to be read
-and so that the script can be handed to sbatch again by hand. Paths are only on the command line.
+The command line has all of them and wins; the lines are for reading, and for submitting the script again by hand. Paths are
+only on the command line.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./&|\[\]()*!~^{}<>?;-]+\Z")
 _ESCAPED, _ESCAPE = re.compile(r"([\"\\])"), r"\\\1"
 _SUBMITTERS = ("--job-name=", "--partition=", "--account=", "--time=", "--open-mode=", "--export=")
 _UNSAYABLE = re.compile(rf"{CONTROL.pattern}|[,'\"\\]")
-"""What sbatch's ``--export`` cannot carry in a value: its separator and its quotes."""
+"""Characters that a value of sbatch's ``--export`` cannot contain: its separator and its quotes."""
 
 
 def option_list(request: SlurmRequest) -> list[str]:
-    """Return sbatch's long options for all that is asked, without paths.
+    """Return sbatch's long options, without paths.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def option_list(request: SlurmRequest) -> list[str]:
         "time": None if request.time_limit_min is None else str(request.time_limit_min),
         "array": _array(request),
         "dependency": request.dependency,
-        # What waits for a job that has failed would wait for ever.
+        # Otherwise a job that waits for a failed one would wait forever.
         "kill-on-invalid-dep": "yes" if request.dependency else None,
         "signal": None if request.signal_s is None else f"B:USR1@{request.signal_s}",
         "open-mode": "append",
@@ -64,7 +64,7 @@ def session_options(request: SlurmRequest) -> list[str]:
 
 
 def lines(request: SlurmRequest) -> list[str]:
-    """Return the ``#SBATCH`` lines that ``script.sh`` carries.
+    """Return the ``#SBATCH`` lines of ``script.sh``.
 
     Raises
     ------
@@ -75,20 +75,20 @@ def lines(request: SlurmRequest) -> list[str]:
 
 
 def export(request: SlurmRequest) -> str:
-    """Return the value of ``--export``: NONE, or a list that names each variable with its value.
+    """Return the value of ``--export``: NONE, or ``name=value`` for each variable.
 
     Raises
     ------
     InvalidInput
-        For a name that is none, or a value with a comma, a quote, a backslash or a control character.
+        For an invalid name, or a value with a comma, a quote, a backslash or a control character.
     """
     for name, value in request.environment.items():
         if not _NAME.match(name) or name in {"ALL", "NONE", "NIL"}:
-            raise InvalidInput(f"{name!r} cannot be the name of a job's variable", hint="use letters, digits and _")
+            raise InvalidInput(f"{name!r} is not a valid name for a variable", hint="use letters, digits and _")
         if _UNSAYABLE.search(value):
             raise InvalidInput(
-                f"The variable {name} cannot be handed to Slurm",
-                why="its value holds a comma, a quote, a backslash or a control character",
+                f"the variable {name} cannot be passed to Slurm",
+                why="its value contains a comma, a quote, a backslash or a control character",
                 hint="set it in the notebook or in the environment's definition",
             )
     return ",".join(f"{name}={value}" for name, value in request.environment.items()) or "NONE"
@@ -111,8 +111,8 @@ def _array(request: SlurmRequest) -> str | None:
 
 
 def _quoted(option: str) -> str:
-    """Return an option as sbatch reads it from a script: it splits at spaces, takes # for a comment and knows quotes.
+    """Return an option as sbatch reads it from a script: it splits at spaces, treats # as a comment and knows quotes.
 
-    A backslash escapes in any quotes there, otherwise than in a shell.
+    Unlike in a shell, a backslash escapes in any quotes.
     """
     return option if _PLAIN.match(option) else f'"{_ESCAPED.sub(_ESCAPE, option)}"'

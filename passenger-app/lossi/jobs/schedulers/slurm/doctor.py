@@ -26,7 +26,7 @@ def check(cluster: Cluster) -> Iterator[ClusterCheck]:
     Raises
     ------
     LossiError
-        When it does not answer.
+        If it does not answer.
     """
     missing = _missing_commands(cluster)
     if missing:

@@ -1,6 +1,6 @@
-"""Jobstats' summary of a job, which some sites keep in Slurm's AdminComment (https://github.com/PrincetonUniversity/jobstats). Pure.
+"""Jobstats' summary of a job, which some sites store in Slurm's AdminComment (https://github.com/PrincetonUniversity/jobstats). Pure.
 
-The text is ``JS1:`` and gzip'ed JSON in base64; ``JS1:Short`` and ``JS1:None`` stand for jobs without one.
+The text is ``JS1:`` and gzip'ed JSON in base64; ``JS1:Short`` and ``JS1:None`` mean that there is none.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class GpuUse:
     utilisation: float | None
     """Percent, mean."""
     memory_mb: float | None
-    """MiB, sum of the greatest use of each."""
+    """MiB, sum of the peak use of each."""
 
 
 def gpu_use(admin_comment: str) -> GpuUse | None:
-    """Return what a comment says of the GPUs, None where it says nothing that can be read."""
+    """Return the use of the GPUs in a comment, None if there is none that can be read."""
     if not admin_comment.startswith(PREFIX):
         return None
     try:

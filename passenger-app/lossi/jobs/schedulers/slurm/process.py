@@ -1,7 +1,7 @@
-"""Runs one command of Slurm to its end: as argv, with a cleaned environment, within a deadline. Touches processes only.
+"""Runs one Slurm command: as argv, with a clean environment, within a deadline.
 
-The per-user process of Open OnDemand carries secrets and Ruby's variables, a user's shell variables that change what Slurm's
-commands print or ask for: none of them is passed on.
+The per-user process of Open OnDemand has secrets and Ruby's variables, a user's shell has variables that change what Slurm's
+commands print or request: none of them is passed on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lossi.errors import InvalidInput, Unavailable
 from lossi.jobs.schedulers.slurm.refusals import words
 
 MOST_BYTES = 256 * 2**20
-"""What one command may print: `squeue` of a million jobs stays below it."""
+"""Maximum output of a command: `squeue` of a million jobs stays below it."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ def environment(cluster: Cluster, command: str) -> dict[str, str]:
 
 
 def argv_of(cluster: Cluster, argv: Sequence[str]) -> list[str]:
-    """Return the whole argv: as it is, or through ssh where the commands are run on another host.
+    """Return the complete argv: unchanged, or through ssh if the commands run on another host.
 
     Raises
     ------
     InvalidInput
-        For a word with a NUL, which no argv can hold.
+        For a NUL character, which argv cannot contain.
     """
     if any("\0" in word for word in argv):
-        raise InvalidInput("A value holds a NUL character", hint="leave it out")
+        raise InvalidInput("a value contains a NUL character", hint="remove it")
     if cluster.submit_host is None:
         return list(argv)
     trust = (
@@ -54,7 +54,7 @@ def argv_of(cluster: Cluster, argv: Sequence[str]) -> list[str]:
         else ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
     )
     connect = ["-o", "BatchMode=yes", *trust, "-o", f"ConnectTimeout={math.ceil(cluster.deadline_s)}", "-T"]
-    # The other side's shell reads one line: each word is quoted for it.
+    # The remote shell reads one line: each argument is quoted for it.
     remote = ["env", *(f"{name}={value}" for name, value in _settings(cluster, None, Path(argv[0]).name).items()), *argv]
     return ["ssh", *connect, "--", cluster.submit_host, *(shlex.quote(word) for word in remote)]
 
@@ -65,18 +65,18 @@ def run(cluster: Cluster, argv: Sequence[str], *, deadline_s: float | None = Non
     Parameters
     ----------
     cluster
-        Where it is run.
+        Where to run it.
     argv
-        The command and its words, as for this machine.
+        The command and its arguments, as for this machine.
     deadline_s
-        Seconds after which it is killed with all it has started; None: the cluster's.
+        Seconds after which it is killed with everything it started; None: the cluster's.
     most_bytes
-        Of its output, and again of its messages.
+        Maximum output.
 
     Raises
     ------
     Unavailable
-        When there is no such command, it did not end in time, or printed too much.
+        If the command does not exist, did not end in time, or printed too much.
     """
     whole = argv_of(cluster, argv)
     limit = cluster.deadline_s if deadline_s is None else deadline_s
@@ -103,9 +103,9 @@ def run(cluster: Cluster, argv: Sequence[str], *, deadline_s: float | None = Non
 
 
 def _settings(cluster: Cluster, conf: str | None, command: str) -> dict[str, str]:
-    """Return what makes a command print the same for everybody: UTC, ISO times, lists of array tasks in full."""
+    """Return variables that make a command print the same for everybody: UTC, ISO times, complete lists of array tasks."""
     found = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
-    if command != "sbatch":  # which hands every SLURM_… on to the job
+    if command != "sbatch":  # which passes every SLURM_… on to the job
         found |= {"SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}
     where = str(cluster.conf) if cluster.conf else conf
     return {**found, "SLURM_CONF": where} if where else found

@@ -1,6 +1,6 @@
-"""What Slurm says, in one form whatever door it came through: commands, slurmrestd, PySlurm. Pure.
+"""Slurm's answers in one form, whichever client got them. Pure.
 
-Times are ISO 8601 in UTC with ``Z``, durations seconds, memory MiB. None and "" mean that Slurm did not say.
+Times are ISO 8601 in UTC with ``Z``, durations seconds, memory MiB. None and "": not known.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ Span = Annotated[
     PlainValidator(lambda value: value if isinstance(value, range) else range(*value)),
     PlainSerializer(lambda value: [value.start, value.stop, value.step], return_type=list[int]),
 ]
-"""A range that can be kept as JSON."""
+"""A range that can be stored as JSON."""
 
 
 @dataclass(frozen=True)
 class QueueRow:
-    """One record of the queue: a job, a task of an array, or the part of an array that has not started."""
+    """One row of the queue: a job, a task of an array, or the tasks of an array that have not started."""
 
     job_id: int
-    """Id of the array for its tasks, else the job's own."""
+    """Id of the array for its tasks, otherwise the job's own."""
     name: str
     state: str
-    """Slurm's base state in its long form, such as PENDING; flags such as COMPLETING come as their own word."""
+    """Slurm's base state in its long form, such as PENDING; flags such as COMPLETING replace it."""
     tasks: tuple[Span, ...] | None = None
-    """Numbers of array tasks that this record stands for; None for a job without an array. A pending array is one record."""
+    """The array tasks of this row; None for a job without an array. A pending array is one row."""
     reason: str = ""
-    """Slurm's own word, such as Resources; empty for None."""
+    """Slurm's own reason, such as Resources; empty for None."""
     partition: str = ""
     account: str = ""
     qos: str = ""
@@ -43,7 +43,7 @@ class QueueRow:
     submitted: str | None = None
     eligible: str | None = None
     started: str | None = None
-    """When it started; of a pending job, when Slurm expects it to start, if it says so."""
+    """When it started; for a pending job, when Slurm expects it to start."""
     ended: str | None = None
     """When it ended, or will have reached its time limit."""
     time_limit_s: int | None = None
@@ -55,19 +55,19 @@ class QueueRow:
 
 @dataclass(frozen=True)
 class AccountingRow:
-    """One attempt of a job or array task in the accounting database, its steps taken together."""
+    """One attempt of a job or array task in the accounting database, with all its steps."""
 
     job_id: int
-    """Id of the array for its tasks, else the job's own."""
+    """Id of the array for its tasks, otherwise the job's own."""
     name: str
     state: str
-    """Long form without additions: ``CANCELLED by 1000`` is CANCELLED."""
+    """Long form only: ``CANCELLED by 1000`` is CANCELLED."""
     task: int | None = None
     """Number of the array task; None for a job without an array."""
     tasks: tuple[Span, ...] = ()
     """Instead of ``task``: those of an array that never started."""
     cancelled_by: int | None = None
-    """uid of who cancelled it."""
+    """uid of the user who cancelled it."""
     reason: str = ""
     exit_code: int | None = None
     signal: int | None = None
@@ -92,7 +92,7 @@ class AccountingRow:
     cpu_s: float | None = None
     """User and system time of all steps (sacct's TotalCPU)."""
     max_rss_mb: float | None = None
-    """As seff: the greatest over the steps of MaxRSS × number of tasks."""
+    """As seff: the maximum over the steps of MaxRSS × number of tasks."""
     billing: float | None = None
     energy_j: float | None = None
     admin_comment: str = ""
@@ -101,7 +101,7 @@ class AccountingRow:
 
 @dataclass(frozen=True)
 class PartitionRow:
-    """A partition as the scheduler describes it."""
+    """A partition."""
 
     name: str
     state: str = "UP"
@@ -125,26 +125,26 @@ class PartitionRow:
     denied_qos: tuple[str, ...] = ()
     allowed_groups: tuple[str, ...] = ()
     qos: str = ""
-    """Its own QOS, whose limits also hold."""
+    """Its own QOS, whose limits also apply."""
 
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """Nodes of a partition that are alike."""
+    """A group of alike nodes of a partition."""
 
     partition: str
     nodes: int
     cpus: int
     memory_mb: int
     gpus: Mapping[str, int] = field(default_factory=dict)
-    """Type (empty: untyped) to number on each node."""
+    """Type (empty: untyped) → number on each node."""
     features: tuple[str, ...] = ()
     state: str = ""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an association or a quality of service allows; None: no limit. TRES by name, as ``cpu``, ``mem`` (MiB), ``node``, ``gres/gpu``."""
+    """The limits of an association or a quality of service; None: no limit. TRES by name, as ``cpu``, ``mem`` (MiB), ``node``, ``gres/gpu``."""
 
     max_wall_s: int | None = None
     max_jobs: int | None = None
@@ -165,7 +165,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Association:
-    """That a user may charge an account, in one partition or in all."""
+    """The right of a user to charge an account, in one partition or in all."""
 
     cluster: str
     account: str
@@ -188,13 +188,13 @@ class Qos:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What of the scheduler's configuration matters here."""
+    """The scheduler's configuration, as far as it matters here."""
 
     version: str
     """Such as 22.05.8."""
     cluster: str = ""
     max_array_size: int | None = None
-    """Array indices are below it."""
+    """Array indices are smaller."""
     max_job_count: int | None = None
     min_job_age_s: int | None = None
     accounting: bool = False

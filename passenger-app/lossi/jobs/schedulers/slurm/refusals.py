@@ -1,4 +1,4 @@
-"""What Slurm's commands say on stderr when they refuse or cannot answer, as errors of Lossi. Pure."""
+"""Errors of Lossi for what Slurm's commands print on stderr when they refuse or cannot answer. Pure."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ _HINTS = (
     (r"invalid qos|invalid qos specification", "leave the quality of service out, or choose one that this account may use"),
     (
         r"requested node configuration is not available",
-        "no node of the partition has that much: ask for fewer cores, less memory, or another GPU type",
+        "no node of the partition has that much: request fewer cores, less memory, or another GPU type",
     ),
-    (r"invalid generic resource|invalid gres", "ask for a GPU type and a number that the partition has"),
+    (r"invalid generic resource|invalid gres", "request a GPU type and a number that the partition has"),
     (r"invalid feature", "leave the constraint out, or name a feature that the partition's nodes have"),
-    (r"requested time limit is invalid|invalid --time", "ask for a time limit within the partition's"),
-    (r"qosmaxwall|assocmaxwall", "ask for less time"),
+    (r"requested time limit is invalid|invalid --time", "request a time limit within the partition's"),
+    (r"qosmaxwall|assocmaxwall", "request less time"),
     (
         r"qosmaxsubmit|assocmaxsubmit|qosgrpsubmit|assocgrpsubmit",
         "wait until some of your jobs have ended, or submit fewer tasks",
     ),
-    (r"qos(?:max|min|grp)|assoc(?:max|min|grp)", "ask for less, or choose another quality of service or account"),
-    (r"job violates accounting/qos policy", "ask for less, or choose another quality of service or account"),
-    (r"more processors requested than permitted", "ask for fewer cores or nodes"),
-    (r"memory specification", "ask for less memory"),
-    (r"node count specification invalid|invalid node count", "ask for a number of nodes that the partition allows"),
+    (r"qos(?:max|min|grp)|assoc(?:max|min|grp)", "request less, or choose another quality of service or account"),
+    (r"job violates accounting/qos policy", "request less, or choose another quality of service or account"),
+    (r"more processors requested than permitted", "request fewer cores or nodes"),
+    (r"memory specification", "request less memory"),
+    (r"node count specification invalid|invalid node count", "request a number of nodes that the partition allows"),
     (r"invalid job array", "the sweep has more tasks than the cluster allows in one array: sweep fewer at once"),
     (r"dependency problem|invalid dependency|invalid --dependency", "write the dependency as afterok:<job id>"),
     (r"not available: .*reservation|reservation", "leave the reservation out, or name one that you may use"),
@@ -67,7 +67,7 @@ _HINTS = (
 
 
 def words(stderr: str) -> str:
-    """Return what a command said, without its own name before each line, each sentence once, on one line."""
+    """Return the message of a command on one line: without the command's name, each sentence once."""
     said: list[str] = []
     for line in stderr.splitlines():
         while (cut := _PREFIX.sub("", line.strip(), count=1)) != line:
@@ -78,8 +78,8 @@ def words(stderr: str) -> str:
 
 
 def error_of(command: str, stderr: str, status: int) -> LossiError:
-    """Return the error that a command's refusal stands for."""
-    why = words(stderr) or f"{command} ended with status {status} and said nothing"
+    """Return the error for a refusal."""
+    why = words(stderr) or f"{command} ended with status {status} and no message"
     if _DOWN.search(stderr) or not words(stderr) or status < 0:
         return Unavailable("Slurm does not answer", why=why, hint="try again in a minute")
     if _DENIED.search(stderr):
@@ -88,12 +88,12 @@ def error_of(command: str, stderr: str, status: int) -> LossiError:
 
 
 def is_disabled(stderr: str) -> bool:
-    """Return whether the site keeps no accounting database."""
+    """Return whether the site has no accounting database."""
     return bool(_DISABLED.search(stderr))
 
 
 def is_gone(stderr: str) -> bool:
-    """Return whether all that was said is that jobs have ended or are not known."""
+    """Return whether the only messages are that jobs have ended or are not known."""
     lines = [line for line in stderr.splitlines() if line.strip()]
     return bool(lines) and all(_GONE.search(line) for line in lines)
 

@@ -1,4 +1,4 @@
-"""What Slurm is asked for, in one form that the doors (sbatch, slurmrestd, PySlurm) put into their own words. Pure."""
+"""A submission to Slurm, in one form that the clients (sbatch, slurmrestd, PySlurm) translate. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lossi.clusters import Cluster
 from lossi.contract import records
 from lossi.contract.records import PreparedJob, Resources
 from lossi.jobs.schedulers.base import LOG
-from lossi.jobs.schedulers.slurm.array_chunks import Part
+from lossi.jobs.schedulers.slurm.array_chunks import ArrayChunk
 
 NAME = "lossi-"
-"""A job is called by Lossi's id and nothing of the user's: every user of the cluster sees names."""
+"""Names of jobs begin so and hold Lossi's id only: every user of the cluster can see them."""
 SHORTEST_SIGNALLED_S = 180
-"""A signal may come up to a minute early: jobs shorter than this are told by Slurm's own SIGTERM alone."""
+"""A signal may come up to a minute early: shorter jobs get Slurm's own SIGTERM only."""
 
 
 @dataclass(frozen=True)
@@ -27,26 +27,26 @@ class SlurmRequest:
     Attributes
     ----------
     name
-        ``lossi-<id>``, and ``+<offset>`` for the further parts of a sweep that one array cannot hold: script.sh adds the
+        ``lossi-<id>``, with ``+<offset>`` for the further chunks of a sweep that one array cannot hold: script.sh adds the
         offset to the array's index.
     script
         Absolute path of ``script.sh``; `directory` is the job directory, in which it runs.
     memory_mb, gpus, cpus
         Per node; a task has one process per node.
     time_limit_min
-        Whole minutes, because Slurm knows no less.
+        Whole minutes: Slurm knows no smaller unit.
     array
         Indices, always from 0; None: no array.
     throttle
-        At most so many at once.
+        Maximum number of tasks at once.
     signal_s
         SIGUSR1 goes to the batch script this long before the limit.
     dependency
-        As Slurm writes it: ``afterok:12:13``.
+        In Slurm's format: ``afterok:12:13``.
     environment
-        Variables of the job; nothing of the submitting process is passed on. Only what everybody may read.
+        Variables of the job; none of the submitting process. Everybody can read them.
     options
-        The site's further options, ``--name=value``.
+        The site's additional options, ``--name=value``.
     """
 
     name: str
@@ -73,17 +73,17 @@ class SlurmRequest:
     options: tuple[str, ...] = ()
 
 
-def build(job: PreparedJob, directory: Path, cluster: Cluster, part: Part, throttle: int | None) -> SlurmRequest:
-    """Return what Slurm is asked for to run one part of a job's tasks."""
+def build(job: PreparedJob, directory: Path, cluster: Cluster, chunk: ArrayChunk, throttle: int | None) -> SlurmRequest:
+    """Return the request that runs one chunk of a job's tasks."""
     limit = job.resources.time_limit_s
     return SlurmRequest(
-        name=part_name(job.id, part),
+        name=chunk_name(job.id, chunk),
         script=directory / records.SCRIPT,
         directory=directory,
         output=directory / LOG,
         **_resources(job.resources, cluster),
-        array=range(part.tasks) if job.tasks > 1 else None,
-        throttle=throttle if throttle is not None and throttle < part.tasks else None,
+        array=range(chunk.tasks) if job.tasks > 1 else None,
+        throttle=throttle if throttle is not None and throttle < chunk.tasks else None,
         signal_s=cluster.signal_before_s
         if limit is not None and limit >= SHORTEST_SIGNALLED_S + cluster.signal_before_s
         else None,
@@ -116,6 +116,12 @@ def _resources(resources: Resources, cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def part_name(job_id: str, part: Part) -> str:
-    """Return the name under which Slurm knows a part of a job."""
-    return f"{NAME}{job_id}+{part.offset}" if part.offset else f"{NAME}{job_id}"
+def chunk_name(job_id: str, chunk: ArrayChunk) -> str:
+    """Return Slurm's name of a chunk."""
+    return f"{NAME}{job_id}+{chunk.offset}" if chunk.offset else f"{NAME}{job_id}"
+
+
+def chunk_of(slurm_id: int, name: str) -> ArrayChunk:
+    """Return the chunk that Slurm knows by an id and a name of `chunk_name`; its number of tasks is not known."""
+    offset = name.rpartition("+")[2] if "+" in name else "0"
+    return ArrayChunk(int(offset) if offset.isdecimal() else 0, 0, slurm_id)

@@ -1,6 +1,6 @@
-"""What Slurm's words for a job's state mean here. Pure.
+"""What Slurm's job states mean here. Pure.
 
-Slurm has base states and flags; a flag, where one is set, is what it prints. Words from 20.11 to 26.05 are known.
+Slurm has base states and flags; it prints the flag if one is set. States of 20.11 to 26.05 are known.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MEANING = {
     "RESIZING": RUNNING,
     "SIGNALING": RUNNING,
     "STOPPED": RUNNING,
-    # Flags of a job that waits (again): it had started once.
+    # Flags of a job that waits again: it had started once.
     "REQUEUED": QUEUED,
     "REQUEUE_HOLD": QUEUED,
     "REQUEUE_FED": QUEUED,
@@ -49,31 +49,31 @@ MEANING = {
     "SPECIAL_EXIT": QUEUED,
     "RESV_DEL_HOLD": QUEUED,
     "EXPEDITING": QUEUED,
-    # The nodes that it was given did not come up.
+    # Its nodes did not come up.
     "LAUNCH_FAILED": NODE_FAILED,
     "RECONFIG_FAIL": NODE_FAILED,
-    # A sibling of it runs on another cluster of a federation: nothing is said of how it ends.
+    # A sibling runs on another cluster of a federation: how it ends is not known.
     "REVOKED": UNKNOWN,
 }
-"""Slurm's word to one of `lossi.contract.STATES`."""
+"""Slurm's state → one of `lossi.contract.records.STATES`."""
 
 REQUEUED = frozenset({"REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "REQUEUED_CRON", "SPECIAL_EXIT", "EXPEDITING"})
-"""Words of an attempt after which another one follows, or may."""
+"""States of an attempt after which another one may follow."""
 
 
 @functools.lru_cache(maxsize=256)
 def word_of(text: str) -> str:
-    """Return the word that counts: of ``CANCELLED by 1000`` CANCELLED, of ``RUNNING,COMPLETING`` (state and flags) the flag."""
+    """Return the state that counts: CANCELLED of ``CANCELLED by 1000``, the flag of ``RUNNING,COMPLETING`` (state and flags)."""
     words = text.replace("+", " ").replace(",", " ").upper().split()
     known = [word for word in words if word in MEANING]
     return (known or words or [""])[-1 if len(known) > 1 else 0]
 
 
 def state_of(text: str) -> str:
-    """Return which of `lossi.contract.STATES` Slurm's word stands for; unknown words are ``unknown``, never an error."""
+    """Return the one of `lossi.contract.records.STATES` for a state of Slurm; an unknown state is ``unknown``, never an error."""
     return MEANING.get(word_of(text), UNKNOWN)
 
 
 def is_rejected(state: str, node_list: str) -> bool:
-    """Return whether this is the trace of a submission that slurmctld refused: it failed without ever having a node."""
+    """Return whether slurmctld refused this submission: it failed without ever having a node."""
     return word_of(state) == "FAILED" and not node_list

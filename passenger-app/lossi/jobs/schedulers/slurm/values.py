@@ -1,8 +1,8 @@
-"""How Slurm prints numbers, times, resources and sets of array tasks, in any of its commands. Pure.
+"""Parsers for Slurm's numbers, times, resources and sets of array tasks. Pure.
 
 Not `lossi.units`, which parses what users write: here a lone number can be seconds, and ``8Gn`` or ``UNLIMITED`` are values.
 
-What Slurm leaves open (``N/A``, ``Unknown``, ``UNLIMITED``, ``(null)``…) is None; what cannot be read is a ValueError.
+``N/A``, ``Unknown``, ``UNLIMITED``, ``(null)``… are None; what cannot be read is a ValueError.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _MIB = 2**20
 
 
 def is_nothing(text: str) -> bool:
-    """Return whether this is one of Slurm's words for "not said" or "no limit"."""
+    """Return whether this means "not set" or "no limit"."""
     return text.strip().lower() in _NOTHING
 
 
 def text_of(text: str) -> str:
-    """Return a text, empty where Slurm says that there is none."""
+    """Return a text, empty if Slurm has none."""
     return "" if text.strip().lower() in {"n/a", "(null)", "null", "none", "none assigned"} else text.strip()
 
 
-@functools.lru_cache(maxsize=4096)  # the rows of an array hold the same few
+@functools.lru_cache(maxsize=4096)  # the rows of an array have the same few
 def utc_time(text: str) -> str | None:
-    """Return ISO 8601 with Z for a time that was printed with TZ=UTC; None: not known.
+    """Return ISO 8601 with Z for a time printed with TZ=UTC; None: not known.
 
     Raises
     ------
@@ -47,14 +47,14 @@ def utc_time(text: str) -> str | None:
         return None
     if not _TIME.match(text):
         raise ValueError(f"not a time: {text!r}")
-    datetime.datetime.fromisoformat(text)  # a day that the calendar has not is refused
+    datetime.datetime.fromisoformat(text)  # refuses days that do not exist
     return f"{text}Z"
 
 
 def seconds(text: str, *, lone: int = 1) -> float | None:
-    """Return the seconds of ``[days-]hours:minutes:seconds`` in all its shorter forms; None: not said or unlimited.
+    """Return the seconds of ``[days-]hours:minutes:seconds`` and its shorter forms; None: not set or unlimited.
 
-    ``lone`` is how many seconds a number without colons counts: 60 where Slurm means minutes.
+    ``lone`` is the unit of a number without colons, in seconds: 60 where Slurm means minutes.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def whole_seconds(text: str, *, lone: int = 1) -> int | None:
 
 @functools.lru_cache(maxsize=1024)
 def number(text: str) -> int | None:
-    """Return a whole number (of a span such as ``2-4`` the first); None: not said.
+    """Return a whole number (the first of a span such as ``2-4``); None: not set.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def number(text: str) -> int | None:
 
 
 def memory_mb(text: str, *, unit: str = "M") -> float | None:
-    """Return MiB of ``2000M``, ``1.5G`` or a number in the given unit; None: not said.
+    """Return MiB of ``2000M``, ``1.5G`` or a number in the given unit; None: not set.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def tres(text: str) -> dict[str, float]:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ValueError(f"not a resource: {word!r}")
-        if value in {"", "-1"}:  # taken back: no limit
+        if value in {"", "-1"}:  # removed: no limit
             continue
         found[name] = _quantity(value, "M") / _MIB if name == "mem" else _quantity(value, "")
     return found
@@ -151,7 +151,7 @@ def limits(text: str) -> dict[str, int]:
 
 
 def gpus(resources: Mapping[str, float], wish: str = "") -> tuple[int | None, str | None]:
-    """Return (GPUs, their type) of `tres`, where the type may only be in what was asked per node (``gres:gpu:a100:2``)."""
+    """Return (GPUs, their type) of `tres`; the type may only be in the request per node (``gres:gpu:a100:2``)."""
     kinds = {name.partition(":")[2]: int(value) for name, value in resources.items() if name.startswith("gres/gpu:")}
     total = int(resources["gres/gpu"]) if "gres/gpu" in resources else sum(kinds.values()) if kinds else None
     if len(kinds) == 1:
@@ -161,7 +161,7 @@ def gpus(resources: Mapping[str, float], wish: str = "") -> tuple[int | None, st
 
 
 def gres(text: str) -> list[tuple[str, int]]:
-    """Return (type, number) of each kind of GPU in a list of generic resources; the type may be empty, others are left out."""
+    """Return (type, number) of each kind of GPU in a list of generic resources; the type may be empty, other resources are left out."""
     if is_nothing(text):
         return []
     found = (_GRES.match(word) for word in re.split(r",(?![^()]*\))", text))
@@ -171,12 +171,12 @@ def gres(text: str) -> list[tuple[str, int]]:
 
 
 def ranges(text: str) -> tuple[range, ...]:
-    """Return the array tasks of ``0-9``, ``1,3,5-9:2%4`` or the same in square brackets; the throttle is left out.
+    """Return the array tasks of ``0-9``, ``1,3,5-9:2%4`` or the same in square brackets, without the throttle.
 
     Raises
     ------
     ValueError
-        For anything else, and for a list that Slurm has cut short (``…``): it does not say which tasks are missing.
+        For anything else, and for a list that Slurm cut short (``…``): which tasks are missing is not known.
     """
     found = []
     for word in text.strip("[]").partition("%")[0].split(","):
@@ -192,7 +192,7 @@ def ranges(text: str) -> tuple[range, ...]:
 
 
 def ranges_text(tasks: Iterable[int]) -> str:
-    """Return array tasks as Slurm reads them, consecutive ones as spans: ``1,5-9``."""
+    """Return array tasks in Slurm's format, consecutive ones as spans: ``1,5-9``."""
     spans: list[list[int]] = []
     for task in sorted(set(tasks)):
         if spans and task == spans[-1][1] + 1:

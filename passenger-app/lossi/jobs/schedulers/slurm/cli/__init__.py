@@ -1,6 +1,6 @@
-"""The door through Slurm's own commands: sbatch, squeue, sacct, scontrol, scancel, sinfo, sacctmgr. The default.
+"""The client over Slurm's commands: sbatch, squeue, sacct, scontrol, scancel, sinfo, sacctmgr. The default.
 
-`commands` says what to run and reads what it printed, `client` puts it together. Works with Slurm 20.11 to 26.05: only fields that all of these have are asked for.
+`commands` has the argv and the parser of each command. Works with Slurm 20.11 to 26.05: only fields that all of them have are used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The client over Slurm's commands: one command per question, none per job. Starts processes."""
+"""The client over Slurm's commands: one command per question, none per job."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from lossi.jobs.schedulers.slurm.records import (
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 
 SUBMIT_S = 30.0
-"""A submission is waited for longer: giving up on one that arrives late leaves a job that nobody knows of."""
+"""Time limit of a submission: giving up on one that arrives late leaves a job that nobody knows about."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class CliClient:
-    """Slurm through its commands, as `SlurmClient` says."""
+    """Slurm through its commands; see `SlurmClient`."""
 
     cluster: Cluster
 
@@ -42,14 +42,14 @@ class CliClient:
         return self._ask(sbatch.Sbatch(request), deadline_s=max(SUBMIT_S, self.cluster.deadline_s))
 
     def queue(self, *, ended: bool = False) -> list[QueueRow]:
-        """Return the user's own jobs in the queue; with ``ended`` also those that ended lately."""
+        """Return the user's jobs in the queue; with ``ended`` also those that ended recently."""
         return self._ask(squeue.Squeue(ended))
 
     def accounting(self, jobs: Mapping[int, Sequence[int] | None], *, since: str | None = None) -> list[AccountingRow]:
-        """Return what the database has of jobs; nothing where the site keeps no database.
+        """Return the accounting of jobs; nothing if the site has no database.
 
-        Tasks of which it has no row of their own may be part of an array that never started: then the whole array is asked
-        for, which is one question more.
+        Tasks without a row of their own may belong to an array that never started: then one more question asks for the whole
+        array.
         """
         user = processes.user().name
         wanted = {job: None if tasks is None else frozenset(tasks) for job, tasks in jobs.items()}
@@ -62,9 +62,9 @@ class CliClient:
         return [row for row in rows if _is_wanted(row, wanted)]
 
     def named(self, prefix: str, since: str) -> list[tuple[int, str]]:
-        """Return (id, name) of the user's jobs, in the queue or in the database since a time, whose name begins so.
+        """Return (id, name) of the user's jobs with this prefix, in the queue or since a time in the database.
 
-        Submissions that were refused are left out, though both remember them for a while.
+        Refused submissions are left out, although both remember them for a while.
         """
         found = dict(self._database(sacct.SacctNames(processes.user().name, since), []))
         rows = (row for row in self.queue(ended=True) if not states.is_rejected(row.state, row.node_list))
@@ -72,7 +72,7 @@ class CliClient:
         return sorted((job, name) for job, name in found.items() if name.startswith(prefix))
 
     def cancel(self, jobs: Mapping[int, Sequence[int] | None]) -> None:
-        """Cancel array tasks (None: the whole job); those that have ended are no error."""
+        """Cancel array tasks (None: the whole job); tasks that have ended are not an error."""
         for words in scancel.words_of(jobs):
             command = scancel.Scancel(tuple(words))
             done = process.run(self.cluster, command.argv(self.cluster), deadline_s=max(SUBMIT_S, self.cluster.deadline_s))
@@ -80,7 +80,7 @@ class CliClient:
                 raise refusals.error_of(command.name, done.stderr, done.status)
 
     def configuration(self) -> Configuration:
-        """Return what of the scheduler's configuration matters."""
+        """Return the scheduler's configuration."""
         return self._ask(scontrol.ShowConfig())
 
     def partitions(self) -> list[PartitionRow]:
@@ -88,19 +88,19 @@ class CliClient:
         return self._ask(scontrol.ShowPartitions())
 
     def nodes(self) -> list[NodeGroup]:
-        """Return what kinds of node each partition has."""
+        """Return the groups of alike nodes of each partition."""
         return self._ask(sinfo.Sinfo())
 
     def associations(self) -> list[Association]:
-        """Return which accounts the user may charge; empty where the site keeps no accounts."""
+        """Return which accounts the user may charge; empty if the site has no accounting."""
         return self._database(sacctmgr.ShowAssociations(processes.user().name), [])
 
-    def qualities(self) -> list[Qos]:
-        """Return all qualities of service; empty where the site keeps none."""
+    def qos(self) -> list[Qos]:
+        """Return all qualities of service; empty if the site has none."""
         return self._database(sacctmgr.ShowQos(), [])
 
     def expected_start(self, request: SlurmRequest) -> tuple[str | None, str]:
-        """Return when a job would start if it were submitted now, and Slurm's sentence."""
+        """Return when a job would start if it were submitted now, and Slurm's message."""
         command = sbatch.SbatchTest(request)
         done = process.run(self.cluster, command.argv(self.cluster))
         if done.status:
@@ -114,7 +114,7 @@ class CliClient:
         return command.parse(done.stdout)
 
     def _database(self, command: Command[T], nothing: T) -> T:
-        """Return the answer of a command that asks the database, ``nothing`` where the site has none."""
+        """Return the answer of a command that asks the database, ``nothing`` if the site has none."""
         done = process.run(self.cluster, command.argv(self.cluster))
         if refusals.is_disabled(done.stderr):
             return nothing
@@ -125,7 +125,7 @@ class CliClient:
 
 def _is_wanted(row: AccountingRow, wanted: Mapping[int, frozenset[int] | None]) -> bool:
     tasks = wanted.get(row.job_id, frozenset())
-    # An array that was cancelled early is one row that names no tasks.
+    # An array that was cancelled early is one row without task numbers.
     if tasks is None or (row.task is None and not row.tasks):
         return row.job_id in wanted
     return row.task in tasks if row.task is not None else any(task in span for span in row.tasks for task in tasks)

@@ -1,7 +1,7 @@
-"""Who pays and with which quality of service: what associations and QOS allow, and what the user already uses. Pure.
+"""The account and the quality of service of a request: what associations and QOS allow, and what the user already uses. Pure.
 
-Which limit holds where several are set is Slurm's rule (resource_limits.html): the first that is defined in the order
-partition's QOS, job's QOS (before it with the flag OverPartQOS), association of the user.
+If several limits are set, Slurm's rule (resource_limits.html) decides: the first one in the order partition's QOS, job's QOS
+(before it with the flag OverPartQOS), association of the user.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FLAGS = {
 
 @dataclass(frozen=True)
 class Source:
-    """An association or a QOS whose limits hold, and the user's jobs that count against them."""
+    """An association or a QOS whose limits apply, and the user's jobs that count against them."""
 
     kind: Literal["qos", "association"]
     name: str
@@ -40,18 +40,18 @@ class Source:
 
 @dataclass(frozen=True)
 class Payment:
-    """What a job in one partition would be charged to.
+    """What a job in one partition is charged to.
 
     Attributes
     ----------
     findings
-        Why it may not be.
+        Why it may not be charged.
     sources
-        Whose limits hold, the first before the next.
+        Whose limits apply, in order.
     flags
         Flags of the job's QOS, see `flags`.
     deny
-        Whether Slurm rejects what breaks a limit for one job; otherwise it takes the job and never starts it.
+        Whether Slurm rejects a job that exceeds a limit; otherwise it accepts the job and never starts it.
     """
 
     findings: tuple[Finding, ...]
@@ -61,13 +61,13 @@ class Payment:
 
 
 def flags(qos: Qos | None) -> frozenset[str]:
-    """Return the flags of a QOS in small letters without signs, by the names that sacctmgr has for them."""
+    """Return the flags of a QOS in lower case without signs, by sacctmgr's names."""
     words = (re.sub(r"[^a-z]", "", word.lower()) for word in (qos.flags if qos else ()))
     return frozenset(_FLAGS.get(word, word) for word in words)
 
 
 def pay(request: SlurmRequest, row: PartitionRow | None, partition: str, known: Known) -> Payment:
-    """Return what a request would be charged to in a partition."""
+    """Return what a request is charged to in a partition."""
     found = list(_policy(request, known))
     enforced = known.enforced()
     association = None
@@ -79,7 +79,7 @@ def pay(request: SlurmRequest, row: PartitionRow | None, partition: str, known: 
     found += _qos(request, association, known, "qos" in enforced)
     if row is not None:
         found += _let_in(row, account, name)
-    job_qos, partition_qos = _named(known.qualities, name), _named(known.qualities, row.qos if row else "")
+    job_qos, partition_qos = _named(known.qos, name), _named(known.qos, row.qos if row else "")
     sources: list[Source] = []
     if "limits" in enforced:
         sources = [_of_qos(qos, known) for qos in (partition_qos, job_qos) if qos is not None]
@@ -92,7 +92,7 @@ def pay(request: SlurmRequest, row: PartitionRow | None, partition: str, known: 
 
 
 def _same(one: str | None, other: str | None) -> bool:
-    # Slurm compares names of accounts and QOS without regard to case.
+    # Slurm ignores the case of accounts and QOS.
     return (one or "").lower() == (other or "").lower()
 
 
@@ -100,27 +100,27 @@ def _among(name: str, names: Collection[str]) -> bool:
     return any(_same(name, other) for other in names)
 
 
-def _named(qualities: Sequence[Qos] | None, name: str | None) -> Qos | None:
-    return next((qos for qos in qualities or () if name and _same(qos.name, name)), None)
+def _named(known_qos: Sequence[Qos] | None, name: str | None) -> Qos | None:
+    return next((qos for qos in known_qos or () if name and _same(qos.name, name)), None)
 
 
 def _policy(request: SlurmRequest, known: Known) -> Iterator[Finding]:
     policy = known.cluster.account
     own = sorted({row.account for row in known.associations or ()})
-    yours = f"your accounts: {listed(own)}" if own else "ask the site which account is yours"
+    yours = f"your accounts: {listed(own)}" if own else "ask the site for an account"
     if request.account is None:
         if policy.required:
-            message = "the site wants every job to name the account that pays"
+            message = "every job must name an account on this cluster"
             yield Finding("refused", "cluster.account.required", None, None, message, f"name one; {yours}")
     elif policy.pattern and not re.fullmatch(policy.pattern, request.account):
-        message = f"account {request.account!r} is not of the form that the site wants: {policy.pattern}"
+        message = f"account {request.account!r} does not match the site's pattern {policy.pattern}"
         yield Finding("refused", "cluster.account.pattern", request.account, policy.pattern, message, f"name another; {yours}")
 
 
 def _association(
     request: SlurmRequest, partition: str, rows: Sequence[Association], enforced: bool
 ) -> tuple[Association | None, list[Finding]]:
-    """Return the association that would hold, or why there is none."""
+    """Return the association that applies, or why there is none."""
     account = request.account or next((row.account for row in rows if row.is_default), None)
     own = [row for row in rows if _same(row.account, account)] if account else list(rows)
     here = [row for row in own if row.partition == partition] or [row for row in own if not row.partition]
@@ -155,8 +155,8 @@ def _qos(request: SlurmRequest, association: Association | None, known: Known, e
         return
     usable = association.qos if association else ()
     hint = f"allowed are: {listed(usable)}" if usable else "leave it out, or ask the site which there are"
-    if known.qualities and _named(known.qualities, wanted) is None:
-        near = did_you_mean(wanted, usable or [qos.name for qos in known.qualities])
+    if known.qos and _named(known.qos, wanted) is None:
+        near = did_you_mean(wanted, usable or [qos.name for qos in known.qos])
         yield Finding("refused", "qos.name", wanted, None, f"there is no QOS {wanted!r}", f"{near} {hint}".strip())
     elif enforced and association is not None and not _among(wanted, usable):
         message = f"account {association.account!r} may not use QOS {wanted!r}"
@@ -169,11 +169,11 @@ def _let_in(row: PartitionRow, account: str | None, qos: str | None) -> Iterator
         ("QOS", "Qos", qos, row.allowed_qos, row.denied_qos),
     ):
         if name and allowed and not _among(name, allowed):
-            message = f"partition {row.name!r} is not for {word} {name!r}"
-            hint = f"it takes {listed(allowed)}"
+            message = f"partition {row.name!r} does not allow {word} {name!r}"
+            hint = f"it allows {listed(allowed)}"
             yield Finding("refused", f"partition.Allow{limit}", name, listed(allowed), message, hint)
         elif name and not allowed and _among(name, denied):
-            message = f"partition {row.name!r} is closed to {word} {name!r}"
+            message = f"partition {row.name!r} does not allow {word} {name!r}"
             hint = f"choose another {word} or another partition"
             yield Finding("refused", f"partition.Deny{limit}", name, None, message, hint)
 
@@ -194,15 +194,15 @@ def _of_association(association: Association, known: Known) -> Source:
 
 
 def together(source: Source) -> Mapping[str, int]:
-    """Return what all jobs of an association or QOS may hold at once."""
+    """Return what all jobs of an association or QOS may use at once."""
     limits = source.limits
     if source.kind == "qos":
         return limits.group_tres
-    # A door may put an association's GrpTRES into either.
+    # Clients may put an association's GrpTRES into either.
     keys = {*limits.max_tres, *limits.group_tres}
     return {key: min(held[key] for held in (limits.max_tres, limits.group_tres) if key in held) for key in keys}
 
 
 def per_user(source: Source) -> Mapping[str, int]:
-    """Return what the user's jobs may hold at once in a QOS."""
+    """Return what the user's jobs may use at once in a QOS."""
     return source.limits.max_tres if source.kind == "qos" else {}

@@ -1,4 +1,4 @@
-"""What is found when a request is held against the limits of a cluster, and what it is held against. Pure."""
+"""Findings about a request, and what it is checked against. Pure."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Level = Literal["refused", "waits", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One limit that a request meets.
+    """A limit that affects a request.
 
     Attributes
     ----------
     level
-        ``refused``: Slurm would reject the job or never start it; ``waits``: it would wait because of what the user already
-        uses, or until somebody opens something; ``note``: it can run, though perhaps not as meant.
+        ``refused``: Slurm would reject the job or never start it; ``waits``: it would wait for the user's other jobs, or until
+        the site changes something; ``note``: it can run, but perhaps not as meant.
     limit
         The limit's name for programs, such as ``partition.max_time`` or ``qos.MaxTRESPerUser.gres/gpu``.
     asked, allowed
-        Numbers, or times as Slurm writes them; None where there is nothing to count.
+        Numbers, or times in Slurm's format; None if there is nothing to count.
     """
 
     level: Level
@@ -39,12 +39,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Known:
-    """What a request is held against; of what is None nothing is known, and nothing is refused for it.
+    """What a request is checked against; None: not known, and nothing is refused for it.
 
     Attributes
     ----------
     queue
-        The user's own jobs.
+        The user's jobs.
     groups
         Names of the user's groups.
     """
@@ -54,16 +54,16 @@ class Known:
     partitions: Sequence[PartitionRow] | None = None
     nodes: Sequence[NodeGroup] | None = None
     associations: Sequence[Association] | None = None
-    qualities: Sequence[Qos] | None = None
+    qos: Sequence[Qos] | None = None
     queue: Sequence[QueueRow] | None = None
     groups: Collection[str] | None = None
 
     def partition(self, name: str) -> PartitionRow | None:
-        """Return a partition; None when the scheduler names none so, or could not be asked."""
+        """Return a partition; None if there is none of that name, or it is not known."""
         return next((row for row in self.partitions or () if row.name == name), None)
 
     def enforced(self) -> frozenset[str]:
-        """Return what the accounting enforces: ``associations``, ``limits``, ``qos``, ``safe``."""
+        """Return what accounting enforces: ``associations``, ``limits``, ``qos``, ``safe``."""
         words = {word.strip().lower() for word in (self.configuration.enforced if self.configuration else ())}
         if "all" in words or "safe" in words:
             words |= {"limits"}
@@ -73,17 +73,17 @@ class Known:
 
 
 def at_once(request: SlurmRequest, tasks: int) -> int:
-    """Return how many of the tasks may run at the same time."""
+    """Return how many tasks may run at the same time."""
     return max(1, min(tasks, request.throttle or tasks))
 
 
 def seconds(request: SlurmRequest) -> int | None:
-    """Return the time limit that is asked for, in seconds."""
+    """Return the requested time limit in seconds."""
     return None if request.time_limit_min is None else request.time_limit_min * 60
 
 
 def memory_asked(request: SlurmRequest, row: PartitionRow | None) -> int | None:
-    """Return MiB per node: what is asked for, else what the partition gives by default; None: not known."""
+    """Return MiB per node: as requested, otherwise the partition's default; None: not known."""
     if request.memory_mb is not None or row is None:
         return request.memory_mb
     per_cpu = row.default_memory_per_cpu_mb
@@ -91,7 +91,7 @@ def memory_asked(request: SlurmRequest, row: PartitionRow | None) -> int | None:
 
 
 def tres(request: SlurmRequest, row: PartitionRow | None) -> dict[str, int]:
-    """Return what one task takes, over all its nodes, by the names of Slurm's trackable resources."""
+    """Return the resources of one task, over all its nodes, by TRES name."""
     taken = {"node": request.nodes, "cpu": request.nodes * request.cpus, "gres/gpu": request.nodes * request.gpus}
     memory = memory_asked(request, row)
     if memory is not None:
@@ -102,12 +102,12 @@ def tres(request: SlurmRequest, row: PartitionRow | None) -> dict[str, int]:
 
 
 def counted(number: int, what: str) -> str:
-    """Return a number of things for a sentence, the first word of ``what`` in the singular for one."""
+    """Return a number of things for a sentence, in the singular for one."""
     one = re.sub(r"^(node|core|GPU|job|task)s", r"\1", what)
     return f"{number:,} {one if number == 1 else what}"
 
 
 def listed(words: Collection[str], most: int = 8) -> str:
-    """Return names for a sentence, the first few of many."""
+    """Return names for a sentence, only the first few of many."""
     names = sorted(words)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

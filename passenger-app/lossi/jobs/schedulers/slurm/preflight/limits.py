@@ -1,6 +1,6 @@
-"""Before submitting: the limits of partition, nodes, association and QOS that stop a request, keep it waiting or change it. Pure.
+"""The limits of partition, nodes, association and QOS that stop a request, keep it waiting or change it. Pure.
 
-Slurm takes many jobs that it can never start (all limits of associations and of QOS without DenyOnLimit, and those of partitions
+Slurm accepts many jobs that it can never start (limits of associations and of QOS without DenyOnLimit, and those of partitions
 unless EnforcePartLimits is set); here they are refused with the limit's name.
 """
 
@@ -18,7 +18,7 @@ from lossi.jobs.schedulers.slurm.request import SlurmRequest
 __all__ = ["Finding", "Known", "findings", "raise_refused", "warnings"]
 
 _TRIED = 3
-"""Other partitions whose use by the user is looked into to name a way out."""
+"""Maximum number of other partitions to check as a way out."""
 _ORDER = {"refused": 0, "waits": 1, "note": 2}
 _NOT_ALLOWED = re.compile(r"association\.(account|partition|qos)|partition\.(Allow|Deny)\w+|cluster\.partitions")
 _DEPENDENCY = re.compile(
@@ -27,16 +27,16 @@ _DEPENDENCY = re.compile(
 
 
 def findings(request: SlurmRequest, tasks: int, known: Known) -> list[Finding]:
-    """Return the limits that a request meets, those that stop it first.
+    """Return the limits that affect a request, those that stop it first.
 
     Parameters
     ----------
     request
-        What would be submitted; of a job in several parts, any of them.
+        What would be submitted; any chunk of a job with several.
     tasks
         Tasks of the whole job.
     known
-        The cluster as it is now and the user's queue.
+        The cluster and the user's queue.
     """
     found = [*_whole(request, tasks, known)]
     names = _partitions(request, known)
@@ -51,14 +51,14 @@ def findings(request: SlurmRequest, tasks: int, known: Known) -> list[Finding]:
 
 
 def raise_refused(found: Sequence[Finding]) -> None:
-    """Raise for the first limit that stops the request; all findings are in the error's ``limits``.
+    """Raise the first finding that stops the request; all findings are in the error's ``limits``.
 
     Raises
     ------
     Forbidden
-        When the user may not use the partition, account or QOS.
+        If the user may not use the partition, account or QOS.
     InvalidInput
-        When the request is beyond a limit.
+        If the request exceeds a limit.
     """
     first = next((finding for finding in found if finding.level == "refused"), None)
     if first is None:
@@ -68,7 +68,7 @@ def raise_refused(found: Sequence[Finding]) -> None:
 
 
 def warnings(found: Sequence[Finding]) -> list[str]:
-    """Return the sentences for what does not stop the request."""
+    """Return sentences for the findings that do not stop the request."""
     return [
         f"{finding.message} ({finding.hint})" if finding.hint else finding.message
         for finding in found
@@ -77,7 +77,7 @@ def warnings(found: Sequence[Finding]) -> list[str]:
 
 
 def _partitions(request: SlurmRequest, known: Known) -> list[str]:
-    """Return the partitions that are asked for; [""] when the default is not known."""
+    """Return the requested partitions; [""] if the default is not known."""
     if request.partition:
         return [name for name in request.partition.split(",") if name]
     if known.partitions is None:
@@ -86,7 +86,7 @@ def _partitions(request: SlurmRequest, known: Known) -> list[str]:
 
 
 def _in(request: SlurmRequest, tasks: int, name: str, known: Known) -> list[Finding]:
-    """Return what stands between a request and one partition."""
+    """Return the findings for one partition."""
     row = known.partition(name)
     payment = account_limits.pay(request, row, name, known)
     found = list(partition_limits.check(request, name, known, payment.flags)) if name else []
@@ -94,7 +94,7 @@ def _in(request: SlurmRequest, tasks: int, name: str, known: Known) -> list[Find
 
 
 def _everywhere(request: SlurmRequest, tasks: int, names: Sequence[str], known: Known) -> list[Finding]:
-    """Return the findings of all partitions asked for: where one will do, what the others refuse is a note."""
+    """Return the findings for all requested partitions: if one accepts the request, the refusals of the others are notes."""
     each = [_in(request, tasks, name, known) for name in names]
     open_to = [found for found in each if all(finding.level != "refused" for finding in found)]
     missing = any(finding.limit == "partition.name" for found in each for finding in found)
@@ -110,7 +110,7 @@ def _everywhere(request: SlurmRequest, tasks: int, names: Sequence[str], known: 
 def _with_way_out(
     found: Sequence[Finding], request: SlurmRequest, tasks: int, names: Sequence[str], known: Known
 ) -> list[Finding]:
-    """Add to the hints the name of a partition in which the request could run as it is."""
+    """Add to the hints a partition in which the request could run unchanged."""
     if any(finding.level == "refused" for finding in _whole(request, tasks, known)):
         return list(found)
     name = _other_partition(request, tasks, names, known)
@@ -125,7 +125,7 @@ def _with_way_out(
 
 
 def _other_partition(request: SlurmRequest, tasks: int, names: Sequence[str], known: Known) -> str | None:
-    # Without the queue this is quick; with it, only the first that may do are looked at.
+    # Without the queue this is quick; with it, only the first candidates are checked.
     empty, tried = dataclasses.replace(known, queue=None), 0
     for name in partition_limits.offered(known):
         there = dataclasses.replace(request, partition=name)
@@ -140,24 +140,22 @@ def _other_partition(request: SlurmRequest, tasks: int, names: Sequence[str], kn
 
 
 def _whole(request: SlurmRequest, tasks: int, known: Known) -> Iterator[Finding]:
-    """Yield what does not depend on the partition."""
+    """Yield the findings that do not depend on the partition."""
     most = known.cluster.max_tasks
     if most is not None and tasks > most:
-        message = f"the site allows {most:,} tasks in one job on this cluster, you asked {tasks:,}"
+        message = f"the site allows {most:,} tasks in one job on this cluster, you requested {tasks:,}"
         yield Finding(
-            "refused", "cluster.max_tasks", tasks, most, message, f"ask for {most:,} or fewer, or split it into several jobs"
+            "refused", "cluster.max_tasks", tasks, most, message, f"request {most:,} or fewer, or split it into several jobs"
         )
     configuration = known.configuration
     if configuration is not None:
         size, jobs = configuration.max_array_size, configuration.max_job_count
         if request.array is not None and size is not None and len(request.array) > size:
-            message = f"Slurm allows {size:,} tasks in one array (MaxArraySize), you asked {len(request.array):,}"
+            message = f"Slurm allows {size:,} tasks in one array (MaxArraySize), you requested {len(request.array):,}"
             yield Finding("refused", "cluster.MaxArraySize", len(request.array), size, message, "split it into several jobs")
         if jobs is not None and tasks >= jobs:
-            message = (
-                f"Slurm holds fewer than {jobs:,} jobs and array tasks of all users together (MaxJobCount), you asked {tasks:,}"
-            )
-            yield Finding("refused", "cluster.MaxJobCount", tasks, jobs - 1, message, f"ask for fewer than {jobs:,} tasks")
+            message = f"Slurm holds fewer than {jobs:,} jobs and array tasks of all users together (MaxJobCount), you requested {tasks:,}"
+            yield Finding("refused", "cluster.MaxJobCount", tasks, jobs - 1, message, f"request fewer than {jobs:,} tasks")
     yield from _dependency(request, known)
 
 
@@ -166,15 +164,17 @@ def _dependency(request: SlurmRequest, known: Known) -> Iterator[Finding]:
     if not text:
         return
     if not all(_DEPENDENCY.fullmatch(part) for part in re.split(r"[,?]", text)):
-        message = f"{text!r} is no dependency that Slurm knows"
+        message = f"{text!r} is not a valid dependency"
         yield Finding("refused", "dependency", text, None, message, "write afterok:<job id>, afterany:<job id> or singleton")
         return
     ids = {int(number) for number in re.findall(r":([0-9]+)", text)}
     here = {row.job_id for row in known.queue or ()}
     unknown = sorted(str(number) for number in ids - here)
     if known.queue is not None and unknown:
-        message = f"job {listed(unknown)} is not in your queue: if it failed or never was, the job waits for ever or not at all"
+        message = (
+            f"job {listed(unknown)} is not in your queue: if it failed or never existed, the job waits forever or not at all"
+        )
         yield Finding("note", "dependency", text, None, message, "check the job's id")
     if ids & here:
         message = f"it waits for job {listed([str(number) for number in ids & here])}"
-        yield Finding("waits", "dependency", text, None, message, "it starts when that has ended as asked")
+        yield Finding("waits", "dependency", text, None, message, "it starts when that job has ended as required")

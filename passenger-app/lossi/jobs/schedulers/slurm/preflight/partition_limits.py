@@ -1,4 +1,4 @@
-"""What a partition and its nodes can give, by the scheduler's word and the site's, held against a request. Pure."""
+"""Checks of a request against a partition and its nodes, as the scheduler and the site limit them. Pure."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from lossi.jobs.schedulers.slurm.records import NodeGroup, PartitionRow
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 
 _AWAY = frozenset(("down", "drain", "drained", "draining", "fail", "failing", "error", "not_responding", "inval"))
-"""Words of a node's state in which it starts nothing."""
+"""States of a node in which it starts nothing."""
 _CLOSED = frozenset(("DRAIN", "INACTIVE", "INACT"))
 
 
 def offered(known: Known) -> list[str]:
-    """Return the names of the partitions that a user may ask for: those of the scheduler that the site offers."""
+    """Return the partitions that a user may request: those of the scheduler that the site offers."""
     site = {offer.name for offer in known.cluster.partitions}
     return [row.name for row in known.partitions or () if not site or row.name in site]
 
 
 def check(request: SlurmRequest, name: str, known: Known, qos_flags: Collection[str]) -> Iterator[Finding]:
-    """Yield what stands between a request and one partition; some flags of the QOS that would hold lift limits of partitions."""
+    """Yield the findings for one partition; some flags of the QOS lift its limits."""
     offer = next((one for one in known.cluster.partitions if one.name == name), None)
     row = known.partition(name)
     if known.partitions is not None and row is None:
@@ -61,14 +61,14 @@ def check(request: SlurmRequest, name: str, known: Known, qos_flags: Collection[
 
 def _most(limit: str, who: str, what: str, asked: int | None, allowed: int | None) -> Iterator[Finding]:
     if asked is not None and allowed is not None and asked > allowed:
-        hint = f"ask for {allowed:,} or fewer" if allowed else f"ask for no {what.split(' per ')[0]}"
-        yield Finding("refused", limit, asked, allowed, f"{who} allows {counted(allowed, what)}, you asked {asked:,}", hint)
+        hint = f"request {allowed:,} or fewer" if allowed else f"request no {what.split(' per ')[0]}"
+        yield Finding("refused", limit, asked, allowed, f"{who} allows {counted(allowed, what)}, you requested {asked:,}", hint)
 
 
 def _longest(limit: str, who: str, asked: int | None, allowed: int | None) -> Iterator[Finding]:
     if asked is not None and allowed is not None and asked > allowed:
         most, wish = units.format_time(allowed), units.format_time(asked)
-        yield Finding("refused", limit, wish, most, f"{who} allows {most}, you asked {wish}", f"ask for {most} or less")
+        yield Finding("refused", limit, wish, most, f"{who} allows {most}, you requested {wish}", f"request {most} or less")
 
 
 def _site(request: SlurmRequest, offer: OfferedPartition) -> Iterator[Finding]:
@@ -117,8 +117,8 @@ def _time(request: SlurmRequest, row: PartitionRow, qos_flags: Collection[str]) 
     given = row.default_time_s
     if request.time_limit_min is None and given is not None:
         text = units.format_time(given)
-        message = f"no time limit was asked for: partition {row.name!r} gives {text}"
-        yield Finding("note", "partition.default_time", None, text, message, "name a time limit if the job may take longer")
+        message = f"no time limit was requested: partition {row.name!r} gives {text}"
+        yield Finding("note", "partition.default_time", None, text, message, "set a time limit if the job may take longer")
 
 
 def _nodes(request: SlurmRequest, row: PartitionRow, qos_flags: Collection[str]) -> Iterator[Finding]:
@@ -131,8 +131,8 @@ def _nodes(request: SlurmRequest, row: PartitionRow, qos_flags: Collection[str])
             "partition.total_nodes",
             request.nodes,
             row.total_nodes,
-            f"{who} has {counted(row.total_nodes, 'nodes')}, you asked {request.nodes:,}",
-            f"ask for {row.total_nodes:,} or fewer",
+            f"{who} has {counted(row.total_nodes, 'nodes')}, you requested {request.nodes:,}",
+            f"request {row.total_nodes:,} or fewer",
         )
     if row.min_nodes and request.nodes < row.min_nodes and "partitionminnodes" not in qos_flags:
         yield Finding(
@@ -140,8 +140,8 @@ def _nodes(request: SlurmRequest, row: PartitionRow, qos_flags: Collection[str])
             "partition.min_nodes",
             request.nodes,
             row.min_nodes,
-            f"{who} is for jobs of {row.min_nodes:,} nodes or more, you asked {request.nodes:,}",
-            f"ask for {row.min_nodes:,} nodes or more",
+            f"{who} is for jobs of {row.min_nodes:,} nodes or more, you requested {request.nodes:,}",
+            f"request {row.min_nodes:,} nodes or more",
         )
     yield from _most("partition.max_cpus_per_node", who, "cores per node", request.cpus, row.max_cpus_per_node)
 
@@ -160,7 +160,7 @@ def _memory(request: SlurmRequest, row: PartitionRow) -> Iterator[Finding]:
             request.memory_mb,
             most * request.cpus,
             message,
-            f"ask for {cores:,} cores, or for {most * request.cpus:,} MiB",
+            f"request {cores:,} cores, or for {most * request.cpus:,} MiB",
         )
 
 
@@ -171,11 +171,11 @@ def _gpus(group: NodeGroup, kind: str | None) -> int:
 def _fitting(
     request: SlurmRequest, name: str, row: PartitionRow | None, groups: Sequence[NodeGroup], everywhere: Sequence[NodeGroup]
 ) -> Iterator[Finding]:
-    """Compare with the nodes: first each thing by itself, then whether enough nodes have all of them."""
+    """Check the nodes: first each resource by itself, then whether enough nodes have all of them."""
     who = f"partition {name!r}"
     memory = memory_asked(request, row)
     if sum(group.nodes for group in groups) < request.nodes and row is not None and row.total_nodes is not None:
-        return  # said already
+        return  # already a finding
     found = [
         *_biggest("partition.cpus", who, "cores", request.cpus, max(group.cpus for group in groups)),
         *_biggest("partition.memory", who, "MiB of memory", memory, max(group.memory_mb for group in groups)),
@@ -197,31 +197,31 @@ def _fitting(
     together = sum(group.nodes for group in fit)
     if together < request.nodes:
         has = counted(together, "nodes") if together else "no node"
-        message = f"{who} has {has} with all that you asked for at once, you asked {request.nodes:,}"
+        message = f"{who} has {has} with everything that you requested, you requested {request.nodes:,}"
         yield Finding(
-            "refused", "partition.node", request.nodes, together, message, "ask for less of what is scarce, or for fewer nodes"
+            "refused", "partition.node", request.nodes, together, message, "request less of what is scarce, or fewer nodes"
         )
     elif sum(group.nodes for group in fit if not _away(group)) < request.nodes:
         left = sum(group.nodes for group in fit if not _away(group))
-        message = f"{left:,} of the {together:,} nodes of {who} that would do are in service now, you asked {request.nodes:,}"
+        message = f"{left:,} of the {together:,} nodes of {who} that would do are in service now, you requested {request.nodes:,}"
         yield Finding("waits", "partition.nodes_in_service", request.nodes, left, message, _LATER)
 
 
 def _biggest(limit: str, who: str, what: str, asked: int | None, most: int) -> Iterator[Finding]:
     if asked is not None and asked > most:
-        message = f"the biggest node of {who} has {counted(most, what)}, you asked {asked:,}"
-        yield Finding("refused", limit, asked, most, message, f"ask for {most:,} or fewer")
+        message = f"the biggest node of {who} has {counted(most, what)}, you requested {asked:,}"
+        yield Finding("refused", limit, asked, most, message, f"request {most:,} or fewer")
 
 
 def _gpus_there(request: SlurmRequest, who: str, groups: Sequence[NodeGroup]) -> Iterator[Finding]:
     types = {kind for group in groups for kind, number in group.gpus.items() if number}
     if not request.gpus:
         if all(any(group.gpus.values()) for group in groups):
-            message = f"all nodes of {who} have GPUs, and you asked for none"
-            yield Finding("note", "partition.gpus", 0, None, message, "ask for GPUs, or choose a partition without")
+            message = f"all nodes of {who} have GPUs, and you requested none"
+            yield Finding("note", "partition.gpus", 0, None, message, "request GPUs, or choose a partition without")
         return
     if not types:
-        yield Finding("refused", "partition.gpus", request.gpus, 0, f"{who} has no GPUs", "ask for no GPUs")
+        yield Finding("refused", "partition.gpus", request.gpus, 0, f"{who} has no GPUs", "request no GPUs")
     elif request.gpu_type is not None and request.gpu_type not in types:
         yield _no_such_gpu("partition.gpu_type", who, request.gpu_type, types - {""} or {"GPUs without a type"})
     else:
@@ -247,7 +247,7 @@ def _features(
 
 
 def _has(group: NodeGroup, constraint: str | None) -> bool:
-    """Whether nodes have the features; of what is more than ``a&b`` or ``a|b``, only Slurm knows."""
+    """Return whether nodes have the features; True for more than ``a&b`` or ``a|b``, which only Slurm can evaluate."""
     if not constraint or re.search(r"[^A-Za-z0-9_.:+&,|-]", constraint) or ("|" in constraint and re.search("[&,]", constraint)):
         return True
     if "|" in constraint:

@@ -1,4 +1,4 @@
-"""Limits of associations and QOS by number, held against a request together with the user's jobs in the queue. Pure."""
+"""Checks of a request, together with the user's jobs in the queue, against the numbers in associations and QOS. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lossi.jobs.schedulers.slurm.records import Limits, PartitionRow, QueueRow
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 
 _HOLDING = frozenset(("RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"))
-"""States of jobs that hold what they were given."""
+"""States of jobs that use their resources."""
 _WAITING = frozenset(("PENDING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"))
 _WORDS = {"cpu": "cores", "mem": "MiB of memory", "node": "nodes", "gres/gpu": "GPUs"}
-_NEVER = "Slurm would take the job and never start it"
+_NEVER = "Slurm would accept the job and never start it"
 
 
 def check(request: SlurmRequest, tasks: int, row: PartitionRow | None, payment: Payment, known: Known) -> Iterator[Finding]:
-    """Yield which numbers of the associations and QOS that hold are met."""
+    """Yield the numbers of the associations and QOS that are exceeded."""
     asked = tres(request, row)
     yield from _wall(request, payment)
     yield from _one_job(asked, request, payment)
@@ -37,7 +37,7 @@ def _tasks(row: QueueRow) -> int:
 
 
 def _first(payment: Payment, value: Callable[[Limits], int | None]) -> Iterator[tuple[Source, int]]:
-    """Yield the limit that holds, if one is set, with where it is set."""
+    """Yield the limit that applies, if one is set, with its source."""
     for source in payment.sources:
         most = value(source.limits)
         if most is not None:
@@ -46,7 +46,7 @@ def _first(payment: Payment, value: Callable[[Limits], int | None]) -> Iterator[
 
 
 def _keyed(payment: Payment, values: Callable[[Source], Mapping[str, int]]) -> list[tuple[Source, str, int]]:
-    """Return the limit that holds for each resource, with where it is set."""
+    """Return the limit that applies to each resource, with its source."""
     holding: dict[str, tuple[Source, str, int]] = {}
     for source in payment.sources:
         for key, most in values(source).items():
@@ -63,8 +63,8 @@ def _wall(request: SlurmRequest, payment: Payment) -> Iterator[Finding]:
     for source, most in _first(payment, lambda limits: limits.max_wall_s):
         if asked is not None and asked > most:
             allowed, wish = units.format_time(most), units.format_time(asked)
-            hint = _hint(f"ask for {allowed} or less", payment)
-            message = f"{source} allows {allowed}, you asked {wish}"
+            hint = _hint(f"request {allowed} or less", payment)
+            message = f"{source} allows {allowed}, you requested {wish}"
             yield Finding("refused", f"{source.kind}.MaxWall", wish, allowed, message, hint)
 
 
@@ -80,15 +80,20 @@ def _one_job(asked: Mapping[str, int], request: SlurmRequest, payment: Payment) 
     for source, key, least in _keyed(payment, lambda source: source.limits.min_tres_per_job):
         number = asked.get(key)
         if number is not None and number < least:
-            message = f"{source} is for jobs of {counted(least, _word(key))} or more, you asked {number:,}"
-            hint = _hint(f"ask for {least:,} or more, or choose another QOS", payment)
+            message = f"{source} is for jobs of {counted(least, _word(key))} or more, you requested {number:,}"
+            hint = _hint(f"request {least:,} or more, or choose another QOS", payment)
             yield Finding("refused", f"{source.kind}.MinTRESPerJob.{key}", number, least, message, hint)
 
 
 def _too_many(source: Source, limit: str, what: str, number: int, most: int, payment: Payment) -> Finding:
-    hint = _hint(f"ask for {most:,} or fewer", payment)
+    hint = _hint(f"request {most:,} or fewer", payment)
     return Finding(
-        "refused", f"{source.kind}.{limit}", number, most, f"{source} allows {counted(most, what)}, you asked {number:,}", hint
+        "refused",
+        f"{source.kind}.{limit}",
+        number,
+        most,
+        f"{source} allows {counted(most, what)}, you requested {number:,}",
+        hint,
     )
 
 
@@ -101,10 +106,10 @@ def _minutes(asked: Mapping[str, int], request: SlurmRequest, payment: Payment, 
     ):
         for source, key, most in _keyed(payment, values):
             number = asked.get(key, 0) * request.time_limit_min
-            # Without `safe`, a job starts as long as anything is left of what all may use up.
+            # Without `safe`, a job starts as long as anything is left of the budget.
             if number > most and (name != "GrpTRESMins" or safe or most == 0):
-                hint = _hint("ask for a shorter time or for less", payment)
-                message = f"{source} allows {most:,} minutes × {_word(key)}, you asked {number:,}"
+                hint = _hint("request a shorter time or for less", payment)
+                message = f"{source} allows {most:,} minutes × {_word(key)}, you requested {number:,}"
                 yield Finding("refused", f"{source.kind}.{name}.{key}", number, most, message, hint)
 
 
@@ -115,9 +120,9 @@ def _submitted(tasks: int, payment: Payment) -> Iterator[Finding]:
             if already + tasks <= most:
                 continue
             left = max(0, most - already)
-            have = f"you have {already:,} and ask for {tasks:,} more" if already else f"you asked for {tasks:,}"
+            have = f"you have {already:,} and request {tasks:,} more" if already else f"you requested {tasks:,}"
             message = f"{source} allows {counted(most, 'jobs')} submitted at once, where each array task counts: {have}"
-            hint = f"ask for {left:,} or fewer tasks, or wait until others have ended" if left else "wait until others have ended"
+            hint = f"request {left:,} or fewer tasks, or wait until others have ended" if left else "wait until others have ended"
             yield Finding(
                 "refused", _limit(source, name), tasks, left, message, hint if most else "choose another QOS or account"
             )
@@ -129,7 +134,7 @@ def _running(many: int, payment: Payment) -> Iterator[Finding]:
             used = sum(_tasks(job) for job in source.jobs if job.state in _HOLDING)
             limit = _limit(source, name)
             if most == 0:
-                message = f"{source} lets no job run"
+                message = f"{source} allows no jobs"
                 yield Finding("refused", limit, 1, 0, message, f"choose another QOS or account; {_NEVER}")
             elif used + many > most:
                 yield _waiting(limit, source, counted(most, "jobs at once"), used, many, 1, most)
@@ -142,7 +147,7 @@ def _counts(
 
 
 def _limit(source: Source, name: str) -> str:
-    """Return the name that Slurm has for a limit on the number of jobs: a QOS says that it is per user."""
+    """Return Slurm's name of a limit on the number of jobs: in a QOS it is per user."""
     name = name.replace("Submit", "SubmitJobs")
     return f"{source.kind}.{name}" + ("PerUser" if source.kind == "qos" and name.startswith("Max") else "")
 
@@ -162,7 +167,7 @@ def _held(asked: Mapping[str, int], many: int, payment: Payment, queue_known: bo
 
 
 def _used(jobs: Sequence[QueueRow], key: str) -> int:
-    """Return how much the user's jobs hold; the queue does not tell their memory."""
+    """Return how much the user's jobs use; the queue does not tell their memory."""
     total = 0
     for job in jobs:
         if job.state not in _HOLDING:
@@ -179,9 +184,9 @@ def _used(jobs: Sequence[QueueRow], key: str) -> int:
 def _waiting(limit: str, source: Source, what: str, used: int, many: int, each: int, most: int) -> Finding:
     start = max(0, (most - used) // each)
     if start == 0:
-        message = f"{source} allows {what}: you use {used:,} and ask for {each:,}"
-        return Finding("waits", limit, each, most, message, "it starts when others of yours have ended")
+        message = f"{source} allows {what}: you use {used:,} and request {each:,}"
+        return Finding("waits", limit, each, most, message, "it starts when other jobs of yours have ended")
     message = f"{source} allows {what}: {start:,} of the {many:,} tasks can run at the same time"
     if used:
         message += f", you use {used:,} already"
-    return Finding("note", limit, each * many, most, message, "the others follow as these end")
+    return Finding("note", limit, each * many, most, message, "the others start as these end")

@@ -1,4 +1,4 @@
-"""The door to Slurm through PySlurm, which runs in a child process of its own: another interpreter, never imported here."""
+"""The client over PySlurm, which runs in another interpreter as a child process and is never imported here."""
 
 from lossi.jobs.schedulers.slurm.pyslurm.client import PySlurmClient
 

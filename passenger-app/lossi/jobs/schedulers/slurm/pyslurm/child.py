@@ -1,7 +1,7 @@
 """The child process that has PySlurm: one question in, one answer out.
 
-Sent as text to an interpreter that is not ours, possibly in another system's root folder: standard library of Python 3.9 and
-PySlurm only, nothing of Lossi. It is dumb on purpose: it hands out plain fields and `rows` makes records of them.
+Sent as text to another interpreter, possibly in another system's root folder: Python 3.9, standard library and PySlurm only.
+It returns plain fields; `rows` makes records of them.
 
 ``answer(question)`` takes ``{"ask": …, "any_version": …, "cluster": …, …}`` and returns ``{"answer": …}`` or
 ``{"problem": conf|import|version|cluster|slurm|invalid, "text": …}``.
@@ -21,7 +21,7 @@ from typing import Any
 CONF = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/run/slurm/conf/slurm.conf")
 """Where libslurm looks when SLURM_CONF is not set."""
 RELEASES = {36: "20.11", 37: "21.08", 38: "22.05", 39: "23.02", 40: "23.11"}
-"""Major number of libslurm's interface to Slurm's release; from 41 (24.05) on there are two releases a year."""
+"""Major number of libslurm's ABI → Slurm's release; from 41 (24.05) on there are two releases a year."""
 JOB_GONE = (2017, 2021)
 """ESLURM_INVALID_JOB_ID, ESLURM_ALREADY_DONE."""
 
@@ -100,7 +100,7 @@ CONFIGURATION = [
 
 
 class Problem(Exception):
-    """Why there is no answer, and of which kind that is."""
+    """Why there is no answer, with its kind."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -114,13 +114,13 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     except Problem as problem:
         return {"problem": problem.kind, "text": str(problem)}
     except Exception as error:
-        # Slurm's own words come as PySlurm's RPCError; PySlurm's ValueErrors are about what it was given.
+        # Slurm's messages come as PySlurm's RPCError; PySlurm's ValueErrors are about its arguments.
         kind = "invalid" if isinstance(error, ValueError) else "slurm"
         return {"problem": kind, "text": str(error) or type(error).__name__}
 
 
 def load(question: dict[str, Any]) -> Any:
-    """Import PySlurm once it is known that this will not end the process."""
+    """Import PySlurm if that will not end the process."""
     named = os.environ.get("SLURM_CONF")
     if not any(Path(path).is_file() for path in ([named] if named else CONF)):
         raise Problem("conf", "no such file: " + (named or ", ".join(CONF)))
@@ -138,7 +138,7 @@ def load(question: dict[str, Any]) -> Any:
 
 
 def library() -> ctypes.CDLL:
-    """Return the libslurm that PySlurm has loaded, for what PySlurm does not say or do."""
+    """Return the libslurm that PySlurm has loaded, for what PySlurm cannot do."""
     with Path("/proc/self/maps").open() as maps:
         paths = sorted({line.split()[-1] for line in maps if "libslurm" in line})
     return ctypes.CDLL(paths[0] if paths else None, use_errno=True)
@@ -152,7 +152,7 @@ def release(libslurm: ctypes.CDLL) -> str:
 
 
 def fields(thing: Any, names: list[str]) -> dict[str, Any]:
-    """Return attributes as far as this PySlurm has them and can read them: one odd value must not hide a whole queue."""
+    """Return those attributes that this PySlurm has and can read: one odd value must not hide a whole queue."""
     found = {}
     for name in names:
         try:
@@ -176,7 +176,7 @@ def mine(jobs: Any) -> list[Any]:
 
 
 def queue(slurm: Any, question: dict[str, Any]) -> list[dict[str, Any]]:
-    # The expression of an array's waiting tasks is cut after 64 characters unless this says otherwise.
+    # Otherwise the expression of an array's waiting tasks is cut after 64 characters.
     os.environ["SLURM_BITSTR_LEN"] = "0"
     return [dict(fields(job, QUEUED), tres=tres(job.tres)) for job in mine(slurm.Jobs.load())]
 
@@ -210,7 +210,7 @@ def named(slurm: Any, question: dict[str, Any]) -> list[tuple[int, str]]:
     if has_accounts(slurm.slurmctld.Config.load()):
         conditions = slurm.db.JobFilter(users=[str(os.getuid())], start_time=question["since"])
         jobs += [(job, job.nodelist) for job in mine(slurm.db.Jobs.load(conditions))]
-    # What failed without ever having a node is the trace of a submission that was refused.
+    # A job that failed without ever having a node is a refused submission.
     accepted = [job for job, nodes in jobs if job.state != "FAILED" or (nodes and nodes != "None assigned")]
     found = {job.array_id or job.id: job.name or "" for job in accepted}
     return [(number, name) for number, name in sorted(found.items()) if name.startswith(question["prefix"])]
@@ -230,7 +230,7 @@ def submit(slurm: Any, question: dict[str, Any]) -> int:
 def cancel(slurm: Any, question: dict[str, Any]) -> None:
     """Cancel jobs and ``id_[tasks]``.
 
-    By libslurm itself: PySlurm knows no tasks that have not started, and takes an old error for that of this call.
+    With libslurm itself: PySlurm does not know tasks that have not started, and reports an old error as that of this call.
     """
     kill = library().slurm_kill_job2
     kill.argtypes = [ctypes.c_char_p, ctypes.c_uint16, ctypes.c_uint16, ctypes.c_char_p]
@@ -262,11 +262,10 @@ def associations(slurm: Any, question: dict[str, Any]) -> list[dict[str, Any]]:
     return [dict(fields(one, ASSOCIATION), **{name: tres(getattr(one, name)) for name in ASSOCIATION_TRES}) for one in found]
 
 
-def qualities(slurm: Any, question: dict[str, Any]) -> list[str]:
+def qos(slurm: Any, question: dict[str, Any]) -> list[str]:
     return sorted(slurm.db.QualitiesOfService.load()) if has_accounts(slurm.slurmctld.Config.load()) else []
 
 
 ASKED: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
-    one.__name__: one
-    for one in (queue, accounting, named, submit, cancel, configuration, partitions, nodes, associations, qualities)
+    one.__name__: one for one in (queue, accounting, named, submit, cancel, configuration, partitions, nodes, associations, qos)
 }

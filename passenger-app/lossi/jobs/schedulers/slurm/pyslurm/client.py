@@ -1,7 +1,7 @@
-"""Slurm through PySlurm: the same questions as through the commands, put to a child process (`process`, `child`).
+"""The client over PySlurm: the same questions as through the commands, sent to a child process (`process`, `child`).
 
-What PySlurm lacks is refused with a hint: an expected start, the site's further sbatch options, another cluster of the same
-slurmdbd. Of qualities of service it knows only the names, of a requeued job only the last attempt.
+What PySlurm lacks is refused with a hint: an expected start, the site's sbatch options, another cluster of the same slurmdbd. It
+knows only the names of qualities of service, and only the last attempt of a requeued job.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from lossi.jobs.schedulers.slurm.records import (
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
 
 SUBMIT_S = 30.0
-"""A submission is waited for longer: giving up on one that arrives late leaves a job that nobody knows of."""
+"""Time limit of a submission: giving up on one that arrives late leaves a job that nobody knows about."""
 
 T = TypeVar("T")
 _INSTEAD = "set scheduler: slurm_cli for this cluster"
 
 
 class PySlurmClient:
-    """A door to Slurm.
+    """`SlurmClient` over PySlurm.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class PySlurmClient:
         self.cluster = cluster
 
     def arguments(self, request: SlurmRequest) -> list[str]:
-        """Return PySlurm's words for a request, one ``name=value`` each; no command is started for it."""
+        """Return PySlurm's attributes for a request as ``name=value``; there is no command."""
         options = _options(request)
         said = {**options, "script": str(request.script), "signal": f"B:USR1@{request.signal_s}" if request.signal_s else None}
         return ["pyslurm.JobSubmitDescription", *(f"{name}={value}" for name, value in said.items() if value is not None)]
@@ -58,11 +58,11 @@ class PySlurmClient:
         Raises
         ------
         NotSupported
-            For further options of the site.
+            For sbatch options of the site.
         InvalidInput, Forbidden
-            When Slurm refuses.
+            If Slurm refuses.
         Unavailable
-            When no answer came: the job may have been submitted.
+            If no answer came: the job may have been submitted.
         """
         options = _options(request)
         try:
@@ -75,24 +75,24 @@ class PySlurmClient:
         return int(process.ask(self.cluster, question, deadline_s=max(SUBMIT_S, self.cluster.deadline_s)))
 
     def queue(self, *, ended: bool = False) -> list[QueueRow]:
-        """Return the user's own jobs in the queue; with ``ended`` also those that ended lately."""
+        """Return the user's jobs in the queue; with ``ended`` also those that ended recently."""
         found = self._records({"ask": "queue"}, rows.queue_row)
         return [row for row in found if ended or not has_ended(states.state_of(row.state))]
 
     def accounting(self, jobs: Mapping[int, Sequence[int] | None], *, since: str | None = None) -> list[AccountingRow]:
-        """Return what the database has of jobs by Slurm's id; of requeued tasks only the last attempt."""
+        """Return the accounting of jobs by Slurm's id; for requeued tasks only the last attempt."""
         if not jobs:
             return []
         question = {"ask": "accounting", "ids": sorted(jobs), "since": rows.epoch(since) if since else None}
         return [row for row in self._records(question, rows.accounting_row) if _asked(row, jobs)]
 
     def named(self, prefix: str, since: str) -> list[tuple[int, str]]:
-        """Return (id, name) of the user's jobs whose name begins so."""
+        """Return (id, name) of the user's jobs with this prefix."""
         found = process.ask(self.cluster, {"ask": "named", "prefix": prefix, "since": rows.epoch(since)})
         return self._read(lambda: [(int(number), str(name)) for number, name in found])
 
     def cancel(self, jobs: Mapping[int, Sequence[int] | None]) -> None:
-        """Cancel array tasks (None: the whole job); those that have ended are no error."""
+        """Cancel array tasks (None: the whole job); tasks that have ended are not an error."""
         targets = [
             str(job) if tasks is None else f"{job}_[{values.ranges_text(tasks)}]" for job, tasks in jobs.items() if tasks != []
         ]
@@ -100,7 +100,7 @@ class PySlurmClient:
             process.ask(self.cluster, {"ask": "cancel", "targets": targets}, deadline_s=max(SUBMIT_S, self.cluster.deadline_s))
 
     def configuration(self) -> Configuration:
-        """Return what of the scheduler's configuration matters."""
+        """Return the scheduler's configuration."""
         found = process.ask(self.cluster, {"ask": "configuration"})
         return self._read(lambda: rows.configuration(found))
 
@@ -109,28 +109,28 @@ class PySlurmClient:
         return self._records({"ask": "partitions"}, rows.partition_row)
 
     def nodes(self) -> list[NodeGroup]:
-        """Return what kinds of node each partition has."""
+        """Return the groups of alike nodes of each partition."""
         found = process.ask(self.cluster, {"ask": "nodes"})
         return self._read(lambda: rows.node_groups(found))
 
     def associations(self) -> list[Association]:
-        """Return which accounts the user may charge; empty where the site keeps no accounts."""
+        """Return which accounts the user may charge; empty if the site has no accounting."""
         return self._records({"ask": "associations"}, rows.association)
 
-    def qualities(self) -> list[Qos]:
-        """Return all qualities of service by name: PySlurm does not know their limits, Slurm itself holds them."""
-        found = process.ask(self.cluster, {"ask": "qualities"})
+    def qos(self) -> list[Qos]:
+        """Return all qualities of service by name: PySlurm does not know their limits."""
+        found = process.ask(self.cluster, {"ask": "qos"})
         return self._read(lambda: [Qos(str(name)) for name in found])
 
     def expected_start(self, request: SlurmRequest) -> tuple[str | None, str]:
-        """Refuse: PySlurm cannot ask when a job would start.
+        """Refuse: PySlurm cannot tell when a job would start.
 
         Raises
         ------
         NotSupported
             Always.
         """
-        raise NotSupported("PySlurm cannot ask when a job would start", hint=_INSTEAD)
+        raise NotSupported("PySlurm cannot tell when a job would start", hint=_INSTEAD)
 
     def _records(self, question: Mapping[str, Any], make: Callable[[Mapping[str, Any]], T]) -> list[T]:
         found = process.ask(self.cluster, question)
@@ -148,14 +148,14 @@ class PySlurmClient:
 
 
 def _options(request: SlurmRequest) -> dict[str, Any]:
-    """Return a request in PySlurm's words, but for the script and the signal.
+    """Return PySlurm's attributes of a request, without the script and the signal.
 
     Raises
     ------
     NotSupported
-        For further options of the site.
+        For sbatch options of the site.
     InvalidInput
-        For a variable that no door can pass on.
+        For a variable that no client can pass on.
     """
     if request.options:
         raise NotSupported(
@@ -164,7 +164,7 @@ def _options(request: SlurmRequest) -> dict[str, Any]:
         )
     if request.time_limit_min is not None and request.time_limit_min < 1:
         raise InvalidInput("the time limit must be at least a minute", hint="leave it out for the partition's own")
-    directives.export(request)  # what is refused at one door is refused at all
+    directives.export(request)  # what one client refuses, all refuse
     kind = f"gpu:{request.gpu_type}" if request.gpu_type else "gpu"
     array = None
     if request.array is not None:
@@ -187,10 +187,10 @@ def _options(request: SlurmRequest) -> dict[str, Any]:
         "kill_on_invalid_dependency": True if request.dependency else None,
         "is_requeueable": request.requeue,
         "working_directory": str(request.directory),
-        # % begins one of Slurm's own placeholders in this option, and nowhere else.
+        # % starts one of Slurm's placeholders in this option, and nowhere else.
         "standard_output": str(request.output).replace("%", "%%"),
         "log_files_open_mode": "append",
-        # As sbatch's --export=NONE: the user's login environment on the node. An empty one would be taken for "all of mine";
+        # As sbatch's --export=NONE: the user's login environment on the node. An empty one would mean "all of mine";
         # what there is lets srun hand on the script's.
         "get_user_environment": True,
         "environment": {**request.environment, "SLURM_EXPORT_ENV": "ALL"},
@@ -198,7 +198,7 @@ def _options(request: SlurmRequest) -> dict[str, Any]:
 
 
 def _asked(row: AccountingRow, jobs: Mapping[int, Sequence[int] | None]) -> bool:
-    """Return whether a row is of the tasks that were asked for."""
+    """Return whether a row is one of the tasks that were asked for."""
     if row.job_id not in jobs:
         return False
     wanted = jobs[row.job_id]

@@ -1,7 +1,7 @@
-"""Starts the child that has PySlurm, once per question, and believes nothing of it: it may exit, hang, crash or write rubbish.
+"""Starts the child with PySlurm, once per question. The child may exit, hang, crash or write rubbish.
 
-``import pyslurm`` ends its process where no slurm.conf is found, a libslurm of another version may do worse, and PySlurm's
-licence is not ours: so it lives in a process of its own, which gets its program and the question on standard input.
+``import pyslurm`` ends its process if there is no slurm.conf, a libslurm of another version may do worse, and PySlurm's licence
+differs from ours: so it runs in a process of its own, which gets its program and the question on standard input.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from lossi.errors import InvalidInput, LossiError, NotSupported, Unavailable
 from lossi.jobs.schedulers.slurm import refusals
 
 MOST_BYTES = 128 * 2**20
-"""Of an answer: some hundred thousand tasks."""
+"""Maximum answer: some hundred thousand tasks."""
 _PROGRAM = Path(__file__).with_name("child.py")
-# What PySlurm and libslurm print must not get between the lines of the answer: they write to standard error.
+# PySlurm and libslurm print to standard error, so that it does not mix with the answer.
 _LOADER = """\
 import json, os, sys
 channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -38,16 +38,16 @@ os._exit(0)  # libslurm may hang at the end of a process
 
 
 def argv(door: PySlurmSettings) -> list[str]:
-    """Return the argv that starts the interpreter with PySlurm, in its own root folder where it has one.
+    """Return the argv that starts the interpreter with PySlurm, in its own root folder if it has one.
 
-    In a user namespace with nothing but the caller's own id, an ordinary user may change the root folder, and munge still
-    sees who it is.
+    In a user namespace with only the caller's own id, an ordinary user may change the root folder, and munge still identifies
+    the user.
     """
     interpreter = [str(door.python), "-I", "-c", _LOADER]
     if door.chroot is None:
         return interpreter
     if os.geteuid() == 0:
-        # Users' paths do not name its folder, and nor does the child's.
+        # Neither users' nor the child's PATH has its folder.
         return [shutil.which("chroot", path=f"/usr/sbin:/sbin:{os.defpath}") or "chroot", str(door.chroot), *interpreter]
     return ["unshare", "--map-current-user", f"--root={door.chroot}", "--wd=/", *interpreter]
 
@@ -60,19 +60,19 @@ def ask(cluster: Cluster, question: Mapping[str, Any], *, deadline_s: float | No
     cluster
         The cluster, which names the interpreter.
     question
-        Which one (``ask``) and what belongs to it; see `child`.
+        Which one (``ask``) and its arguments; see `child`.
     deadline_s
-        Seconds after which the child is killed with all that it started; None: the cluster's.
+        Seconds after which the child is killed with everything it started; None: the cluster's.
 
     Raises
     ------
     NotSupported
-        When the cluster names no interpreter with PySlurm.
+        If no interpreter with PySlurm is configured.
     Unavailable
-        When the child cannot be started, ends, hangs, writes rubbish or too much, when its PySlurm does not fit, and when
-        Slurm does not answer it; ``hint`` says what to do.
+        If the child cannot be started, ends, hangs, writes rubbish or too much, if its PySlurm does not fit, or if Slurm
+        does not answer it; ``hint`` says what to do.
     Forbidden, InvalidInput
-        When Slurm refuses.
+        If Slurm refuses.
     """
     door = cluster.pyslurm
     if door is None:
@@ -106,7 +106,7 @@ def _run(cluster: Cluster, command: list[str], text: bytes, limit: float) -> pro
         raise Unavailable(
             f"PySlurm of cluster {cluster.name} did not answer within {limit:g} s",
             why=processes.last_line(error.stderr)[:300],
-            hint="try again in a while; if this goes on, set scheduler: slurm_cli",
+            hint="try again later; if this happens again, set scheduler: slurm_cli",
         ) from error
     except processes.OutputLimitReached as error:
         raise Unavailable(
@@ -116,7 +116,7 @@ def _run(cluster: Cluster, command: list[str], text: bytes, limit: float) -> pro
 
 
 def _environment(cluster: Cluster) -> dict[str, str]:
-    """Return what the child needs to know of us, nothing else: what it carries goes into the jobs' environment."""
+    """Return only what the child needs: its environment becomes the jobs'."""
     account = pwd.getpwuid(os.geteuid())
     values = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": account.pw_dir, "USER": account.pw_name}
     if cluster.conf:
@@ -135,12 +135,12 @@ def _no_answer(cluster: Cluster, done: processes.Finished) -> Unavailable:
     return Unavailable(
         f"PySlurm of cluster {cluster.name} {how}",
         why=processes.last_line(done.stderr)[:300],
-        hint="see that its interpreter and slurm.conf are right and that it fits this libslurm, or set scheduler: slurm_cli",
+        hint="check its interpreter and slurm.conf, and that it fits this libslurm, or set scheduler: slurm_cli",
     )
 
 
 def _explained(cluster: Cluster, problem: str, why: str) -> LossiError:
-    """Return the error that a problem of the child's stands for."""
+    """Return the error for a problem of the child."""
     name = cluster.name
     if problem == "conf":
         hint = f"set conf of cluster {name} in the site file to its slurm.conf"
@@ -149,11 +149,13 @@ def _explained(cluster: Cluster, problem: str, why: str) -> LossiError:
         hint = "install PySlurm for this interpreter and this Slurm, or set scheduler: slurm_cli"
         return Unavailable(f"the interpreter of cluster {name} cannot import PySlurm", why=why, hint=hint)
     if problem == "version":
-        hint = "install the PySlurm of this Slurm, set pyslurm.any_version if it was tried and works, or set scheduler: slurm_cli"
+        hint = (
+            "install the PySlurm of this Slurm, set pyslurm.any_version if you tried it and it works, or set scheduler: slurm_cli"
+        )
         return Unavailable(f"PySlurm of cluster {name} does not fit its Slurm", why=why, hint=hint)
     if problem == "cluster":
         hint = "set conf to the slurm.conf of this cluster, or scheduler: slurm_cli, which can ask another one"
         return NotSupported(f"PySlurm cannot reach the cluster {cluster.slurm_name}", why=why, hint=hint)
     if problem == "invalid":
-        return InvalidInput(f"cluster {name} refuses this", why=why, hint="correct what was asked for")
+        return InvalidInput(f"cluster {name} refuses this", why=why, hint="correct the request")
     return refusals.error_of("PySlurm", why, 1)

@@ -1,8 +1,8 @@
-"""The plain fields that the child hands out, as records. Pure.
+"""From the plain fields of the child to `records`. Pure.
 
-PySlurm's own ways that are made good here: task 0 of an array comes as None (zero is taken for "not set"), the accounting
-writes sets of tasks as a bit mask in hexadecimal, "no limit" is a word in some fields and None in others. Not to be made
-good: PySlurm takes 128 from an exit code of 128 and more, so 137 arrives as 9.
+Corrected here: task 0 of an array comes as None (zero counts as "not set"), the accounting has sets of tasks as a hexadecimal
+bit mask, "no limit" is a word in some fields and None in others. Cannot be corrected: PySlurm subtracts 128 from an exit code of
+128 and more, so 137 arrives as 9.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _MIB = 2**20
 
 
 def queue_row(job: Fields) -> QueueRow:
-    """Return a record of the queue.
+    """Return a row of the queue.
 
     Raises
     ------
     ValueError, KeyError, TypeError
-        When the fields are not those of a job.
+        If the fields are not those of a job.
     """
     ended = has_ended(states.state_of(job["state"]))
     code, signal = _ending(job) if ended else (None, None)
@@ -67,12 +67,12 @@ def queue_row(job: Fields) -> QueueRow:
 
 
 def accounting_row(job: Fields) -> AccountingRow:
-    """Return a record of the accounting, its steps taken together.
+    """Return a row of the accounting, with all its steps.
 
     Raises
     ------
     ValueError, KeyError, TypeError
-        When the fields are not those of a job.
+        If the fields are not those of a job.
     """
     tasks = _tasks(job)
     one = tasks[0][0] if tasks and len(tasks) == 1 and len(tasks[0]) == 1 else None
@@ -141,7 +141,7 @@ def partition_row(one: Fields) -> PartitionRow:
 
 
 def node_groups(nodes: Iterable[Fields]) -> list[NodeGroup]:
-    """Return what kinds of node each partition has."""
+    """Return the groups of alike nodes of each partition."""
     counted = Counter(
         (
             partition,
@@ -184,7 +184,7 @@ def association(one: Fields) -> Association:
 
 
 def configuration(one: Fields) -> Configuration:
-    """Return what of the scheduler's configuration matters."""
+    """Return the scheduler's configuration."""
     preemption = one["preempt_type"] or ""
     return Configuration(
         version=one["version"] or "",
@@ -201,7 +201,7 @@ def configuration(one: Fields) -> Configuration:
 
 
 def moment(epoch: int | None) -> str | None:
-    """Return ISO 8601 in UTC with Z for seconds since the epoch; None: Slurm did not say."""
+    """Return ISO 8601 in UTC with Z for seconds since the epoch; None: not known."""
     if not epoch:
         return None
     return datetime.datetime.fromtimestamp(epoch, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -219,7 +219,7 @@ def epoch(text: str) -> int:
 
 
 def _tasks(job: Fields) -> tuple[range, ...] | None:
-    """Return the array tasks that a record stands for; None without an array."""
+    """Return the array tasks of a row; None without an array."""
     if not job["array_id"]:
         return None
     if job["array_task_id"] is not None:
@@ -244,7 +244,7 @@ def _ending(job: Fields) -> tuple[int | None, int | None]:
 
 
 def _whole(value: Any) -> int | None:
-    """Return a number; None for PySlurm's words for "no limit"."""
+    """Return a number; None for "no limit"."""
     return None if value is None or isinstance(value, str) else int(value)
 
 

@@ -1,6 +1,6 @@
-"""One API version of slurmrestd: what is asked for what, and how its answers are read. Pure.
+"""One API version of slurmrestd: its requests and the parsers of its answers. Pure.
 
-A version is a class; its module says how it differs from its neighbour. `Api` has what is the same in all.
+A version is a class; its module describes how it differs from its neighbour. `Api` has what all share.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ OPTIONS: Mapping[str, str] = {
     "reservation": "reservation",
     "wckey": "wckey",
 }
-"""Site options that slurmrestd takes as texts in all versions, to its own names."""
+"""Site options that slurmrestd takes as text in all versions → its own names."""
 MOST_SELECTORS = 100
-"""Jobs or array tasks in one question, so that its address stays short and its answer small."""
+"""Maximum jobs or array tasks in one question, so that its URL stays short and its answer small."""
 
 
 class Api(ABC):
-    """How one version is spoken."""
+    """One API version."""
 
     version: ClassVar[str]
     slash: ClassVar[str]
-    """What a collection's path ends with."""
+    """End of a collection's path."""
     filters_users: ClassVar[bool]
-    """Whether the database can be asked for the jobs of one user."""
+    """Whether the database can select the jobs of one user."""
     accounts_exit_codes: ClassVar[bool]
-    """Whether the database's answer has the right exit codes."""
+    """Whether the database's answers have correct exit codes."""
 
     def slurm(self, path: str) -> str:
-        """Return the path of something that slurmctld knows."""
+        """Return the path of a resource of slurmctld."""
         return f"/slurm/{self.version}/{path}"
 
     def database(self, path: str) -> str:
-        """Return the path of something that slurmdbd knows."""
+        """Return the path of a resource of slurmdbd."""
         return f"/slurmdb/{self.version}/{path}"
 
     # -- asking ------------------------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ class Api(ABC):
         Raises
         ------
         NotSupported
-            For what this version cannot be asked.
+            For what this version cannot do.
         """
 
     @abstractmethod
@@ -65,9 +65,9 @@ class Api(ABC):
 
     @abstractmethod
     def named(self, user: str, since: int, name: str, cluster: str) -> Call:
-        """Return the call for the user's jobs since a time, or where that cannot be asked, everybody's of a name (empty: of any).
+        """Return the call for the user's jobs since a time or, if the version cannot select them, everybody's of a name (empty: any).
 
-        ``uts`` before seconds since the epoch is understood by all versions, a plain number only by v0.0.42.
+        All versions understand ``uts`` before seconds since the epoch, only v0.0.42 a plain number.
         """
 
     @abstractmethod
@@ -75,11 +75,11 @@ class Api(ABC):
         """Return the call for all attempts of jobs and array tasks."""
 
     def ping(self) -> Call:
-        """Return the call that tells whether the version is served."""
+        """Return the call that checks whether the server has this version."""
         return Call(self.slurm(f"ping{self.slash}"))
 
     def selected(self, jobs: Mapping[int, Sequence[int] | None], cluster: str) -> list[Call]:
-        """Return the calls for all attempts of the given array tasks (None: of all); many tasks are asked for as a whole."""
+        """Return the calls for all attempts of the given array tasks (None: of all); for many tasks, the whole job is asked for."""
         selectors: list[str] = []
         for job_id, tasks in jobs.items():
             if tasks is None or len(tasks) > 10 * MOST_SELECTORS:
@@ -90,7 +90,7 @@ class Api(ABC):
         return [self.attempts(selectors[start : start + MOST_SELECTORS], cluster) for start in starts]
 
     def associations_of(self, user: str) -> Call:
-        """Return the call for what a user may charge; this version answers with everybody's."""
+        """Return the call for the user's associations; this version answers with everybody's."""
         return Call(self.database(f"associations{self.slash}"))
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -109,14 +109,14 @@ class Api(ABC):
 
     @abstractmethod
     def refusals(self, document: Mapping[str, Any]) -> list[tuple[int, str]]:
-        """Return (Slurm's number, Slurm's words) of the errors of an answer."""
+        """Return (Slurm's number, message) of the errors in an answer."""
 
     def queue_row(self, job: Mapping[str, Any]) -> QueueRow:
-        """Return a record of the queue."""
+        """Return a row of the queue."""
         return rows.queue_row(job, self.ended(job.get("exit_code")))
 
     def accounting_row(self, job: Mapping[str, Any]) -> AccountingRow:
-        """Return an attempt in the database."""
+        """Return an attempt."""
         return rows.accounting_row(job, self.accounted(job))
 
     def association(self, found: Mapping[str, Any]) -> Association:
@@ -128,33 +128,33 @@ class Api(ABC):
         return rows.quality(found)
 
     def node_groups(self, nodes: Iterable[Mapping[str, Any]]) -> list[NodeGroup]:
-        """Return the nodes that are alike."""
+        """Return groups of alike nodes."""
         return rows.node_groups(nodes)
 
     def job_id(self, document: Mapping[str, Any]) -> int | None:
-        """Return Slurm's id of the job that was submitted."""
+        """Return Slurm's id of the submitted job."""
         found = document.get("job_id")
         return found if isinstance(found, int) and found > 0 else None
 
 
 def properties(request: SlurmRequest) -> dict[str, Any]:
-    """Return the properties of a job that all versions write alike; those that are not asked for are left out.
+    """Return the properties of a job that are the same in all versions, without those that are not set.
 
     Raises
     ------
     NotSupported
-        For a site option that slurmrestd cannot be asked for.
+        For a site option that slurmrestd does not have.
     """
     unknown = [option for option in request.options if _name(option) not in OPTIONS or "=" not in option]
     if unknown:
         raise NotSupported(
-            f"slurmrestd cannot be asked for {', '.join(unknown)}",
-            hint="leave it out of the cluster's options, or use slurm_cli for this cluster",
+            f"slurmrestd does not have the option {', '.join(unknown)}",
+            hint="remove it from the cluster's options, or use slurm_cli for this cluster",
         )
     found: dict[str, Any] = {
         "name": request.name,
         "current_working_directory": str(request.directory),
-        "standard_output": str(request.output).replace("%", "%%"),  # a single one begins a placeholder
+        "standard_output": str(request.output).replace("%", "%%"),  # a single one starts a placeholder
         "standard_input": "/dev/null",
         "tasks": request.nodes,
         "tasks_per_node": 1,
@@ -172,12 +172,12 @@ def properties(request: SlurmRequest) -> dict[str, Any]:
 
 
 def environment(request: SlurmRequest) -> dict[str, str]:
-    """Return the job's variables: those asked for, and what makes slurmd load the login environment, as ``--export=NONE`` does."""
+    """Return the job's variables, and the one that makes slurmd load the login environment, as ``--export=NONE`` does."""
     return {"SLURM_EXPORT_ENV": "NONE", "SLURM_GET_USER_ENV": "1", **request.environment}
 
 
 def array(request: SlurmRequest) -> str | None:
-    """Return the array as Slurm writes it, with its throttle."""
+    """Return the array in Slurm's format, with its throttle."""
     if request.array is None:
         return None
     listed = values.ranges_text(request.array)

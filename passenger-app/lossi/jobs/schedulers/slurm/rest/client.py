@@ -1,7 +1,7 @@
-"""Slurm's REST API as a door: asks slurmrestd, speaks its version, returns `records` of the user's own jobs and nobody else's.
+"""The client over slurmrestd, in the API version of the server; returns `records` of the user's own jobs only.
 
-What the API does not tell in any version: slurm.conf's limits (MaxArraySize, KillWait…), what is enforced, and when a job would
-start. What one version does not tell is in its module.
+No version of the API has slurm.conf's limits (MaxArraySize…), what is enforced, or when a job would start. What a single version
+lacks is in its module.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from lossi.jobs.schedulers.slurm.rest.fields import at, epoch, text
 from lossi.jobs.schedulers.slurm.rest.transport import Answer, Call, Transport
 
 ENDED = frozenset({2017, 2021})
-"""Slurm's numbers for a job that it does not know (any more) and one that is ending (slurm/slurm_errno.h)."""
+"""Slurm's error numbers for an unknown job and one that is ending (slurm/slurm_errno.h)."""
 MOST_SCRIPT_BYTES = 4 * 2**20
 _UNSAID = "Unspecified error"
 _POINTER = re.compile(r"\(0x[0-9a-f]+\)")
 
 
 class RestClient:
-    """The door slurmrestd, implementing `SlurmClient`.
+    """`SlurmClient` over slurmrestd.
 
     Parameters
     ----------
     cluster
         With `RestSettings`: url or socket, token, version.
     uid
-        Whose jobs: the user whom the process belongs to; slurmrestd itself decides who asks, by the token or the socket.
+        Whose jobs: the user of this process; slurmrestd itself identifies the caller by the token or the socket.
 
     Raises
     ------
     InvalidInput
-        When the cluster does not say where slurmrestd is, or names a version that is not spoken.
+        If the cluster does not say where slurmrestd is, or has an unsupported version.
     """
 
     def __init__(self, cluster: Cluster, *, uid: int | None = None) -> None:
@@ -71,9 +71,9 @@ class RestClient:
     # -- jobs --------------------------------------------------------------------------------------------------------
 
     def arguments(self, request: SlurmRequest) -> list[str]:
-        """Return the request that `submit` makes: method, address, body with the script's path in place of its text.
+        """Return the request of `submit`: method, URL, body with the script's path instead of its text.
 
-        The server is not asked: where its version is not known yet, the newest is shown.
+        The server is not asked: if its version is not known yet, the newest is shown.
         """
         api = self._fixed or versions.remembered(self._transport.place) or versions.VERSIONS[0]()
         call = api.submission(request, f"@{request.script}")
@@ -94,14 +94,14 @@ class RestClient:
         if job_id is not None:
             return job_id
         self._check(api, answer)
-        # slurmrestd drops what it does not understand with a warning, and then has nothing to submit.
+        # slurmrestd ignores what it does not understand with a warning, and then submits nothing.
         said = "; ".join(text(one.get("description")) for one in rows.listed(answer.document, "warnings") or ())
-        raise InvalidInput("Slurm refused the request", why=said or "slurmrestd named no job")
+        raise InvalidInput("Slurm refused the request", why=said or "slurmrestd returned no job id")
 
     def queue(self, *, ended: bool = False) -> list[QueueRow]:
         """Return the user's own jobs in the queue; with ``ended`` also those that ended lately (MinJobAge).
 
-        Of an array whose list of waiting tasks slurmrestd has cut short only those are named that it surely names.
+        If slurmrestd cut the list of an array's waiting tasks short, only those that are certainly in it are returned.
         """
         api = self._api()
         jobs = self._list(api, Call(api.slurm(f"jobs{api.slash}")), "jobs")
@@ -111,8 +111,8 @@ class RestClient:
     def accounting(self, jobs: Mapping[int, Sequence[int] | None], *, since: str | None = None) -> list[AccountingRow]:
         """Return what the database has of jobs by Slurm's id: all attempts of the given array tasks (None: of all).
 
-        ``since`` leaves out attempts that ended before; it is not asked for, because slurmdbd would leave out jobs that were
-        never eligible too.
+        ``since`` leaves out attempts that ended earlier, here and not in the question: slurmdbd would also leave out jobs that
+        were never eligible.
         """
         api = self._api()
         if not jobs:
@@ -132,7 +132,7 @@ class RestClient:
         try:
             recorded = self._recorded(api, since, prefix)
             if not api.filters_users and any(job_id not in found for job_id in recorded):
-                # The queue has forgotten the job; further parts of it have names of their own.
+                # The queue has forgotten the job; its other chunks have names of their own.
                 recorded = self._recorded(api, since, "")
         except (Unavailable, NotSupported) as error:
             if not found and isinstance(error, Unavailable):
@@ -153,15 +153,15 @@ class RestClient:
             raise problems[0]
 
     def expected_start(self, request: SlurmRequest) -> tuple[str | None, str]:
-        """Raise NotSupported: no version of the API can be asked to test a job."""
+        """Raise NotSupported: no version of the API can test a job."""
         raise NotSupported(
-            "slurmrestd cannot say when a job would start", hint="submit it: a waiting job shows when it may start"
+            "slurmrestd cannot tell when a job would start", hint="submit it: a waiting job shows when it may start"
         )
 
     # -- the cluster -------------------------------------------------------------------------------------------------
 
     def configuration(self) -> Configuration:
-        """Return what can be known: version, name, whether there is accounting, whether there are GPUs; the rest stays open."""
+        """Return what the API has: version, name, whether there is accounting, whether there are GPUs."""
         api = self._api()
         answer = self._transport.ask(api.ping())
         self._check(api, answer)
@@ -169,7 +169,7 @@ class RestClient:
         try:
             clusters = self._database_list(api, Call(api.database(f"clusters{api.slash}")), "clusters")
         except Unavailable:
-            clusters = []  # a database that does not answer is one
+            clusters = []  # a database that does not answer exists
         return Configuration(
             version=text(at(answer.document, "meta", "slurm", "release"))
             or text(at(answer.document, "meta", "Slurm", "release")),
@@ -198,7 +198,7 @@ class RestClient:
         mine = [api.association(one) for one in found if one.get("user") == self.user]
         return [one for one in mine if not name or one.cluster == name]
 
-    def qualities(self) -> list[Qos]:
+    def qos(self) -> list[Qos]:
         """Return all qualities of service; empty where the site keeps none."""
         api = self._api()
         found = self._database_list(api, Call(api.database(f"qos{api.slash}")), "qos", "QOS")
@@ -210,10 +210,10 @@ class RestClient:
         return self._fixed or versions.agreed(self._transport)
 
     def _list(self, api: Api, call: Call, *names: str) -> list[Mapping[str, Any]]:
-        """Return the objects that a call answers with."""
+        """Return the objects in the answer to a call."""
         answer = self._transport.ask(call)
         if answer.status == 404 and not answer.document and call.path.startswith("/slurmdb/"):
-            raise NotSupported("The site keeps no accounting database", why="slurmrestd serves none")
+            raise NotSupported("the site has no accounting database", why="slurmrestd has none")
         self._check(api, answer)
         found = rows.listed(answer.document, *names)
         if found is None:
@@ -221,14 +221,14 @@ class RestClient:
         return found
 
     def _database_list(self, api: Api, call: Call, *names: str) -> list[Mapping[str, Any]] | None:
-        """Return the objects that a call to the database answers with; None: the site has none."""
+        """Return the objects in the answer of the database; None: the site has no database."""
         try:
             return self._list(api, call, *names)
         except NotSupported:
             return None
 
     def _database_cluster(self, api: Api) -> str:
-        """Return the name under which the database has this cluster: one database may serve several with the same ids."""
+        """Return the database's name for this cluster: one database may have several with the same ids."""
         if self._slurm_name is None:
             clusters = self._list(api, Call(api.database(f"clusters{api.slash}")), "clusters")
             pinged = self._transport.ask(api.ping())
@@ -236,7 +236,8 @@ class RestClient:
             if not self._slurm_name and len(clusters) > 1:
                 self._slurm_name = None
                 raise InvalidInput(
-                    "The accounting database serves several clusters", hint=f"name that of {self._cluster.name} as slurm_name"
+                    "the accounting database has several clusters",
+                    hint=f"set slurm_name of {self._cluster.name} to its name there",
                 )
         return self._slurm_name
 
@@ -247,7 +248,7 @@ class RestClient:
         return {row.job_id: row.name for row in kept}
 
     def _check(self, api: Api, answer: Answer) -> None:
-        """Raise what an answer refuses or could not give."""
+        """Raise the error in an answer."""
         refused = api.refusals(answer.document)
         if answer.status == 404 and not answer.document:
             versions.forget(self._transport.place)
@@ -255,7 +256,7 @@ class RestClient:
             raise self._problem(answer, refused)
 
     def _problem(self, answer: Answer, refused: Sequence[tuple[int, str]]) -> LossiError:
-        """Return the error that an answer stands for."""
+        """Return the error for an answer."""
         said = "; ".join(dict.fromkeys(_POINTER.sub("", words) for _, words in refused if words))[: refusals.MOST_WORDS]
         if not said:
             why = f"HTTP {answer.status} {answer.text}".strip()
@@ -265,15 +266,15 @@ class RestClient:
                 return InvalidInput("slurmrestd does not understand the request", why=why)
             return Unavailable("slurmrestd does not answer", why=why, hint="try again in a minute")
         if all(_UNSAID in words for _, words in refused):
-            # What 22.05 says where slurmctld does not accept the token, among others.
-            return Unavailable("Slurm does not answer", why=said, hint="try again in a minute; a token may have ended")
+            # 22.05 says so if slurmctld does not accept the token, among others.
+            return Unavailable("Slurm does not answer", why=said, hint="try again in a minute; a token may have expired")
         if refusals.is_disabled(said):
-            return NotSupported("The site keeps no accounting database", why=said)
+            return NotSupported("the site has no accounting database", why=said)
         return refusals.error_of("slurmrestd", said, 1)
 
 
 def _cluster_of(ping: Mapping[str, Any], clusters: Sequence[Mapping[str, Any]]) -> str:
-    """Return the cluster's own name, as the server says it or as the only one of its database."""
+    """Return the cluster's own name, from the server or as the only one of its database."""
     said = text(at(ping, "meta", "slurm", "cluster"))
     return said or (text(clusters[0].get("name")) if len(clusters) == 1 else "")
 
@@ -283,9 +284,9 @@ def _lacks_exit_code(row: AccountingRow) -> bool:
 
 
 def _is_asked(row: AccountingRow, jobs: Mapping[int, Sequence[int] | None]) -> bool:
-    """Return whether a row is of the jobs and tasks that were asked for: some questions are answered with whole arrays.
+    """Return whether a row is one of the tasks that were asked for: some answers are whole arrays.
 
-    For a second or two after a start the database has a task under its array's id as if there were no array: it is left out.
+    For a second or two after its start the database has a task under its array's id as if it were a job: it is left out.
     """
     if row.job_id not in jobs:
         return False

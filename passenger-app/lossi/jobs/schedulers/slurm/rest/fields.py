@@ -1,6 +1,6 @@
-"""How slurmrestd writes single values: plain in 22.05, as ``{"set": true, "infinite": false, "number": 5}`` later. Pure.
+"""Parsers for single values of slurmrestd: plain in 22.05, as ``{"set": true, "infinite": false, "number": 5}`` later. Pure.
 
-What Slurm leaves open or unlimited is None: NO_VAL and INFINITE of its C types, 0 for a time, null, an empty text.
+Unset and unlimited values are None: NO_VAL and INFINITE of its C types, 0 for a time, null, an empty text.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from lossi.jobs.schedulers.slurm import states, values
 
 _LEAST_SENTINEL = 2**32 - 4
-"""NO_VAL, INFINITE and their kin of 32 bits and more; no count, time or amount of MiB is as great (slurm/slurm.h)."""
+"""NO_VAL, INFINITE and the like of 32 bits and more; no count, time or amount of MiB is as large (slurm/slurm.h)."""
 
 
 def at(document: Any, *path: str) -> Any:
-    """Return what lies at a path in nested objects; None where there is nothing."""
+    """Return the value at a path in nested objects; None if there is none."""
     for name in path:
         document = document.get(name) if isinstance(document, Mapping) else None
     return document
@@ -34,7 +34,7 @@ def number(value: Any) -> int | None:
 
 
 def positive(value: Any) -> int | None:
-    """Return `number`, None also for 0, which stands for "no limit" where this is used."""
+    """Return `number`, None also for 0, which means "no limit" here."""
     return number(value) or None
 
 
@@ -63,7 +63,7 @@ def epoch(text: str) -> int:
 
 
 def text(value: Any) -> str:
-    """Return a text, empty where Slurm says that there is none."""
+    """Return a text, empty if Slurm has none."""
     return values.text_of(value) if isinstance(value, str) else ""
 
 
@@ -74,12 +74,12 @@ def words(value: Any) -> tuple[str, ...]:
 
 
 def names(value: Any) -> tuple[str, ...]:
-    """Return `words`, none for Slurm's word for everybody."""
+    """Return `words`, empty if they mean everybody."""
     return () if text(value).upper() == "ALL" else words(value)
 
 
 def state(value: Any) -> str:
-    """Return Slurm's word for a job's state, of one word or of a list of a base state and flags."""
+    """Return Slurm's state of a job, from one word or a list of a base state and flags."""
     return states.word_of(",".join(words(value)))
 
 
@@ -89,7 +89,7 @@ def tres(value: Any) -> dict[str, int]:
         return values.limits(value)
     found: dict[str, int] = {}
     for one in value if isinstance(value, Sequence) else ():
-        # Amounts have 64 bits; what is unset is null or one of the greatest or (as signed) negative numbers.
+        # Amounts have 64 bits; unset is null or one of the largest or (as signed) negative numbers.
         count = at(one, "count")
         if isinstance(count, int) and 0 <= count < 2**62:
             name = text(one.get("name"))
@@ -103,9 +103,9 @@ def seconds(value: Any) -> float:
 
 
 def tasks(value: Any) -> tuple[range, ...] | None:
-    """Return the array tasks of ``0-9,20%5``, or of a bit mask in hexadecimal; None: none are named.
+    """Return the array tasks of ``0-9,20%5``, or of a hexadecimal bit mask; None: there are none.
 
-    Of a list that Slurm has cut short (``1,3,5-9...%4``) only the tasks that it surely names: the last number may be cut too.
+    Of a list that Slurm cut short (``1,3,5-9...%4``), only the tasks that are certainly in it: the last number may be cut too.
     """
     if not isinstance(value, str) or not value.strip():
         return None

@@ -1,4 +1,4 @@
-"""What slurmrestd says of jobs, nodes and limits, as `records`: what all API versions have in common. Pure."""
+"""From slurmrestd's jobs, nodes and limits to `records`: what all API versions share. Pure."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ _FLAGS = {
     "REQUIRED_RESERVATION_FLAG": "RequiresReservation",
     "USAGE_FACTOR_SAFE": "UsageFactorSafe",
 }
-"""slurmrestd's words for flags of a QOS to sacctmgr's."""
+"""slurmrestd's flags of a QOS → sacctmgr's."""
 
 Ended = tuple[int | None, int | None]
 """Exit code and signal, of which one at most is known."""
 
 
 def is_own(job: Mapping[str, Any], uid: int, user: str) -> bool:
-    """Return whether a record of the queue is the user's."""
+    """Return whether a row of the queue is the user's."""
     owner = number(job.get("user_id"))
     return owner == uid if owner is not None else bool(user) and job.get("user_name") == user
 
 
 def queue_row(job: Mapping[str, Any], ended: Ended) -> QueueRow:
-    """Return a record of the queue."""
+    """Return a row of the queue."""
     word = state(job.get("job_state"))
     is_final = has_ended(states.state_of(word))
     array, task = positive(job.get("array_job_id")), number(job.get("array_task_id"))
@@ -87,9 +87,9 @@ def queue_row(job: Mapping[str, Any], ended: Ended) -> QueueRow:
 
 
 def accounting_row(job: Mapping[str, Any], ended: Ended) -> AccountingRow:
-    """Return one attempt, its steps taken together.
+    """Return one attempt, with all its steps.
 
-    CPU time is the sum over the steps, as sacct's TotalCPU; memory is seff's: the greatest over the steps of MaxRSS × number of
+    CPU time is the sum over the steps, as sacct's TotalCPU; memory is seff's: the maximum over the steps of MaxRSS × number of
     tasks (contribs/seff in Slurm's sources).
     """
     word = state(at(job, "state", "current"))
@@ -97,7 +97,7 @@ def accounting_row(job: Mapping[str, Any], ended: Ended) -> AccountingRow:
     array, task = positive(at(job, "array", "job_id")), number(at(job, "array", "task_id"))
     steps = [step for step in job.get("steps") or () if isinstance(step, Mapping)]
     resources = tres(at(job, "tres", "allocated"))
-    # Of what never had resources, later versions give the time of the question as its start.
+    # Jobs that never had resources have the time of the question as their start in later versions.
     started = moment(at(job, "time", "start")) if resources else None
     gpus, gpu_type = values.gpus(resources or tres(at(job, "tres", "requested")), text(job.get("used_gres")))
     times = [at(step, "time", "total") for step in steps]
@@ -138,7 +138,7 @@ def accounting_row(job: Mapping[str, Any], ended: Ended) -> AccountingRow:
 
 
 def with_exit_codes(attempts: Iterable[AccountingRow], queue: Iterable[QueueRow]) -> list[AccountingRow]:
-    """Return the attempts, those without an exit code or signal with what the queue still knows of the same start of the same task."""
+    """Return the attempts; those without an exit code or signal get the queue's for the same start of the same task."""
     known = {
         (row.job_id, None if row.tasks is None else row.tasks[0].start, row.started): (row.exit_code, row.signal)
         for row in queue
@@ -154,7 +154,7 @@ def with_exit_codes(attempts: Iterable[AccountingRow], queue: Iterable[QueueRow]
 
 
 def node_groups(nodes: Iterable[Mapping[str, Any]]) -> list[NodeGroup]:
-    """Return nodes that are alike as one row for each of their partitions."""
+    """Return groups of alike nodes, for each of their partitions."""
     counts: dict[tuple[Any, ...], int] = {}
     for node in nodes:
         gpus: dict[str, int] = {}
@@ -172,7 +172,7 @@ def node_groups(nodes: Iterable[Mapping[str, Any]]) -> list[NodeGroup]:
 
 
 def association(found: Mapping[str, Any]) -> Association:
-    """Return that a user may charge an account."""
+    """Return an association."""
     most = found.get("max")
     return Association(
         cluster=text(found.get("cluster")),
@@ -229,7 +229,7 @@ def listed(document: Mapping[str, Any], *names: str) -> list[Mapping[str, Any]] 
 
 
 def errors(document: Mapping[str, Any]) -> list[tuple[int, str]]:
-    """Return (Slurm's number, Slurm's words) of the errors of an answer."""
+    """Return (Slurm's number, message) of the errors in an answer."""
     found = []
     for one in listed(document, "errors") or ():
         code = number(one.get("error_number")) or number(one.get("error_code")) or 0

@@ -1,4 +1,4 @@
-"""The JSON web token that says to slurmrestd who asks. Reads one file of the user's or starts the site's command; keeps it in memory.
+"""The JSON web token for slurmrestd, from a file of the user's or the site's command. It is kept in memory only.
 
 It is never in an argv, a log or an error's text.
 """
@@ -22,9 +22,9 @@ from lossi.jobs.schedulers.slurm.refusals import words
 
 MOST_BYTES = 16384
 UNSAID_S = 300.0
-"""How long a token is used that does not say when it ends."""
+"""How long a token without an expiry is used."""
 EARLY_S = 30.0
-"""A token is renewed this long before it ends (but not before half of its time)."""
+"""A token is renewed this long before it expires, but not before half of its lifetime."""
 _PREFIX = "SLURM_JWT="
 
 
@@ -34,9 +34,9 @@ class Token:
     Parameters
     ----------
     cluster, door
-        Where `token_file` or `token_command` are named; neither: there is no token.
+        With `token_file` or `token_command`; neither: there is no token.
     uid
-        Whom the file must belong to.
+        Owner of the file.
     """
 
     def __init__(self, cluster: Cluster, door: RestSettings, uid: int) -> None:
@@ -49,25 +49,25 @@ class Token:
 
     @property
     def renewable(self) -> bool:
-        """Whether another one can be had after this one was refused."""
+        """Whether there can be another one after this one was refused."""
         return bool(self._door.token_command) and self._door.token_file is None
 
     def get(self) -> str:
-        """Return the token, empty where the door has none.
+        """Return the token, empty if none is configured.
 
         Raises
         ------
         Forbidden
-            When the file belongs to another user or can be read by others.
+            If the file belongs to another user or can be read by others.
         InvalidInput
-            When what was found is no token.
+            If it is not a token.
         Unavailable
-            When there is no file, or the command failed.
+            If there is no file, or the command failed.
         """
         if self._door.token_file is not None:
             held = _plain(self._from_file(self._door.token_file.expanduser()), str(self._door.token_file))
             if (expiry(held) or math.inf) <= time.time():
-                raise Forbidden(f"The token in {self._door.token_file} has ended", hint=_HOW)
+                raise Forbidden(f"the token in {self._door.token_file} expired", hint=_HOW)
             return held
         if not self._door.token_command:
             return ""
@@ -78,7 +78,7 @@ class Token:
             return self._held
 
     def forget(self) -> None:
-        """Have the next `get` ask for another one."""
+        """Make the next `get` ask for another one."""
         with self._lock:
             self._until = 0.0
 
@@ -86,13 +86,13 @@ class Token:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise Unavailable(f"The token in {path} cannot be read", why=error.strerror or "", hint=_HOW) from None
+            raise Unavailable(f"the token in {path} cannot be read", why=error.strerror or "", hint=_HOW) from None
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode) or found.st_uid != self._uid or found.st_mode & 0o077:
                 raise Forbidden(
-                    f"The token in {path} is not used",
-                    why="it is no file of yours, or others may read it",
+                    f"the token in {path} is not used",
+                    why="it is not your file, or others can read it",
                     hint=f"chmod 600 {path}",
                 )
             return os.read(descriptor, MOST_BYTES).decode("ascii", errors="replace")
@@ -107,17 +107,17 @@ class Token:
         return ended.stdout
 
 
-_HOW = "ask those who run the cluster how to get one"
+_HOW = "ask the site how to get one"
 
 
 def renewal(token: str, now: float) -> float:
-    """Return when a token is to be renewed, in seconds since the epoch."""
+    """Return when to renew a token, in seconds since the epoch."""
     ends = expiry(token)
     return now + UNSAID_S if ends is None else max(ends - EARLY_S, now + (ends - now) / 2)
 
 
 def expiry(token: str) -> float | None:
-    """Return when a token ends, in seconds since the epoch, from its ``exp`` claim (RFC 7519); None: it does not say."""
+    """Return when a token expires, in seconds since the epoch, from its ``exp`` claim (RFC 7519); None: not known."""
     try:
         claims = token.split(".")[1]
         return float(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["exp"])
@@ -126,7 +126,7 @@ def expiry(token: str) -> float | None:
 
 
 def _plain(text: str, source: str) -> str:
-    """Return the token in what a file or command holds: the token alone, or a line ``SLURM_JWT=…``."""
+    """Return the token from a text: the token alone, or a line ``SLURM_JWT=…``."""
     found = [line.strip().removeprefix(_PREFIX) for line in text.splitlines() if line.strip()]
     token = found[-1] if found else ""
     if not token or not all(33 <= ord(character) < 127 for character in token):

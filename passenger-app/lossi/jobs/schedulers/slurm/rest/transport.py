@@ -1,7 +1,7 @@
-"""One question to slurmrestd over TCP or a unix socket, and its answer as JSON. Touches the network only.
+"""One request to slurmrestd over TCP or a Unix socket, and its answer as JSON.
 
-Nothing is followed, reused or repeated: no redirects, no proxy of the environment, one connection per question. An answer is
-read within the cluster's deadline and up to a size.
+No redirects, no proxy of the environment, one connection per request. An answer is read within the cluster's deadline and up
+to a size.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     import httpx
 
 MOST_BYTES = 256 * 2**20
-"""Of one answer: slurmrestd says 3 to 8 KB of each job, and of everybody's."""
+"""Maximum size of an answer: slurmrestd sends 3 to 8 KB for each job, and everybody's."""
 Query = Mapping[str, str | Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Call:
-    """What is asked of slurmrestd."""
+    """A request to slurmrestd."""
 
     path: str
     query: Query = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What slurmrestd said: a document, or where it is none, its plain text."""
+    """An answer: a document, or its plain text if it is not one."""
 
     status: int
     document: Mapping[str, Any]
@@ -51,26 +51,26 @@ class Answer:
 
 
 class Transport:
-    """The way to one slurmrestd.
+    """Connections to one slurmrestd.
 
     Parameters
     ----------
     cluster
         With its `RestSettings`.
     uid
-        As whom it is spoken to; the socket must belong to this user or root.
+        The user; the socket must belong to this user or root.
 
     Raises
     ------
     InvalidInput
-        When the cluster does not say where slurmrestd is.
+        If the cluster does not say where slurmrestd is.
     """
 
     def __init__(self, cluster: Cluster, uid: int) -> None:
         door = cluster.rest
         if door is None or (door.url is None) == (door.socket is None):
             raise InvalidInput(
-                f"Cluster {cluster.name!r} does not say how slurmrestd is reached", hint="set either rest.url or rest.socket"
+                f"cluster {cluster.name!r} does not say how to reach slurmrestd", hint="set either rest.url or rest.socket"
             )
         self._deadline_s = cluster.deadline_s
         self._uid = uid
@@ -79,26 +79,24 @@ class Transport:
         self._socket = _socket_of(door, self.user)
         self._token = Token(cluster, door, uid)
         self.place = str(self._socket) if self._socket else str(door.url).rstrip("/")
-        """Names the server, in messages and as a key."""
+        """The server's address, for messages and as a key."""
 
     def ask(self, call: Call) -> Answer:
-        """Ask, once more with another token where the first one was refused and another can be had.
+        """Send a request, once more with another token if the first one was refused and there can be another.
 
         Raises
         ------
         Unavailable
-            When no answer came in time, or none that can be read.
+            If no valid answer came in time.
         Forbidden
-            When slurmrestd does not accept who asks, or the socket is another user's.
+            If slurmrestd rejects the token, or the socket is another user's.
         """
         answer = self._once(call)
         if answer.status == 401 and self._token.renewable:
             self._token.forget()
             answer = self._once(call)
         if answer.status == 401:
-            raise Forbidden(
-                "slurmrestd does not accept who asks", why=answer.text or "Authentication failure", hint="get a new token"
-            )
+            raise Forbidden("slurmrestd rejects the token", why=answer.text or "Authentication failure", hint="get a new token")
         return answer
 
     def _once(self, call: Call) -> Answer:
@@ -116,7 +114,7 @@ class Transport:
             ):
                 return _answer(response, _read(response, end, self._deadline_s), token)
         except httpx.HTTPError as error:
-            # Its text names hosts and reasons, never headers; the chain is cut because its objects hold the request.
+            # Its text has hosts and reasons, never headers; the chain is cut because its objects contain the request.
             raise Unavailable(
                 "slurmrestd does not answer", why=_reason(error, self._deadline_s), hint="try again in a minute"
             ) from None
@@ -145,7 +143,7 @@ def _socket_of(door: RestSettings, user: str) -> Path | None:
 
 
 def _check_socket(path: Path, uid: int) -> None:
-    """See that nobody but the user or root can have put the socket there: who listens is told all that is asked."""
+    """Refuse a socket that another user could have put there: its owner sees all requests."""
     try:
         found, folder = path.stat(), path.parent.stat()
     except OSError as error:
@@ -154,15 +152,15 @@ def _check_socket(path: Path, uid: int) -> None:
     safe = folder.st_uid in trusted and (not folder.st_mode & 0o022 or folder.st_mode & stat.S_ISVTX)
     if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in trusted or not safe:
         raise Forbidden(
-            f"slurmrestd is not spoken to at {path}",
-            why="it is not a socket of yours or of root, in a folder in which nobody else can replace it",
-            hint="ask those who run the cluster",
+            f"the socket {path} is not used",
+            why="it is not yours or root's, or somebody else could replace it",
+            hint="ask the site",
         )
 
 
 @functools.lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()  # the system's authorities, among them the site's own
+    return ssl.create_default_context()  # the system's authorities, including the site's own
 
 
 def _pairs(query: Query) -> list[tuple[str, str | int | float | bool | None]]:
@@ -181,14 +179,14 @@ def _read(response: httpx.Response, end: float, deadline_s: float) -> bytes:
             )
         if time.monotonic() > end:
             raise Unavailable(
-                "slurmrestd does not answer", why=f"no whole answer within {deadline_s:g} s", hint="try again in a minute"
+                "slurmrestd does not answer", why=f"no complete answer within {deadline_s:g} s", hint="try again in a minute"
             )
     return bytes(found)
 
 
 def _answer(response: httpx.Response, content: bytes, token: str) -> Answer:
     if response.is_redirect:
-        raise Unavailable("slurmrestd does not answer", why="there is a redirect in its place", hint="correct rest.url")
+        raise Unavailable("slurmrestd does not answer", why="it sent a redirect", hint="correct rest.url")
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):

@@ -1,17 +1,17 @@
 """v0.0.38: the newest of Slurm 22.05. Against v0.0.40, values are plain (``5`` or null instead of ``{"set": true, "number": 5}``),
-a state is one word, `environment` an object, GPUs are asked for as `gres`, nodes as ``[least, most]``; collections end without a slash.
+a state is one word, `environment` an object, GPUs are requested as `gres`, nodes as ``[least, most]``; collections end without a slash.
 
 Measured on 22.05.8:
 
-- A signal can only be asked for the steps of a job: ``B:`` is refused ("Invalid SIGNAL specification"). It is not asked for; the
-  script is told by Slurm's own SIGTERM at the time limit, `KillWait` before SIGKILL.
+- A signal can only be requested for the steps of a job: ``B:`` is refused ("Invalid SIGNAL specification"). The script gets
+  Slurm's own SIGTERM at the time limit, `KillWait` before SIGKILL.
 - The queue's exit code is a wait status (10752 for 42). The database's is SUCCESS for every job that was not killed by a signal: only
-  signals, and 0 of a job that is COMPLETED, are right. Of one that failed it is taken from the queue for as long as that
+  signals, and 0 of a job that is COMPLETED, are right. For a failed job it is taken from the queue as long as that
   remembers the job (MinJobAge), and not known afterwards.
 - `step` takes a list with commas, percent-encoded, but no range; steps and all attempts are always given.
-- Array tasks are cancelled as ``DELETE /job/71_[0,5-7]``, percent-encoded; where all of them have ended, the answer is an error.
-- Nothing can be asked for a user: everybody's jobs and associations come, as far as the site lets them be seen.
-- "Nothing found with query" is an error. Errors come with status 500, whoever is to blame.
+- Array tasks are cancelled as ``DELETE /job/71_[0,5-7]``, percent-encoded; if all of them have ended, the answer is an error.
+- Nothing can be selected by user: the answers have everybody's jobs and associations, as far as the site shows them.
+- "Nothing found with query" is an error. Errors have status 500, whatever the cause.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from lossi.jobs.schedulers.slurm.rest.fields import at, minutes, names, number, 
 from lossi.jobs.schedulers.slurm.rest.transport import Call
 
 MOST_PATH = 1500
-"""Characters of array tasks in one address."""
+"""Maximum characters of array tasks in one URL."""
 NOTHING_FOUND = 9003
 
 
 class Api(api.Api):
-    """How v0.0.38 is spoken."""
+    """API v0.0.38."""
 
     version = "v0.0.38"
     slash = ""
@@ -58,7 +58,7 @@ class Api(api.Api):
         return Call(self.slurm("job/submit"), method="POST", body={"script": script, "job": job})
 
     def cancellations(self, jobs: Mapping[int, Sequence[int] | None]) -> list[Call]:
-        """Return a call for each job, or several where its tasks do not fit into one address."""
+        """Return a call for each job, or several if its tasks do not fit into one URL."""
         calls = []
         for job_id, tasks in jobs.items():
             for chosen in [""] if tasks is None else [f"_[{part}]" for part in _pieces(values.ranges_text(tasks))]:
@@ -81,7 +81,7 @@ class Api(api.Api):
         return (None, None) if status is None else values.exit_code(str(status))
 
     def accounted(self, job: Mapping[str, Any]) -> rows.Ended:
-        """Return the signal, or 0 of a job that is completed; other exit codes are wrong in the database's answer."""
+        """Return the signal, or 0 if the job is completed; other exit codes in the database's answer are wrong."""
         signal = positive(at(job, "exit_code", "signal", "signal_id"))
         if signal:
             return None, signal
@@ -112,12 +112,12 @@ class Api(api.Api):
         )
 
     def refusals(self, document: Mapping[str, Any]) -> list[tuple[int, str]]:
-        """Return the errors of an answer; that nothing was found is none."""
+        """Return the errors in an answer; "nothing found" is not one."""
         return [one for one in rows.errors(document) if one[0] != NOTHING_FOUND]
 
 
 def _pieces(listed: str) -> list[str]:
-    """Return a list of spans as several that are short enough for an address."""
+    """Split a list of spans into several that are short enough for a URL."""
     pieces: list[str] = []
     for span in listed.split(",") if listed else ():
         if pieces and len(pieces[-1]) + len(span) < MOST_PATH:

@@ -1,13 +1,13 @@
-"""v0.0.42: served by Slurm 24.11 and later, 26.05 among them. Against v0.0.41, jobs in the database have `restart_cnt`, a quality
+"""v0.0.42: served by Slurm 24.11 and later, including 26.05. Against v0.0.41, jobs in the database have `restart_cnt`, a quality
 of service has its group limits on submitted jobs and TRES minutes, and `exclusive` and `oversubscribe` became `shared`.
 
 Measured on 24.11.5:
 
-- A value of the wrong type or an unknown member is a warning, and the answer is 200 without a job: only `job_id` says that a
+- A value of the wrong type or an unknown member is a warning, and the answer is 200 without a job: only `job_id` shows that a
   job was accepted.
 - `step` may be repeated, but takes no list and no range of array tasks.
-- Jobs are cancelled by one ``DELETE /jobs/`` with a list, in which array tasks may be written as ranges; what has ended is named in
-  `status` with Slurm's number, the answer is 200 all the same.
+- Jobs are cancelled by one ``DELETE /jobs/`` with a list, in which array tasks may be written as ranges; jobs that have ended are in
+  `status` with Slurm's number, and the answer is 200.
 - Collections end with a slash.
 """
 
@@ -25,7 +25,7 @@ from lossi.jobs.schedulers.slurm.rest.transport import Call
 
 
 class Api(api.Api):
-    """How v0.0.42 is spoken."""
+    """API v0.0.42."""
 
     version = "v0.0.42"
     slash = "/"
@@ -91,7 +91,7 @@ class Api(api.Api):
         return self.ended(job.get("exit_code"))
 
     def partition(self, found: Mapping[str, Any]) -> PartitionRow:
-        """Return a partition; whether it is the default one is not said."""
+        """Return a partition; whether it is the default one is not known."""
         most, default = found.get("maximums"), found.get("defaults")
         return PartitionRow(
             name=text(found.get("name")),
@@ -115,7 +115,7 @@ class Api(api.Api):
         )
 
     def refusals(self, document: Mapping[str, Any]) -> list[tuple[int, str]]:
-        """Return the errors of an answer, those of single jobs too."""
+        """Return the errors in an answer, including those of single jobs."""
         found = [
             (number(at(one, "error", "code")) or 0, text(at(one, "error", "message")))
             for one in rows.listed(document, "status") or ()

@@ -1,4 +1,4 @@
-"""Which API version is spoken with which slurmrestd: asked once, then kept in memory. Touches the network by its transport only."""
+"""The API version of each slurmrestd: asked once, then kept in memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from lossi.jobs.schedulers.slurm.rest.api import Api
 from lossi.jobs.schedulers.slurm.rest.transport import Transport
 
 VERSIONS: tuple[type[Api], ...] = (v0_0_42.Api, v0_0_41.Api, v0_0_40.Api, v0_0_38.Api)
-"""Those that are spoken, the newest first."""
+"""Supported versions, newest first."""
 _served: dict[str, str] = {}
-"""By the server's place."""
+"""By the server's address."""
 
 
 def named(version: str) -> Api:
@@ -19,33 +19,33 @@ def named(version: str) -> Api:
     Raises
     ------
     InvalidInput
-        When it is not spoken.
+        If it is not supported.
     """
     for known in VERSIONS:
         if known.version == version:
             return known()
-    raise InvalidInput(f"slurmrestd's API {version} is not spoken", hint=f"known: {_names()}")
+    raise InvalidInput(f"slurmrestd's API {version} is not supported", hint=f"known: {_names()}")
 
 
 def remembered(place: str) -> Api | None:
-    """Return the version that a server was found to serve; None: it was not asked yet."""
+    """Return the version of a server; None: not asked yet."""
     return named(_served[place]) if place in _served else None
 
 
 def forget(place: str) -> None:
-    """Have the server asked again: it is another one now."""
+    """Forget a server's version: it is another server now."""
     _served.pop(place, None)
 
 
 def agreed(transport: Transport) -> Api:
-    """Return the newest version that both sides know.
+    """Return the newest version that both sides support.
 
     Raises
     ------
     NotSupported
-        When there is none.
+        If there is none.
     Unavailable, Forbidden
-        When slurmrestd cannot be asked.
+        If slurmrestd cannot be asked.
     """
     known = remembered(transport.place)
     if known is not None:
@@ -60,7 +60,7 @@ def agreed(transport: Transport) -> Api:
             )
         _served[transport.place] = candidate.version
         return candidate
-    raise NotSupported("slurmrestd serves no version of its API that is spoken here", hint=f"spoken are {_names()}")
+    raise NotSupported("slurmrestd has no supported version of its API", hint=f"supported: {_names()}")
 
 
 def _names() -> str:

@@ -1,7 +1,7 @@
-"""One module per command of Slurm: what to start, and how to read what it printed. Pure.
+"""One module per Slurm command: its argv and its parser. Pure.
 
-Where a command lets its caller choose, fields are divided by a control character that no field holds and every record ends
-with one and a newline: so names may hold any other character, and output that was cut off is seen to be.
+If a command lets its caller choose, each field ends with a control character that no field contains, and each record with a
+newline after it: names may contain any other character, and truncated output is recognised.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from lossi.errors import Unavailable
 UNIT = "\x1f"
 """Unit separator of ASCII: after each field."""
 MOST_ARGUMENT_BYTES = 60_000
-"""Of one word of argv; Linux allows 128 KiB."""
+"""Maximum size of one argument; Linux allows 128 KiB."""
 
 T_co = TypeVar("T_co", covariant=True)
 
 
 class Unreadable(Unavailable):
-    """A command printed something else than it was asked for: cut off, or of a version that differs."""
+    """The output of a command cannot be parsed: truncated, or from an unknown version."""
 
     def __init__(self, command: str, why: str) -> None:
-        super().__init__(f"What {command} printed could not be read", why=why, hint="try again; if it stays so, report it")
+        super().__init__(f"cannot read the output of {command}", why=why, hint="try again; if it happens again, report it")
 
 
 class Command(Protocol[T_co]):
-    """A command that asks one question."""
+    """A command and its parser."""
 
     name: ClassVar[str]
 
@@ -36,12 +36,12 @@ class Command(Protocol[T_co]):
         ...
 
     def parse(self, text: str) -> T_co:
-        """Return what it printed.
+        """Return its parsed output.
 
         Raises
         ------
         Unreadable
-            When that is not what it was asked for.
+            If the output is not as expected.
         """
         ...
 
@@ -52,14 +52,14 @@ def records(command: str, text: str, fields: int) -> list[list[str]]:
     Raises
     ------
     Unreadable
-        When the text does not end with a whole record, or one has another number of fields.
+        If the text is truncated, or a record has another number of fields.
     """
     *whole, rest = text.split(f"{UNIT}\n")
     if rest.strip():
-        raise Unreadable(command, "it was cut off")
+        raise Unreadable(command, "it is truncated")
     found = [record.split(UNIT) for record in whole]
     if any(len(record) != fields for record in found):
-        raise Unreadable(command, f"a record has not {fields} fields")
+        raise Unreadable(command, f"a record does not have {fields} fields")
     return found
 
 
@@ -73,25 +73,25 @@ def bar_lines(command: str, text: str, fields: int) -> list[list[str]]:
     """
     lines = [line for line in text.split("\n") if line]
     if lines and not text.endswith("|\n"):
-        raise Unreadable(command, "it was cut off")
+        raise Unreadable(command, "it is truncated")
     found = [line.split("|")[:-1] for line in lines]
     if any(len(record) != fields for record in found):
-        raise Unreadable(command, f"a record has not {fields} fields")
+        raise Unreadable(command, f"a record does not have {fields} fields")
     return found
 
 
 def without_cluster(text: str) -> str:
-    """Return text without the line ``CLUSTER: name`` that some commands print first when they are told a cluster."""
+    """Return text without the line ``CLUSTER: name`` that some commands print first if they are given a cluster."""
     return text.partition("\n")[2] if text.startswith("CLUSTER: ") else text
 
 
 def chosen(cluster: Cluster, option: str = "--clusters") -> list[str]:
-    """Return the option that names the cluster, where the site says how it is called."""
+    """Return the option that names the cluster, if the site sets `slurm_name`."""
     return [f"{option}={cluster.slurm_name}"] if cluster.slurm_name else []
 
 
 def words_within(words: list[str], most: int = MOST_ARGUMENT_BYTES) -> list[list[str]]:
-    """Return the words in as few lists as keep each, joined with commas, within so many bytes."""
+    """Return the words in as few lists as possible, each within a size when joined with commas."""
     found: list[list[str]] = []
     size = most
     for word in words:

@@ -1,4 +1,4 @@
-"""sacct: what the database has of jobs, their steps taken together as `seff` does."""
+"""sacct: the accounting of jobs, with their steps combined as `seff` does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FIELDS = (
 )
 SHORT_FIELDS = ("JobID", "User", "State", "NodeList", "JobName")
 MOST_TASKS = 500
-"""Above so many tasks the whole job is asked for: one row more costs less than one word more."""
+"""Above this number of tasks the whole job is asked for: rows cost less than arguments."""
 _JOB = re.compile(r"(?P<job>\d+)(?:\+\d+)?(?:_(?:(?P<task>\d+)|\[(?P<tasks>[^\]]*)\]))?(?P<step>\..+)?\Z")
 _BY = re.compile(r"CANCELLED by (\d+)\Z")
 
@@ -67,7 +67,7 @@ class Sacct:
         Raises
         ------
         Unreadable
-            When the output was cut off or is not what was asked for.
+            If the output is truncated or not as expected.
         """
         try:
             return _fold([dict(zip(FIELDS, record, strict=True)) for record in records(self.name, text, len(FIELDS))], self.user)
@@ -93,7 +93,7 @@ class SacctNames:
         Raises
         ------
         Unreadable
-            When the output was cut off or is not what was asked for.
+            If the output is truncated or not as expected.
         """
         found = {}
         for job, user, state, nodes, name in records(self.name, text, len(SHORT_FIELDS)):
@@ -106,7 +106,7 @@ class SacctNames:
 
 
 def words_of(jobs: Mapping[int, Sequence[int] | None]) -> list[list[str]]:
-    """Return what to ask for, in as many questions as argv needs."""
+    """Return the ids to ask for, in as many questions as the size of argv requires."""
     words = []
     for job, tasks in jobs.items():
         whole = tasks is None or len(tasks) > MOST_TASKS
@@ -125,7 +125,7 @@ def _since(since: str | None) -> list[str]:
 
 
 def _fold(found: Sequence[Mapping[str, str]], user: str) -> list[AccountingRow]:
-    """Return the rows of jobs, each with what its steps used; rows of other users and their steps are left out."""
+    """Return the rows of jobs, each with the use of its steps; other users' are left out."""
     rows: list[AccountingRow] = []
     attempts: dict[tuple[int, int | None], int] = {}
     own = False
@@ -147,7 +147,7 @@ def _fold(found: Sequence[Mapping[str, str]], user: str) -> list[AccountingRow]:
 
 
 def _with_step(row: AccountingRow, fields: Mapping[str, str]) -> AccountingRow:
-    """Return a row that takes a step into account, as seff does: MaxRSS × NTasks, the greatest over the steps."""
+    """Return a row with a step added as seff does: the maximum of MaxRSS × NTasks over the steps."""
     used = values.memory_mb(fields["MaxRSS"], unit="")
     if used is None:
         return row
@@ -177,7 +177,7 @@ def _row(fields: Mapping[str, str], key: tuple[int, int | None], tasks: str | No
         cluster=fields["Cluster"],
         nodes=values.number(fields["AllocNodes"]) or None,
         node_list=values.text_of(fields["NodeList"]),
-        # Of a job that never started sacct gives what was asked for.
+        # For a job that never started, sacct shows the request.
         cpus=values.number(fields["AllocCPUS"]) if allocated else None,
         memory_mb=allocated.get("mem"),
         gpus=gpus,
@@ -197,6 +197,6 @@ def _row(fields: Mapping[str, str], key: tuple[int, int | None], tasks: str | No
 
 
 def _energy(raw: str, allocated: Mapping[str, float]) -> float | None:
-    """Return joules; 0 means that the site does not measure them."""
+    """Return joules; None for 0: the site does not measure energy."""
     used = values.memory_mb(raw, unit="")
     return (used * 2**20 if used else allocated.get("energy")) or None

@@ -1,4 +1,4 @@
-"""sacctmgr: which accounts a user may charge, and what the qualities of service allow."""
+"""sacctmgr: the accounts of a user, and the limits of the qualities of service."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QOS_FIELDS = ("Name", "Flags", *GROUP, "MaxJobsPU", "MaxSubmitPU", *PER_JOB, "Ma
 
 @dataclass(frozen=True)
 class ShowAssociations:
-    """Where a user may charge, with the limits of the association itself (Max… as inherited)."""
+    """A user's associations, with their own limits (Max… as inherited)."""
 
     user: str
     name: ClassVar[str] = "sacctmgr"
@@ -48,7 +48,7 @@ class ShowAssociations:
         Raises
         ------
         Unreadable
-            When the output was cut off or is not what was asked for.
+            If the output is truncated or not as expected.
         """
         found = (
             dict(zip(ASSOCIATION_FIELDS, record, strict=True)) for record in bar_lines(self.name, text, len(ASSOCIATION_FIELDS))
@@ -82,12 +82,12 @@ class ShowQos:
         return [cluster.command(self.name), "--noheader", "--parsable", "show", "qos", f"format={','.join(QOS_FIELDS)}"]
 
     def parse(self, text: str) -> list[Qos]:
-        """Return the qualities.
+        """Return the qualities of service.
 
         Raises
         ------
         Unreadable
-            When the output was cut off or is not what was asked for.
+            If the output is truncated or not as expected.
         """
         found = (dict(zip(QOS_FIELDS, record, strict=True)) for record in bar_lines(self.name, text, len(QOS_FIELDS)))
         try:

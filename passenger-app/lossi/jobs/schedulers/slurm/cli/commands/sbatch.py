@@ -1,4 +1,4 @@
-"""sbatch: hands a script over, or asks when it would start."""
+"""sbatch: submits a script, or asks when it would start."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Sbatch:
         Raises
         ------
         Unreadable
-            When none was printed.
+            If it printed none.
         """
-        # A site's job_submit plug-in or spank may print lines of its own before.
+        # A site's job_submit plug-in or SPANK may print lines before it.
         found = _ID.search(text)
         if found is None or (found.start() and text[found.start() - 1] != "\n"):
             raise Unreadable(self.name, "it did not print the id of a job")
@@ -66,7 +66,7 @@ class SbatchTest:
     name: ClassVar[str] = "sbatch"
 
     def argv(self, cluster: Cluster) -> list[str]:
-        """Return what to start; the script need not exist yet: a command stands for it."""
+        """Return its argv; a command stands in for the script, which need not exist yet."""
         given = [option for option in directives.option_list(self.request) if not option.startswith("--kill-on-invalid-dep")]
         return [
             cluster.command(self.name),
@@ -79,12 +79,12 @@ class SbatchTest:
         ]
 
     def parse(self, text: str) -> tuple[str | None, str]:
-        """Return (time, Slurm's sentence) of what it says on stderr.
+        """Return (time, Slurm's message) from stderr.
 
         Raises
         ------
         Unreadable
-            When it says nothing of that kind.
+            If stderr has neither.
         """
         found = _EXPECTED.search(text)
         if found is None:
@@ -96,7 +96,7 @@ class SbatchTest:
 
 
 def escaped(path: Path) -> str:
-    """Return a path in which Slurm replaces nothing: it takes ``%`` for the start of a pattern, ``%%`` for one ``%``.
+    """Return a path in which Slurm replaces nothing: ``%`` starts a pattern, ``%%`` is one ``%``.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def _path(path: Path) -> str:
     if "\\" in text or any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise InvalidInput(
             "Slurm cannot run a job in this folder",
-            why=f"{text!r} holds a backslash or a control character",
+            why=f"{text!r} contains a backslash or a control character",
             hint="move the project to a folder with a plain name",
         )
     return text

@@ -1,4 +1,4 @@
-"""scancel: ends jobs and array tasks."""
+"""scancel: cancels jobs and array tasks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Scancel:
 
 
 def words_of(jobs: Mapping[int, Sequence[int] | None]) -> list[list[str]]:
-    """Return what to cancel, in as many commands as argv needs."""
+    """Return the ids to cancel, in as many commands as the size of argv requires."""
     words = []
     for job, tasks in jobs.items():
         if tasks is None:

@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class ShowConfig:
-    """What of the configuration matters here."""
+    """The configuration."""
 
     name: ClassVar[str] = "scontrol"
 
@@ -32,16 +32,16 @@ class ShowConfig:
         Raises
         ------
         Unreadable
-            When it is none, or cut off.
+            If it is truncated or something else.
         """
         pairs = {}
         for line in text.splitlines():
             name, equals, value = line.partition("=")
             if equals:
                 pairs[name.strip()] = value.strip()
-        # It is sorted by name; what follows the last line says whether slurmctld is up.
+        # It is sorted by name; the last line tells whether slurmctld is up.
         if "SLURM_VERSION" not in pairs or "Slurmctld" not in text.rpartition("SLURM_VERSION")[2] or not text.endswith("\n"):
-            raise Unreadable("scontrol show config", "it was cut off")
+            raise Unreadable("scontrol show config", "it is truncated")
         return _configuration(pairs)
 
 
@@ -61,11 +61,11 @@ class ShowPartitions:
         Raises
         ------
         Unreadable
-            When the output was cut off or is not what was asked for.
+            If the output is truncated or not as expected.
         """
         lines = [line for line in text.split("\n") if line.strip()]
         if lines and not text.endswith("\n"):
-            raise Unreadable("scontrol show partition", "it was cut off")
+            raise Unreadable("scontrol show partition", "it is truncated")
         if lines and lines[0].startswith("No partitions in the system"):
             return []
         try:
@@ -75,7 +75,7 @@ class ShowPartitions:
 
 
 def _pairs(line: str) -> dict[str, str]:
-    """Return the values by name of ``Name=value Name=value …``, where a value may hold spaces and equals signs."""
+    """Return the values by name of ``Name=value Name=value …``, where a value may contain spaces and equals signs."""
     found = list(_PAIR.finditer(line))
     ends = [pair.start() for pair in found[1:]] + [len(line)]
     return {pair[1]: line[pair.end() : end].strip() for pair, end in zip(found, ends, strict=True)}

@@ -1,4 +1,4 @@
-"""sinfo: what kinds of node each partition has."""
+"""sinfo: the groups of alike nodes of each partition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIELDS = ("%R", "%D", "%c", "%m", "%G", "%f", "%T")
 
 @dataclass(frozen=True)
 class Sinfo:
-    """Nodes of each partition, alike ones together (``--exact``: none is counted with greater ones)."""
+    """Nodes of each partition in groups of alike ones (``--exact``: not together with larger ones)."""
 
     name: ClassVar[str] = "sinfo"
 
@@ -31,7 +31,7 @@ class Sinfo:
         Raises
         ------
         Unreadable
-            When the output was cut off or is not what was asked for.
+            If the output is truncated or not as expected.
         """
         try:
             found = [_group(*record) for record in records(self.name, without_cluster(text), len(FIELDS))]
@@ -51,6 +51,6 @@ def _group(partition: str, nodes: str, cpus: str, memory: str, gres: str, featur
         memory_mb=int(memory),
         gpus=gpus,
         features=() if values.is_nothing(features) else tuple(features.split(",")),
-        # A sign says more of the same state: * does not answer, ~ # ! % $ @ ^ - power and reboots.
+        # A sign is appended to the state: * does not answer, ~ # ! % $ @ ^ - power and reboots.
         state=state.rstrip("*~#!%$@^-+"),
     )

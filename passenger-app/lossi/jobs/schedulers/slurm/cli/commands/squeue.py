@@ -1,4 +1,4 @@
-"""squeue: the user's own jobs."""
+"""squeue: the user's jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lossi.jobs.schedulers.slurm import states, values
 from lossi.jobs.schedulers.slurm.cli.commands import UNIT, Unreadable, chosen, records, without_cluster
 from lossi.jobs.schedulers.slurm.records import QueueRow
 
-# The name comes last and is the only one that a user writes. All are in Slurm 20.11 and in 26.05.
+# The name comes last and is the only free text. All fields are in Slurm 20.11 and in 26.05.
 FIELDS = (
     "ArrayJobID",
     "ArrayTaskID",
@@ -40,15 +40,15 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Squeue:
-    """The user's own jobs in the queue; with ``ended`` also those that slurmctld still remembers."""
+    """The user's jobs in the queue; with ``ended`` also those that slurmctld still remembers."""
 
     ended: bool = False
     name: ClassVar[str] = "squeue"
 
     def argv(self, cluster: Cluster) -> list[str]:
-        """Return what to start; a size of 0, which an empty one is, means that fields are not cut.
+        """Return its argv; fields without a size are not truncated.
 
-        Without ``--local`` slurmctld is asked a third thing each time: whether its cluster belongs to a federation.
+        ``--local`` saves a question to slurmctld: whether its cluster belongs to a federation.
         """
         form = ",".join(f"{field}:{UNIT}" for field in FIELDS)
         states_asked = ["--states=all"] if self.ended else []
@@ -69,7 +69,7 @@ class Squeue:
         Raises
         ------
         Unreadable
-            When the output was cut off or is not what was asked for.
+            If the output is truncated or not as expected.
         """
         try:
             return [_row(*record) for record in records(self.name, without_cluster(text), len(FIELDS))]
@@ -128,6 +128,6 @@ def _row(
     )
 
 
-@functools.lru_cache(maxsize=256)  # all tasks of an array hold the same
+@functools.lru_cache(maxsize=256)  # all tasks of an array have the same
 def _gpus(tres: str, per_node: str) -> tuple[int | None, str | None]:
     return values.gpus(values.tres(tres), per_node)
