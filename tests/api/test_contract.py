@@ -1,4 +1,4 @@
-"""The whole document against the running application, with generated requests, good and bad."""
+"""The OpenAPI document against the application, with generated valid and invalid requests."""
 
 from __future__ import annotations
 

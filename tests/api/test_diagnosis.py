@@ -40,7 +40,7 @@ def test_a_job_and_its_tasks_are_explained(client: FlaskClient, project: project
     assert (advice["ended"], advice["changes"]) == (2, {"resources": {"memory": "2G"}})
 
 
-def test_jobs_that_are_not_there_are_not_found(client: FlaskClient, project: projects.Project) -> None:
+def test_missing_jobs_are_not_found(client: FlaskClient, project: projects.Project) -> None:
     _dead_job(project)
     for path in ("jobs/zzzzzz/diagnosis", "jobs/zzzzzz/advice", f"jobs/{JOB}/tasks/2/diagnosis"):
         assert client.get(f"/api/v1/{path}").status_code == 404
@@ -51,7 +51,7 @@ def test_queue_waits_need_no_project(client: FlaskClient) -> None:
     assert answer.status_code == 200 and answer.get_json()["items"] == []
 
 
-def test_only_time_and_memory_can_be_more(client: FlaskClient, project: projects.Project) -> None:
+def test_only_time_and_memory_can_be_raised(client: FlaskClient, project: projects.Project) -> None:
     _dead_job(project)
     assert client.post(f"/api/v1/jobs/{JOB}/resubmit", json={"more": ["gpus"]}).status_code == 422
     answer = client.post(f"/api/v1/jobs/{JOB}/resubmit", json={"more": ["time"]})

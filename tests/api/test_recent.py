@@ -1,4 +1,4 @@
-"""The newest jobs over all projects: quick, from what is known, and whatever is the matter with one of the projects."""
+"""The newest jobs of all projects, even if one of the projects is broken."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lossi.projects import index
 
 
 def remember(project: projects.Project, job_id: str, created: str, state: str = "succeeded", runs: int = 0, **more: Any) -> None:
-    """Put a job into a project's index, as a look at it does."""
+    """Put a job into a project's index, as refreshing it does."""
     row = {
         "name": f"job {job_id}",
         "kind": "notebook",
@@ -56,9 +56,7 @@ def test_without_projects_or_jobs_the_list_is_empty(client: FlaskClient) -> None
     assert client.get("/api/v1/recent").get_json() == {"items": [], "projects": 1}
 
 
-def test_a_broken_index_takes_nothing_away_from_the_others_and_nothing_is_written(
-    client: FlaskClient, project: projects.Project, tmp_path: Path
-) -> None:
+def test_broken_index_does_not_hide_other_projects(client: FlaskClient, project: projects.Project, tmp_path: Path) -> None:
     broken = projects.init(tmp_path / "broken")
     broken.index.write_bytes(b"this is no database" * 1000)
     remember(project, "01a", "2026-01-01T10:00:00+00:00", "running")
@@ -68,9 +66,7 @@ def test_a_broken_index_takes_nothing_away_from_the_others_and_nothing_is_writte
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_only_so_many_projects_are_read_those_in_which_something_happened_last(
-    client: FlaskClient, project: projects.Project, tmp_path: Path
-) -> None:
+def test_only_the_most_recent_projects_are_read(client: FlaskClient, project: projects.Project, tmp_path: Path) -> None:
     remember(project, "00", "2026-02-01T10:00:00+00:00")
     os.utime(project.index, (1, 1))
     for number in range(MOST_PROJECTS):

@@ -1,4 +1,4 @@
-"""Files that Open OnDemand's nginx is asked to send, and those that it is not."""
+"""Which files Open OnDemand's nginx sends."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_small_files_and_other_servers_get_the_content(portal: None, tmp_path: P
     assert sent(path, **NGINX).get_data() == b"x" * 10
 
 
-def test_what_was_swapped_or_lies_outside_of_the_sites_folders_is_not_handed_over(
+def test_swapped_files_and_files_outside_the_sites_folders_are_not_handed_over(
     portal: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.txt"

@@ -22,7 +22,7 @@ def offered(built_environment: BuiltEnvironment, home: Path, tmp_path: Path) -> 
     return built_environment
 
 
-def test_it_has_all_that_tasks_need_and_what_the_catalogue_promises(offered: BuiltEnvironment) -> None:
+def test_environment_has_what_tasks_need_and_the_catalogue_promises(offered: BuiltEnvironment) -> None:
     resolved = environments.resolve(environments.load().get("sklearn"), target="apptainer")
     assert (resolved.sif, resolved.digest) == (str(offered.sif), offered.digest)
     checks = environments.check(resolved, frameworks={"scikit-learn": "1.9.1"})
@@ -30,7 +30,7 @@ def test_it_has_all_that_tasks_need_and_what_the_catalogue_promises(offered: Bui
     assert {"mlflow opens SQLite", "Python kernel", "scikit-learn"} <= {check.name for check in checks}
 
 
-def test_its_labels_say_what_is_inside(offered: BuiltEnvironment) -> None:
+def test_labels_describe_the_image(offered: BuiltEnvironment) -> None:
     done = subprocess.run(["apptainer", "inspect", "--json", str(offered.sif)], capture_output=True, text=True, check=True)
     labels = json.loads(done.stdout)["data"]["attributes"]["labels"]
     assert (labels["org.lossi.environment"], labels["org.lossi.variant"]) == ("sklearn", VARIANT)

@@ -96,7 +96,7 @@ def pull_small(reference: str, variant: str | None = None) -> pipeline.Ready:
     return pull.pull_image(environments.load().get("small"), variant, image=reference)
 
 
-def test_sif_holds_what_the_layers_make_and_is_recorded_with_its_digest(
+def test_sif_has_the_files_of_the_layers_and_is_recorded_with_its_digest(
     site: Path, pushed: Callable[..., tuple[str, str]], tmp_path: Path
 ) -> None:
     reference, digest = pushed(Image(LAYERS, labels={"org.lossi.frameworks": '{"numpy": "2.1"}'}), "layers")
@@ -153,7 +153,7 @@ def test_changed_sif_is_found_and_nothing_of_it_is_run(
     assert done.returncode == 1 and "they differ" in done.stdout and "/opt/new is in the SIF only" in done.stdout
 
 
-def test_failed_pull_leaves_everything_as_it_was(
+def test_failed_pull_changes_nothing(
     site: Path, pushed: Callable[..., tuple[str, str]], address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / "tmp"
@@ -183,7 +183,7 @@ def test_failed_pull_leaves_everything_as_it_was(
     assert list((tmp_path / "sif").iterdir()) == [] and list(work.iterdir()) == []
 
 
-def test_registry_that_sends_another_content_than_the_digest_names_is_refused(site: Path, tmp_path: Path, address: str) -> None:
+def test_content_that_does_not_match_the_digest_is_refused(site: Path, tmp_path: Path, address: str) -> None:
     from local_registry import registry as another
 
     layout = Image(LAYERS).write(tmp_path / "image")
@@ -198,7 +198,7 @@ def test_registry_that_sends_another_content_than_the_digest_names_is_refused(si
     assert site.read_text() == ENVIRONMENT
 
 
-def test_without_room_for_it_the_sif_is_not_begun(
+def test_conversion_does_not_start_without_room(
     site: Path, pushed: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lossi.files import space
@@ -210,7 +210,7 @@ def test_without_room_for_it_the_sif_is_not_begun(
         pull_small(reference)
 
 
-def test_full_disk_and_no_subordinate_ids_are_said_in_words(tmp_path: Path) -> None:
+def test_full_disk_and_missing_subordinate_ids_are_explained(tmp_path: Path) -> None:
     from lossi.environments.images import programs
 
     for line, error, message in (
@@ -222,7 +222,7 @@ def test_full_disk_and_no_subordinate_ids_are_said_in_words(tmp_path: Path) -> N
             programs.run(["sh", "-c", 'echo "$1" >&2; exit 3', "sh", line], "cannot")
 
 
-def test_record_can_go_to_the_users_own_catalogue(site: Path, pushed: Callable[..., tuple[str, str]]) -> None:
+def test_image_can_be_recorded_in_the_users_catalogue(site: Path, pushed: Callable[..., tuple[str, str]]) -> None:
     reference, digest = pushed(Image(LAYERS), "own")
     ready = pull.pull_image(environments.load().get("small"), image=reference, target=pipeline.Target(own=True))
     assert ready.environment == "my-small" and ready.catalog == str(environments.user_file()) and ready.listed
@@ -231,7 +231,7 @@ def test_record_can_go_to_the_users_own_catalogue(site: Path, pushed: Callable[.
     assert (resolved.kind, resolved.digest, resolved.sif) == ("apptainer", digest, ready.sif)
 
 
-def test_command_answers_in_json_and_says_where_sif_files_belong(
+def test_pull_prints_json_and_needs_a_folder_for_sif_files(
     home: Path, pushed: Callable[..., tuple[str, str]], tmp_path: Path
 ) -> None:
     reference, digest = pushed(Image(LAYERS), "json")
@@ -244,7 +244,7 @@ def test_command_answers_in_json_and_says_where_sif_files_belong(
     assert (answer["environment"], answer["digest"], answer["listed"]) == ("my-sklearn", digest, True)
 
 
-def test_layout_read_twice_is_the_same_and_a_broken_one_is_refused(tmp_path: Path) -> None:
+def test_damaged_layout_is_refused(tmp_path: Path) -> None:
     layout = Image(LAYERS).write(tmp_path / "image")
     assert trees.tree_hash(oci_layout.image_tree(layout)) == trees.tree_hash(
         oci_layout.image_tree(oci_layout.read(layout.folder))

@@ -46,7 +46,7 @@ def place() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def test_an_ordinary_user_builds_converts_and_verifies(address: str, place: Path) -> None:
+def test_ordinary_user_builds_converts_and_verifies(address: str, place: Path) -> None:
     # An image of a whole system has devices, which a conversion without root can only stand in for.
     base = Image([[folder("dev"), Entry("dev/null", kind=tarfile.CHRTYPE, mode=0o666), file("etc/os-release", "ID=small\n")]])
     reference = f"{address}/tests/rootless-base:1"

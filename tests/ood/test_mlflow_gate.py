@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import os
@@ -30,7 +31,13 @@ needs_chromium = pytest.mark.skipif(not chromium.PROGRAM, reason="no Chromium")
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("mlflow")
+    with session(tmp_path_factory.mktemp("mlflow")) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def session(folder: Path) -> Iterator[Running]:
+    """Start a session on a project with runs and a file beside it that nobody may see."""
     (folder / "private").mkdir()
     (folder / "private" / "secret.txt").write_text("private")
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "TMPDIR": str(folder / "home")}
@@ -292,14 +299,15 @@ def test_a_second_session_on_the_project_gets_a_read_only_copy(running: Running,
     assert not list(Path(running.environment["TMPDIR"]).glob("lossi-mlflow-*/*.db"))
 
 
-def test_a_lost_lease_stops_writes(running: Running) -> None:
-    path = running.project.home / lease.LEASE
-    path.rename(path.with_suffix(".away"))
-    path.write_text(json.dumps({**json.loads(path.with_suffix(".away").read_text()), "token": "another"}))
-    with running.program() as program:
-        until(lambda: program.get("version").status_code == 503, "it stops")
-        assert "start another" in program.get("").text
-    path.unlink()
+def test_a_lost_lease_stops_writes(tmp_path: Path) -> None:
+    with session(tmp_path) as running:
+        path = running.project.home / lease.LEASE
+        path.rename(path.with_suffix(".away"))
+        path.write_text(json.dumps({**json.loads(path.with_suffix(".away").read_text()), "token": "another"}))
+        with running.program() as program:
+            until(lambda: program.get("version").status_code == 503, "it stops")
+            assert "start another" in program.get("").text
+        path.unlink()
 
 
 # -- MLflow's inside ------------------------------------------------------------------------------------------------------

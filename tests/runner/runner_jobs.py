@@ -1,4 +1,4 @@
-"""What the tests of the runner share: notebooks and archives made by hand, and a started runner to look at."""
+"""Helpers of the runner's tests: notebooks, archives and started runners."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def code(source: str, *tags: str) -> dict[str, Any]:
 
 def notebook(*cells: str | dict[str, Any], kernel: str = "python3", language: str = "python") -> bytes:
     """A notebook of these code cells."""
-    made = [code(cell) if isinstance(cell, str) else cell for cell in cells]
+    code_cells = [code(cell) if isinstance(cell, str) else cell for cell in cells]
     metadata = {"kernelspec": {"name": kernel, "language": language, "display_name": kernel}, "language_info": {"name": language}}
-    return json.dumps({"cells": made, "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}).encode()
+    return json.dumps({"cells": code_cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 4}).encode()
 
 
 def tar(files: Mapping[str, bytes]) -> bytes:
@@ -88,9 +88,9 @@ class Run:
         """Wait until something is the case; fail with the log when the task ends before."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            found = condition(self)
-            if found:
-                return found
+            result = condition(self)
+            if result:
+                return result
             assert self.process.poll() is None, self.log
             time.sleep(0.02)
         raise AssertionError(f"waited {timeout} s in vain:\n{self.log}")
@@ -154,8 +154,8 @@ def artifacts(job: Job) -> Path:
 
 
 def processes_of(job: Job) -> list[int]:
-    """Living processes that carry the job's mark."""
-    found = []
+    """Return the living processes of a job."""
+    pids = []
     mark = f"LOSSI_JOB_ID={job.spec.id}".encode()
     project = f"LOSSI_PROJECT={job.spec.project}".encode()
     for folder in Path("/proc").iterdir():
@@ -165,5 +165,5 @@ def processes_of(job: Job) -> list[int]:
             except OSError:
                 continue
             if mark in variables and project in variables:
-                found.append(int(folder.name))
-    return found
+                pids.append(int(folder.name))
+    return pids

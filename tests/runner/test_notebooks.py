@@ -37,12 +37,12 @@ HOSTILE = {
 
 
 def texts(run: Run) -> str:
-    """All text that the cells of the kept notebook have printed."""
+    """Return the text printed by the cells of the output notebook."""
     outputs = [output for cell in run.output["cells"] for output in cell.get("outputs", ())]
     return "".join("".join(output.get("text", "")) for output in outputs)
 
 
-def test_parameters_are_injected_and_the_output_is_kept(prepare: Callable[..., Job]) -> None:
+def test_parameters_are_injected_and_the_output_is_saved(prepare: Callable[..., Job]) -> None:
     job = prepare(
         {"nb/train.ipynb": notebook(PARAMETERS, "print('hello', n)")}, parameters=[{"n": 2}, {"n": 3}], working_directory="nb"
     )
@@ -91,10 +91,10 @@ def test_progress_and_output_appear_while_it_runs(prepare: Callable[..., Job]) -
     job = prepare({"a.ipynb": notebook("print('first')", "# about to wait\nwait = True" + WAIT, "print('last')")})
     run = job.start()
     run.until(reached)
-    progress = run.until(lambda seen: seen.progress if seen.progress and seen.progress.cell == 2 else None)
+    progress = run.until(lambda run: run.progress if run.progress and run.progress.cell == 2 else None)
     assert (progress.phase, progress.cells, progress.first_line) == ("running", 3, "wait = True")
     assert progress.estimate_s is not None
-    run.until(lambda seen: (seen.folder / "output.ipynb").exists() and "first" in texts(seen))
+    run.until(lambda run: (run.folder / "output.ipynb").exists() and "first" in texts(run))
     assert "first" in run.log
     (run.folder / "out" / "go").touch()
     run.wait()
@@ -103,7 +103,7 @@ def test_progress_and_output_appear_while_it_runs(prepare: Callable[..., Job]) -
     assert "last" in texts(run)
 
 
-def test_a_failing_cell_says_what_and_where(prepare: Callable[..., Job]) -> None:
+def test_failing_cell_is_reported_with_error_and_number(prepare: Callable[..., Job]) -> None:
     job = prepare(
         {"a.ipynb": notebook(PARAMETERS, "print('so far')", "def f():\n    raise ValueError('no such\\nthing')\nf()", "1")}
     )
@@ -125,7 +125,7 @@ def test_sys_exit_0_is_success_as_in_papermill(prepare: Callable[..., Job]) -> N
     assert run.exit.state == "succeeded", run.log
 
 
-def test_a_stopped_notebook_keeps_what_was_done(prepare: Callable[..., Job]) -> None:
+def test_stopped_notebook_keeps_its_output(prepare: Callable[..., Job]) -> None:
     job = prepare({"a.ipynb": notebook("print('done before')", "print('half', flush=True)" + WAIT, "print('never')")})
     run = job.start()
     run.until(reached)
@@ -140,7 +140,7 @@ def test_a_stopped_notebook_keeps_what_was_done(prepare: Callable[..., Job]) -> 
     assert run.process.returncode != 0
 
 
-def test_the_scheduler_says_why_it_stops(prepare: Callable[..., Job]) -> None:
+def test_reason_for_stopping_comes_from_the_scheduler(prepare: Callable[..., Job]) -> None:
     job = prepare({"a.ipynb": notebook(WAIT)})
     run = job.start()
     run.until(reached)
@@ -151,7 +151,7 @@ def test_the_scheduler_says_why_it_stops(prepare: Callable[..., Job]) -> None:
     assert (run.exit.state, run.exit.reason) == ("timed_out", "the time limit of 60 s was reached")
 
 
-def test_a_kernel_that_ignores_the_interrupt_is_killed_within_the_grace(prepare: Callable[..., Job]) -> None:
+def test_kernel_that_ignores_the_interrupt_is_killed_within_the_grace_period(prepare: Callable[..., Job]) -> None:
     job = prepare({"a.ipynb": notebook("print('kept')", "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)" + WAIT)})
     run = job.start(LOSSI_GRACE_S="4")
     run.until(reached)
@@ -162,7 +162,7 @@ def test_a_kernel_that_ignores_the_interrupt_is_killed_within_the_grace(prepare:
     assert not processes_of(job)
 
 
-def test_told_to_stop_before_it_began(prepare: Callable[..., Job]) -> None:
+def test_stopped_before_it_began(prepare: Callable[..., Job]) -> None:
     job = prepare({"a.ipynb": notebook("print('never')")})
     folder = job.directory / "tasks" / "0"
     folder.mkdir(parents=True)
@@ -172,7 +172,7 @@ def test_told_to_stop_before_it_began(prepare: Callable[..., Job]) -> None:
     assert "never" not in run.log
 
 
-def test_a_dead_kernel_says_so(prepare: Callable[..., Job]) -> None:
+def test_dead_kernel_is_reported(prepare: Callable[..., Job]) -> None:
     run = prepare({"a.ipynb": notebook("print('kept', flush=True)", "import os; os.kill(os.getpid(), 9)")}).run()
     assert run.exit.state == "failed", run.log
     assert run.exit.error is not None
@@ -183,7 +183,7 @@ def test_a_dead_kernel_says_so(prepare: Callable[..., Job]) -> None:
     assert "Traceback" not in run.log
 
 
-def test_a_kernel_that_the_environment_lacks_is_replaced(prepare: Callable[..., Job]) -> None:
+def test_missing_kernel_is_replaced(prepare: Callable[..., Job]) -> None:
     job = prepare({"a.ipynb": notebook("print(6 * 7)", kernel="conda-env-mine-py")})
     job.write_spec(kernel="conda-env-mine-py")
     run = job.run()
@@ -194,15 +194,15 @@ def test_a_kernel_that_the_environment_lacks_is_replaced(prepare: Callable[..., 
 
 
 @pytest.mark.parametrize(
-    ("language", "said"),
+    ("language", "message"),
     [("julia", "Julia notebooks are not supported yet"), ("scala", "the environment has no kernel for scala; its kernels: ")],
 )
-def test_languages_that_cannot_run_are_refused(prepare: Callable[..., Job], language: str, said: str) -> None:
+def test_languages_that_cannot_run_are_refused(prepare: Callable[..., Job], language: str, message: str) -> None:
     job = prepare({"a.ipynb": notebook("1", kernel=f"{language}-4", language=language)}, language=language)
     job.write_spec(kernel=f"{language}-4")
     run = job.run()
     assert run.exit.state == "failed"
-    assert said in run.exit.reason
+    assert message in run.exit.reason
     assert "Traceback" not in run.log
 
 
@@ -243,7 +243,7 @@ def test_no_tagged_cell_and_no_values(prepare: Callable[..., Job]) -> None:
     assert prepare({"a.ipynb": notebook("1")}).run().exit.state == "succeeded"
 
 
-def test_odd_names(prepare: Callable[..., Job]) -> None:
+def test_names_with_special_characters(prepare: Callable[..., Job]) -> None:
     """Papermill formats paths; SQLite URIs end at a question mark."""
     job = prepare({"my {n} 100%20?/a {x} #1.ipynb": notebook(PARAMETERS, "import os; print(os.getcwd())")}, parameters=[{"n": 5}])
     job.write_spec(working_directory="my {n} 100%20?")

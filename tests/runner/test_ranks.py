@@ -32,11 +32,11 @@ def meet():
     if rank == 0:
         with socket.create_server(place) as server:
             met = [server.accept()[0] for _ in range(nodes - 1)]
-            return sorted(one.recv(9).decode() for one in met)
+            return sorted(connection.recv(9).decode() for connection in met)
     while True:
         try:
-            with socket.create_connection(place, 1) as one:
-                return one.sendall(str(rank).encode())
+            with socket.create_connection(place, 1) as connection:
+                return connection.sendall(str(rank).encode())
         except OSError:
             time.sleep(0.02)
 """
@@ -92,12 +92,12 @@ pathlib.Path(out, f"kept-of-{rank}").touch()
     run = start(prepare({"train.py": train.encode()}, kind="script"), 3).wait()
     assert run.exit.state == "succeeded", run.log
     assert "met ['1', '2']" in run.log
-    (made,) = run.runs()
-    assert run.exit.run_ids == [made.info.run_id]
-    assert (made.data.metrics, made.info.status) == ({"rank": 0.0}, "FINISHED")
-    assert {path.parent.parent.name for path in artifacts(run.job).rglob("notes.txt")} == {made.info.run_id}
-    kept = {path.relative_to(run.folder / "out").as_posix() for path in (run.folder / "out").rglob("*") if path.is_file()}
-    assert kept == {"kept-of-0", "kept-of-1", "kept-of-2", "file-of-0", "rank1/file-of-1", "rank2/file-of-2"}
+    (mlflow_run,) = run.runs()
+    assert run.exit.run_ids == [mlflow_run.info.run_id]
+    assert (mlflow_run.data.metrics, mlflow_run.info.status) == ({"rank": 0.0}, "FINISHED")
+    assert {path.parent.parent.name for path in artifacts(run.job).rglob("notes.txt")} == {mlflow_run.info.run_id}
+    files = {path.relative_to(run.folder / "out").as_posix() for path in (run.folder / "out").rglob("*") if path.is_file()}
+    assert files == {"kept-of-0", "kept-of-1", "kept-of-2", "file-of-0", "rank1/file-of-1", "rank2/file-of-2"}
     names = {path.name for path in run.folder.iterdir()} - {path.name for _, path in publish.snapshots(run.folder)}
     assert names == {"exit.json", "log", "log.rank1", "log.rank2", "out", "progress.json", "use.jsonl"}
     assert "met None" in (run.folder / "log.rank1").read_text()
@@ -123,9 +123,7 @@ time.sleep(TIME)
 
 
 @pytest.mark.parametrize("seconds", ["60", "0"])
-def test_a_rank_that_fails_ends_the_task_and_is_named(
-    prepare: Callable[..., Job], start: Callable[..., Run], seconds: str
-) -> None:
+def test_failed_rank_ends_the_task_and_is_named(prepare: Callable[..., Job], start: Callable[..., Run], seconds: str) -> None:
     """Whether the first still works, or has done its part already."""
     fail = "raise ValueError('boom')" if seconds == "60" else f"{FIRST_ENDS}\n    raise ValueError('boom')"
     text = FAILS.replace("FAIL", fail).replace("TIME", seconds)
@@ -135,20 +133,18 @@ def test_a_rank_that_fails_ends_the_task_and_is_named(
     assert "raise ValueError" in run.exit.error.traceback
     assert (run.exit.exit_code, run.process.returncode) == (1, 1)
     if seconds == "60":  # the other has closed its run by itself
-        assert [made.info.status for made in run.runs()] == ["FAILED"]
+        assert [mlflow_run.info.status for mlflow_run in run.runs()] == ["FAILED"]
     assert processes_of(run.job) == []
 
 
-def test_a_rank_whose_runner_is_killed_is_named(prepare: Callable[..., Job], start: Callable[..., Run]) -> None:
+def test_rank_with_a_killed_runner_is_named(prepare: Callable[..., Job], start: Callable[..., Run]) -> None:
     text = FAILS.replace("FAIL", "os.kill(os.getppid(), 9); time.sleep(60)").replace("TIME", "60")
     run = start(prepare({"train.py": text.encode()}, kind="script"), LOSSI_GRACE_S="1").wait()
     assert run.exit.state == "failed"
     assert run.exit.reason == f"rank 1 on {os.uname().nodename}: the runner was killed by signal 9"
 
 
-def test_the_first_rank_that_fails_because_of_another_names_that_one(
-    prepare: Callable[..., Job], start: Callable[..., Run]
-) -> None:
+def test_first_rank_that_fails_because_of_another_names_it(prepare: Callable[..., Job], start: Callable[..., Run]) -> None:
     fail = "print('boom', flush=True); raise SystemExit(7)"
     text = FAILS.replace("FAIL", fail).replace("time.sleep(TIME)", "raise ConnectionError('peer is gone')")
     run = start(prepare({"train.py": text.encode()}, kind="script")).wait()
@@ -179,7 +175,7 @@ time.sleep(60)
     assert {path.name for path in (run.folder / "out").glob("stopped-*")} == {"stopped-0", "stopped-1", "stopped-2"}
 
 
-def test_nodes_without_srun_are_a_failure_with_a_reason(prepare: Callable[..., Job], start: Callable[..., Run]) -> None:
+def test_missing_srun_fails_with_a_reason(prepare: Callable[..., Job], start: Callable[..., Run]) -> None:
     job = prepare({"train.py": b"import time; time.sleep(60)"}, kind="script")
     run = start(job, PATH=os.environ["PATH"], LOSSI_GRACE_S="1").wait()
     assert run.exit.state == "failed"

@@ -46,10 +46,10 @@ def kill(run: Run) -> None:
 
 def published(folder: Path) -> tuple[set[str], set[tuple[str, int]], dict[str, str]]:
     """Runs, (run, step) of all metrics, and params in the newest snapshot."""
-    found = publish.snapshots(folder)
-    if not found:
+    snapshots = publish.snapshots(folder)
+    if not snapshots:
         return set(), set(), {}
-    with sqlite3.connect(f"file:{found[-1][1]}?mode=ro", uri=True) as connection:
+    with sqlite3.connect(f"file:{snapshots[-1][1]}?mode=ro", uri=True) as connection:
         runs = {row[0] for row in connection.execute("SELECT run_uuid FROM runs")}
         steps = set(connection.execute("SELECT run_uuid, step FROM metrics WHERE key = 'step'"))
         params = dict(connection.execute("SELECT key, value FROM params"))
@@ -57,7 +57,7 @@ def published(folder: Path) -> tuple[set[str], set[tuple[str, int]], dict[str, s
     return runs, steps, params
 
 
-def test_killed_at_any_moment_it_goes_on_in_the_same_run(prepare: Callable[..., Job]) -> None:
+def test_task_killed_at_any_time_continues_its_run(prepare: Callable[..., Job]) -> None:
     """Six times at moments that nobody chose, some of them while it starts or publishes."""
     chance = random.Random(7)
     job = prepare({"train.py": TRAIN.replace("LAST", "100000").encode()}, kind="script", tracking={"publish_interval_s": 0.1})
@@ -80,22 +80,22 @@ def test_killed_at_any_moment_it_goes_on_in_the_same_run(prepare: Callable[..., 
     (run.folder / "out" / "checkpoint").write_text("99990")
     last = job.run(attempt=7)
     assert (last.exit.state, last.exit.attempt) == ("succeeded", 7), last.log
-    (made,) = last.runs()
-    assert {made.info.run_id} == runs == set(last.exit.run_ids)
-    assert made.info.status == "FINISHED"
+    (mlflow_run,) = last.runs()
+    assert {mlflow_run.info.run_id} == runs == set(last.exit.run_ids)
+    assert mlflow_run.info.status == "FINISHED"
     assert steps <= published(last.folder)[1]
-    assert {(made.info.run_id, step) for step in range(99990, 100000)} <= published(last.folder)[1]
-    assert made.data.params["lr"] == "0.1"
+    assert {(mlflow_run.info.run_id, step) for step in range(99990, 100000)} <= published(last.folder)[1]
+    assert mlflow_run.data.params["lr"] == "0.1"
     assert {name for name in params if name.startswith("only-")} | {"only-7"} == {
-        name for name in made.data.params if name.startswith("only-")
+        name for name in mlflow_run.data.params if name.startswith("only-")
     }
-    assert made.data.params["began"] != params["began"], "a value that differs between attempts is not refused"
+    assert mlflow_run.data.params["began"] != params["began"], "a value that differs between attempts is not refused"
     assert [path.name for path in last.folder.iterdir() if path.name.endswith(".part")] == []
     assert len(publish.snapshots(last.folder)) == 1
     assert "attempt 7 begins" in last.log
 
 
-def test_a_notebook_begins_anew_in_the_same_run(prepare: Callable[..., Job]) -> None:
+def test_requeued_notebook_restarts_in_the_same_run(prepare: Callable[..., Job]) -> None:
     train = """
 import mlflow, os
 mlflow.set_experiment("made here")
@@ -109,19 +109,19 @@ with mlflow.start_run(nested=True, run_name="open"):
     run.until(reached)
     run.until(lambda run: len(published(run.folder)[0]) == 2)
     kill(run)
-    (first,) = [made for made in run.runs() if "mlflow.parentRunId" not in made.data.tags]
+    (first,) = [mlflow_run for mlflow_run in run.runs() if "mlflow.parentRunId" not in mlflow_run.data.tags]
     (run.folder / "out" / "go").touch()
     again = job.run(attempt=2)
     assert again.exit.state == "succeeded", again.log
     assert again.exit.run_ids[0] == first.info.run_id
-    own = [made for made in again.runs() if "mlflow.parentRunId" not in made.data.tags]
-    assert [made.info.run_id for made in own] == [first.info.run_id]
+    own = [mlflow_run for mlflow_run in again.runs() if "mlflow.parentRunId" not in mlflow_run.data.tags]
+    assert [mlflow_run.info.run_id for mlflow_run in own] == [first.info.run_id]
     history = again.client().get_metric_history(first.info.run_id, "attempt")
     assert [metric.value for metric in history] == [1.0, 2.0]
-    assert {made.info.status for made in again.runs()} == {"FINISHED"}
+    assert {mlflow_run.info.status for mlflow_run in again.runs()} == {"FINISHED"}
 
 
-def test_runs_that_were_open_beside_the_own_one_do_not_stay_open(prepare: Callable[..., Job]) -> None:
+def test_other_open_runs_of_the_task_are_ended(prepare: Callable[..., Job]) -> None:
     train = f"""
 import mlflow, os
 for name in ("one", "two"):
@@ -135,6 +135,6 @@ for name in ("one", "two"):
     kill(run)
     (run.folder / "out" / "go").touch()
     again = job.run(attempt=2)
-    status = {made.info.run_name: made.info.status for made in again.runs()}
+    status = {mlflow_run.info.run_name: mlflow_run.info.status for mlflow_run in again.runs()}
     assert status["two of 1"] == "KILLED"
     assert "RUNNING" not in status.values()

@@ -37,8 +37,8 @@ while not (out / "go").exists():
 def arguments(run: Run) -> list[str]:
     match = re.search(r"^arguments (.*)$", run.log, re.MULTILINE)
     assert match, run.log
-    found: list[str] = json.loads(match.group(1))
-    return found
+    values: list[str] = json.loads(match.group(1))
+    return values
 
 
 def test_a_script_gets_its_parameters_as_flags(prepare: Callable[..., Job]) -> None:
@@ -69,10 +69,10 @@ def test_a_script_gets_its_parameters_as_flags(prepare: Callable[..., Job]) -> N
         *("--minus", "-3"),
         *("--list", '[1, "a"]'),
     ]
-    (made,) = run.runs()
-    assert made.data.tags["mlflow.source.name"] == "src/train.py"
-    assert made.data.tags["mlflow.source.type"] == "LOCAL"
-    assert made.data.params["dash"] == "-x"
+    (mlflow_run,) = run.runs()
+    assert mlflow_run.data.tags["mlflow.source.name"] == "src/train.py"
+    assert mlflow_run.data.tags["mlflow.source.type"] == "LOCAL"
+    assert mlflow_run.data.params["dash"] == "-x"
     assert not list(Path(job.spec.project).rglob("pwned"))
 
 
@@ -97,13 +97,13 @@ def test_the_parameter_file_holds_every_value_byte_for_byte(prepare: Callable[..
     run = prepare({"copy.py": copy}, kind="command", parameters=[HOSTILE], command=[sys.executable, "copy.py"]).run()
     assert json.loads((run.folder / "out" / "got.json").read_bytes()) == HOSTILE
     assert run.exit.state == "succeeded", run.log
-    (made,) = run.runs()
-    assert made.data.params["large"] == HOSTILE["large"][:6000]
-    assert made.data.params["surrogate"] == "\\ud800 alone"
+    (mlflow_run,) = run.runs()
+    assert mlflow_run.data.params["large"] == HOSTILE["large"][:6000]
+    assert mlflow_run.data.params["surrogate"] == "\\ud800 alone"
 
 
 @pytest.mark.parametrize("key", ["large", "lines", "surrogate"])
-def test_values_that_no_command_line_takes_are_refused_clearly(prepare: Callable[..., Job], key: str) -> None:
+def test_values_impossible_on_a_command_line_are_refused(prepare: Callable[..., Job], key: str) -> None:
     run = prepare({"a.py": ECHO}, kind="script", parameters=[{key: HOSTILE[key]}]).run()
     assert run.exit.state == "failed"
     assert "$LOSSI_PARAMETERS" in run.exit.reason
@@ -132,7 +132,7 @@ def test_the_environment(prepare: Callable[..., Job]) -> None:
     assert job.run(OMP_NUM_THREADS="7").log.count('"OMP_NUM_THREADS": "7"') == 1
 
 
-def test_a_failing_script_says_what_python_said(prepare: Callable[..., Job]) -> None:
+def test_failing_script_reports_the_exception(prepare: Callable[..., Job]) -> None:
     script = b"import sys\nprint('on stdout')\ndef f():\n    raise KeyError('lr')\ntry:\n    1 / 0\nexcept ZeroDivisionError:\n    f()\n"
     run = prepare({"a.py": script}, kind="script").run()
     assert run.process.returncode == 1
@@ -143,25 +143,25 @@ def test_a_failing_script_says_what_python_said(prepare: Callable[..., Job]) -> 
     assert run.runs()[0].info.status == "FAILED"
 
 
-def test_the_exit_code_is_the_tasks(prepare: Callable[..., Job]) -> None:
+def test_exit_code_is_the_scripts(prepare: Callable[..., Job]) -> None:
     run = prepare({"a.py": b"import sys; print('giving up'); sys.exit(7)"}, kind="script").run()
     assert (run.process.returncode, run.exit.exit_code, run.exit.state) == (7, 7, "failed")
     assert run.exit.error is not None and (run.exit.error.name, run.exit.error.message) == ("exit code 7", "giving up")
 
 
-def test_a_script_that_a_signal_kills(prepare: Callable[..., Job]) -> None:
+def test_script_killed_by_a_signal(prepare: Callable[..., Job]) -> None:
     run = prepare({"a.py": b"import os; os.kill(os.getpid(), 11)"}, kind="script").run()
     assert (run.exit.signal, run.exit.exit_code, run.process.returncode) == (11, None, 139)
     assert run.exit.reason == "killed by signal 11 (SIGSEGV)"
 
 
-def test_an_open_run_of_a_failing_script_did_not_finish(prepare: Callable[..., Job]) -> None:
+def test_open_run_of_a_failing_script_is_failed(prepare: Callable[..., Job]) -> None:
     run = prepare({"a.py": b"import mlflow\nmlflow.start_run(run_name='open')\n1 / 0\n"}, kind="script").run()
-    (made,) = run.runs()
-    assert (made.info.run_name, made.info.status) == ("open", "FAILED"), run.log
+    (mlflow_run,) = run.runs()
+    assert (mlflow_run.info.run_name, mlflow_run.info.status) == ("open", "FAILED"), run.log
 
 
-def test_a_stopped_script_can_say_goodbye(prepare: Callable[..., Job]) -> None:
+def test_stopped_script_can_clean_up(prepare: Callable[..., Job]) -> None:
     script = b"import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: (print('goodbye', flush=True), sys.exit(0)))" + WAIT
     job = prepare({"a.py": script}, kind="script")
     run = job.start()
@@ -172,7 +172,7 @@ def test_a_stopped_script_can_say_goodbye(prepare: Callable[..., Job]) -> None:
     assert "goodbye" in run.log
 
 
-def test_a_stubborn_tree_is_killed_after_the_grace(prepare: Callable[..., Job]) -> None:
+def test_processes_ignoring_sigterm_are_killed_after_the_grace_period(prepare: Callable[..., Job]) -> None:
     """A daemon in a session of its own, with neither parent nor marks, that ignores SIGTERM."""
     script = (
         b"""
@@ -209,8 +209,8 @@ open(os.path.join(os.environ["LOSSI_OUTPUT_DIR"], "direct.txt"), "w").write("dir
     job = prepare(files, kind="script", working_directory="src", output_limit_mb=1)
     run = job.run()
     out = run.folder / "out"
-    found = {path.relative_to(out).as_posix(): path.read_text() for path in out.rglob("*") if path.is_file()}
-    assert found == {"results/deep/new.csv": "1", "data.csv": "changed", "_project/above.txt": "above", "direct.txt": "direct"}
+    files = {path.relative_to(out).as_posix(): path.read_text() for path in out.rglob("*") if path.is_file()}
+    assert files == {"results/deep/new.csv": "1", "data.csv": "changed", "_project/above.txt": "above", "direct.txt": "direct"}
     assert run.exit.notes == ["not collected (the limit is 1 MiB): large.bin"]
 
 
@@ -267,7 +267,7 @@ def test_broken_job_directories_end_with_a_reason(prepare: Callable[..., Job]) -
     assert "spec.json does not exist" in job.run().exit.reason
 
 
-def test_an_interpreter_that_is_not_there(prepare: Callable[..., Job]) -> None:
+def test_missing_interpreter(prepare: Callable[..., Job]) -> None:
     run = prepare({"a": b""}, kind="command", command=["no-such-program", "x"]).run()
     assert run.exit.reason == "cannot start 'no-such-program': No such file or directory"
 
@@ -312,9 +312,9 @@ def test_visible_gpus_are_sampled(prepare: Callable[..., Job], tmp_path: Path) -
     run = job.run(PATH=f"{tools}:{os.environ['PATH']}", CUDA_VISIBLE_DEVICES="1")
     assert (run.exit.gpu_utilisation, run.exit.gpu_memory_mb) == (80.0, 2048.0)
     assert (run.exit.gpu_type, run.exit.gpu_driver) == ("NVIDIA A100-SXM4-40GB", "535.104.05")
-    (made,) = run.runs()
-    assert made.data.tags["lossi.gpu_type"] == "NVIDIA A100-SXM4-40GB"
-    assert made.data.tags["lossi.gpu_driver"] == "535.104.05"
+    (mlflow_run,) = run.runs()
+    assert mlflow_run.data.tags["lossi.gpu_type"] == "NVIDIA A100-SXM4-40GB"
+    assert mlflow_run.data.tags["lossi.gpu_driver"] == "535.104.05"
     assert job.run(PATH=f"{tools}:{os.environ['PATH']}", CUDA_VISIBLE_DEVICES="").exit.gpu_type is None
 
 
@@ -364,8 +364,10 @@ def test_artifacts_of_a_project_with_an_odd_path(prepare: Callable[..., Job], tm
     job.write_spec(project=str(odd), tracking=records.TrackingTarget("odd", "1", location))
     run = job.run()
     assert run.exit.state == "succeeded", run.log
-    (made,) = run.runs()
+    (mlflow_run,) = run.runs()
     places = sorted(path.relative_to(odd).as_posix() for path in odd.rglob("x.txt"))
-    assert places == [f".lossi/artifacts/{job.spec.id}.0/{made.info.experiment_id}/{made.info.run_id}/artifacts/x.txt"]
-    assert [item.path for item in run.client().list_artifacts(made.info.run_id)] == ["x.txt"]
+    assert places == [
+        f".lossi/artifacts/{job.spec.id}.0/{mlflow_run.info.experiment_id}/{mlflow_run.info.run_id}/artifacts/x.txt"
+    ]
+    assert [item.path for item in run.client().list_artifacts(mlflow_run.info.run_id)] == ["x.txt"]
     assert artifacts(job).exists()

@@ -38,25 +38,25 @@ def dump(path: Path) -> str:
 def test_a_notebook_without_a_run_gets_one(prepare: Callable[..., Job]) -> None:
     job = prepare({"a.ipynb": notebook(PARAMETERS, "1")}, parameters=[{"lr": 0.001, "seed": 7}, {}], tags={"team": "blue"})
     run = job.run()
-    (made,) = run.runs()
-    assert [made.info.run_id] == run.exit.run_ids
-    assert made.info.status == "FINISHED"
-    assert made.info.run_name == "try-0"
-    assert made.info.user_id == "ada"
-    assert made.info.experiment_id == "1"
-    assert 0 < made.info.end_time - made.info.start_time < 60_000
-    assert made.data.params == {"lr": "0.001", "seed": "7"}
-    assert JOIN_TAGS.items() <= made.data.tags.items()
-    assert made.data.tags["lossi.job_id"] == job.spec.id
-    assert made.data.tags["lossi.task"] == "0"
-    assert made.data.tags["mlflow.source.name"] == "a.ipynb"
-    assert made.data.tags["team"] == "blue"
-    assert made.info.artifact_uri == str(artifacts(job) / "1" / made.info.run_id / "artifacts")
-    assert [item.path for item in run.client().list_artifacts(made.info.run_id)] == ["output.ipynb"]
+    (mlflow_run,) = run.runs()
+    assert [mlflow_run.info.run_id] == run.exit.run_ids
+    assert mlflow_run.info.status == "FINISHED"
+    assert mlflow_run.info.run_name == "try-0"
+    assert mlflow_run.info.user_id == "ada"
+    assert mlflow_run.info.experiment_id == "1"
+    assert 0 < mlflow_run.info.end_time - mlflow_run.info.start_time < 60_000
+    assert mlflow_run.data.params == {"lr": "0.001", "seed": "7"}
+    assert JOIN_TAGS.items() <= mlflow_run.data.tags.items()
+    assert mlflow_run.data.tags["lossi.job_id"] == job.spec.id
+    assert mlflow_run.data.tags["lossi.task"] == "0"
+    assert mlflow_run.data.tags["mlflow.source.name"] == "a.ipynb"
+    assert mlflow_run.data.tags["team"] == "blue"
+    assert mlflow_run.info.artifact_uri == str(artifacts(job) / "1" / mlflow_run.info.run_id / "artifacts")
+    assert [item.path for item in run.client().list_artifacts(mlflow_run.info.run_id)] == ["output.ipynb"]
     assert run.exit.tracking_error == ""
 
 
-def test_a_run_that_the_notebook_starts_is_adopted(prepare: Callable[..., Job]) -> None:
+def test_run_of_the_notebook_is_the_tasks(prepare: Callable[..., Job]) -> None:
     train = """
 import mlflow
 with mlflow.start_run(run_name="mine", tags={"team": "red"}) as run:
@@ -103,25 +103,28 @@ deleted = MlflowClient().create_run("1", run_name="deleted")
 MlflowClient().delete_run(deleted.info.run_id)
 """
     run = prepare({"a.ipynb": notebook(PARAMETERS, train)}, parameters=[{"seed": 3}]).run()
-    found = {made.info.run_name: made for made in run.runs()}
-    assert set(found) == {"fold 0", "fold 1", "fold 2", "inner 0", "inner 1", "by client"}, run.log
-    assert run.exit.run_ids[0] == found["fold 0"].info.run_id
-    assert set(run.exit.run_ids) == {made.info.run_id for made in found.values()}
-    for made in found.values():
-        assert JOIN_TAGS.items() <= made.data.tags.items()
-        assert made.data.tags["lossi.job_id"] == run.job.spec.id
-        assert made.info.status == "FINISHED"
-    assert found["fold 1"].data.params == {"fold": "1", "seed": "3"}
-    assert "seed" not in found["inner 0"].data.params
+    by_name = {mlflow_run.info.run_name: mlflow_run for mlflow_run in run.runs()}
+    assert set(by_name) == {"fold 0", "fold 1", "fold 2", "inner 0", "inner 1", "by client"}, run.log
+    assert run.exit.run_ids[0] == by_name["fold 0"].info.run_id
+    assert set(run.exit.run_ids) == {mlflow_run.info.run_id for mlflow_run in by_name.values()}
+    for mlflow_run in by_name.values():
+        assert JOIN_TAGS.items() <= mlflow_run.data.tags.items()
+        assert mlflow_run.data.tags["lossi.job_id"] == run.job.spec.id
+        assert mlflow_run.info.status == "FINISHED"
+    assert by_name["fold 1"].data.params == {"fold": "1", "seed": "3"}
+    assert "seed" not in by_name["inner 0"].data.params
     notebooks = sorted(path.parent.parent.name for path in artifacts(run.job).rglob("output.ipynb"))
-    assert notebooks == [found["fold 0"].info.run_id]
+    assert notebooks == [by_name["fold 0"].info.run_id]
 
 
-def test_a_run_that_is_open_when_a_cell_fails_did_not_finish(prepare: Callable[..., Job]) -> None:
+def test_run_that_is_open_when_a_cell_fails_is_failed(prepare: Callable[..., Job]) -> None:
     """MLflow itself ends it as FINISHED when the kernel shuts down."""
     train = "import mlflow\nwith mlflow.start_run(run_name='before'): pass\nmlflow.start_run(run_name='open')"
     run = prepare({"a.ipynb": notebook(train, "1 / 0")}).run()
-    assert {made.info.run_name: made.info.status for made in run.runs()} == {"before": "FINISHED", "open": "FAILED"}
+    assert {mlflow_run.info.run_name: mlflow_run.info.status for mlflow_run in run.runs()} == {
+        "before": "FINISHED",
+        "open": "FAILED",
+    }
     assert run.exit.state == "failed"
 
 
@@ -146,16 +149,16 @@ def check_strays(run: Run) -> None:
 
     assert run.exit.state == "succeeded", run.log
     assert run.exit.notes == []
-    (made,) = run.runs()
-    assert made.data.params == {"seed": "3"}
-    assert made.inputs.dataset_inputs[0].dataset.name == "numbers"
+    (mlflow_run,) = run.runs()
+    assert mlflow_run.data.params == {"seed": "3"}
+    assert mlflow_run.inputs.dataset_inputs[0].dataset.name == "numbers"
     project = run.job.spec.project
-    assert f'"{project}/nb/data.csv"' in made.inputs.dataset_inputs[0].dataset.source
+    assert f'"{project}/nb/data.csv"' in mlflow_run.inputs.dataset_inputs[0].dataset.source
     home = artifacts(run.job) / f"{run.job.spec.id}.0"
-    assert made.info.artifact_uri.startswith(f"{home}/")
+    assert mlflow_run.info.artifact_uri.startswith(f"{home}/")
     client = run.client()
-    assert {item.path for item in client.list_artifacts(made.info.run_id)} == {"hi.txt", "output.ipynb"}
-    experiment = client.get_experiment(made.info.experiment_id)
+    assert {item.path for item in client.list_artifacts(mlflow_run.info.run_id)} == {"hi.txt", "output.ipynb"}
+    experiment = client.get_experiment(mlflow_run.info.experiment_id)
     assert experiment.name == "made here"
     assert Path(experiment.artifact_location).is_relative_to(home)
     (model,) = client.search_logged_models([experiment.experiment_id])
@@ -177,7 +180,7 @@ def test_artifacts_that_could_not_be_linked_are_moved(prepare: Callable[..., Job
     check_strays(prepare(files, parameters=[{"seed": 3}], working_directory="nb").run())
 
 
-def test_artifacts_in_a_place_of_its_own_are_moved_or_stay(prepare: Callable[..., Job], tmp_path: Path) -> None:
+def test_artifacts_in_other_folders_are_moved_if_on_the_node(prepare: Callable[..., Job], tmp_path: Path) -> None:
     train = f"""
 import mlflow
 mlflow.create_experiment("relative", artifact_location="./kept/here")
@@ -188,7 +191,7 @@ for name in ("relative", "shared"):
         mlflow.log_text(name, "it.txt")
 """
     run = prepare({"a.ipynb": notebook(train)}).run()
-    uris = {made.info.run_name: Path(made.info.artifact_uri) for made in run.runs()}
+    uris = {mlflow_run.info.run_name: Path(mlflow_run.info.artifact_uri) for mlflow_run in run.runs()}
     assert uris["relative"].is_relative_to(artifacts(run.job) / f"{run.job.spec.id}.0")
     assert (uris["relative"] / "it.txt").read_text() == "relative"
     assert uris["shared"].is_relative_to(tmp_path / "elsewhere")
@@ -206,16 +209,16 @@ mlflow.log_metric("loss", 0.25, step=2)
 
 
 def uses(run: Run) -> int:
-    """Return how often the runner has looked at what the task uses."""
+    """Return the number of samples."""
     path = run.folder / records.USE
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def test_live_snapshots_tell_whose_runs_they_hold(prepare: Callable[..., Job]) -> None:
+def test_live_snapshots_have_the_join_tags(prepare: Callable[..., Job]) -> None:
     job = prepare({"a.ipynb": notebook(PARAMETERS, "'nothing yet'", LIVE)}, parameters=[{"lr": 0.5}])
     run = job.start()
     run.until(reached)
-    seen = run.until(lambda run: [path for _, path in publish.snapshots(run.folder)])
+    run.until(lambda run: publish.snapshots(run.folder))
     run.until(lambda run: run.runs()[0].data.metrics.get("loss") == 0.5)
     (live,) = run.runs()
     assert live.info.status == "RUNNING"
@@ -223,13 +226,10 @@ def test_live_snapshots_tell_whose_runs_they_hold(prepare: Callable[..., Job]) -
     assert (live.data.tags["lossi.job_id"], live.data.tags["lossi.task"]) == (job.spec.id, "0")
     assert live.info.artifact_uri.startswith(str(artifacts(job)))
     assert live.data.params == {}  # the notebook may still log its own text for them
-    first = seen[-1].name
-    assert (
-        first.split("-")[-1] == f"{hashlib.sha256(run.snapshot.read_bytes()).hexdigest()[:16]}.db" or first != run.snapshot.name
-    )
     quiet, samples = run.snapshot, uses(run)
     run.until(lambda run: uses(run) > samples + 1)  # at least one whole pause between two samples, which is many intervals
     assert run.snapshot == quiet
+    assert quiet.name.endswith(f"-{hashlib.sha256(quiet.read_bytes()).hexdigest()[:16]}.db")
     (run.folder / "out" / "go").touch()
     run.wait()
     (final,) = run.runs()
@@ -241,7 +241,7 @@ def test_live_snapshots_tell_whose_runs_they_hold(prepare: Callable[..., Job]) -
     assert run.snapshot.stat().st_mtime_ns <= (run.folder / records.EXIT).stat().st_mtime_ns
 
 
-def test_a_requeued_task_goes_on_with_its_run(prepare: Callable[..., Job]) -> None:
+def test_requeued_task_continues_its_run(prepare: Callable[..., Job]) -> None:
     again = """
 import mlflow, os
 first = "MLFLOW_RUN_ID" not in os.environ
@@ -273,7 +273,7 @@ with mlflow.start_run():
     assert after.data.params == {"lr": "0.5 as I write it"}
 
 
-def test_a_task_that_was_stopped_and_requeued_goes_on_too(prepare: Callable[..., Job]) -> None:
+def test_stopped_and_requeued_task_continues_its_run(prepare: Callable[..., Job]) -> None:
     """Its last snapshot is complete: ended, with the task's parameters. The notebook must still be able to log its own."""
     train = "import mlflow, os\nwith mlflow.start_run():\n    mlflow.log_param('seed', f'seed {seed}')"
     job = prepare({"a.ipynb": notebook(PARAMETERS, WAIT, train)}, parameters=[{"seed": 3}])
@@ -300,12 +300,12 @@ with mlflow.start_run():
     mlflow.log_metric("m", 1.0)
 """
     run = prepare({"a.ipynb": notebook(train)}).run()
-    (made,) = run.runs()
-    assert made.data.metrics == {"m": 1.0}
+    (mlflow_run,) = run.runs()
+    assert mlflow_run.data.metrics == {"m": 1.0}
     assert run.snapshot.read_bytes()[18:20] == b"\x01\x01"  # a rollback journal: readers need no file beside it
 
 
-def test_another_schema_is_published_untouched_and_told(prepare: Callable[..., Job]) -> None:
+def test_unknown_schema_is_published_unchanged_and_reported(prepare: Callable[..., Job]) -> None:
     job = prepare({"a.ipynb": notebook("1")}, digests={})
     with sqlite3.connect(job.directory / records.TEMPLATE) as connection:
         connection.execute("ALTER TABLE runs RENAME COLUMN start_time TO began")
@@ -317,7 +317,7 @@ def test_another_schema_is_published_untouched_and_told(prepare: Callable[..., J
     assert run.snapshot.exists()
 
 
-def test_the_members_of_a_store_are_those_that_mlflow_has(template: Path) -> None:
+def test_tables_and_columns_are_those_of_mlflow(template: Path) -> None:
     """The contract with the pinned release: every table and column that is written by name."""
     from lossi.runner import store
     from lossi.runner.relocation import URI_COLUMNS
@@ -336,7 +336,7 @@ def test_the_members_of_a_store_are_those_that_mlflow_has(template: Path) -> Non
     connection.close()
 
 
-def test_a_run_made_here_is_the_one_that_mlflow_makes(prepare: Callable[..., Job]) -> None:
+def test_created_run_equals_one_of_mlflow(prepare: Callable[..., Job]) -> None:
     """Column by column: what is created with sqlite3 for a task equals what the client creates."""
     run = prepare({"a.ipynb": notebook("from mlflow import MlflowClient\nMlflowClient().create_run('1', run_name='x')")}).run()
     other = prepare({"a.ipynb": notebook("1")}).run()

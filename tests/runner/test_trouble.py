@@ -65,26 +65,26 @@ def test_a_full_node_ends_the_task_with_the_reason(prepare: Callable[..., Job], 
 
 
 @pytest.mark.root
-def test_a_payload_that_fills_the_node_is_still_tracked(prepare: Callable[..., Job], tiny: Callable[[str, int], Path]) -> None:
+def test_payload_that_fills_the_node_is_still_tracked(prepare: Callable[..., Job], tiny: Callable[[str, int], Path]) -> None:
     """Its temporary files are given up for the store."""
     node = tiny("node", 2048)
     script = FILL + "fill(os.path.join(os.environ['TMPDIR'], 'x'))\nraise OSError(28, 'no space for my data')"
     run = prepare({"a.py": script.encode()}, kind="script", parameters=[{}]).run(TMPDIR=str(node))
     assert run.exit.state == "failed"
     assert run.exit.tracking_error == "", run.log
-    (made,) = run.runs()
-    assert (made.info.status, [made.info.run_id]) == ("FAILED", run.exit.run_ids)
+    (mlflow_run,) = run.runs()
+    assert (mlflow_run.info.status, [mlflow_run.info.run_id]) == ("FAILED", run.exit.run_ids)
     assert run.log.count("Traceback") == 1  # the script's
 
 
 @pytest.mark.root
-def test_a_full_shared_filesystem_is_told_in_the_exit_file(prepare: Callable[..., Job], tiny: Callable[[str, int], Path]) -> None:
+def test_full_shared_filesystem_is_in_the_exit_record(prepare: Callable[..., Job], tiny: Callable[[str, int], Path]) -> None:
     tasks = tiny("project/shared", 400)
     fill = FILL + "fill(os.path.join(os.environ['LOSSI_OUTPUT_DIR'], 'x'))\nprint('done')"
     job = prepare({"a.ipynb": notebook(fill)})
     (job.directory / records.TASK_FOLDER).symlink_to(tasks)
     run = job.run()
-    assert run.exit.task == 0  # it is there: progress and samples made room
+    assert run.exit.task == 0  # written: progress and samples were removed to make room
     assert "is full" in run.exit.tracking_error
     assert publish.snapshots(run.folder) == []
     assert "Traceback" not in run.log
@@ -134,36 +134,36 @@ mlflow.start_run(run_name="open")
     client = mlflow.MlflowClient(server)
 
     def job(cells: list[str | dict[str, object]]) -> Job:
-        made = prepare({"a.ipynb": notebook(*cells)}, parameters=parameters, tags={"team": "blue"})
-        made.write_spec(tracking=records.TrackingTarget(name, server_uri=server))
-        return made
+        job = prepare({"a.ipynb": notebook(*cells)}, parameters=parameters, tags={"team": "blue"})
+        job.write_spec(tracking=records.TrackingTarget(name, server_uri=server))
+        return job
 
     tagged = code("lr = seed = 0", "parameters")
     started = job([tagged, train]).run()
-    found = {run.info.run_name: run for run in (client.get_run(run_id) for run_id in started.exit.run_ids)}
-    assert set(found) == {"mine", "open"}, started.log
+    runs = {run.info.run_name: run for run in (client.get_run(run_id) for run_id in started.exit.run_ids)}
+    assert set(runs) == {"mine", "open"}, started.log
     assert started.exit.tracking_error == ""
-    assert found["mine"].data.params == {"lr": "mine", "seed": "3"}
-    assert {run.data.tags["lossi.job_id"] for run in found.values()} == {started.job.spec.id}
-    assert {run.data.tags["mlflow.source.name"] for run in found.values()} == {"a.ipynb"}
-    assert {run.data.tags["team"] for run in found.values()} == {"blue"}
-    assert {name: run.info.status for name, run in found.items()} == {"mine": "FINISHED", "open": "FAILED"}
+    assert runs["mine"].data.params == {"lr": "mine", "seed": "3"}
+    assert {run.data.tags["lossi.job_id"] for run in runs.values()} == {started.job.spec.id}
+    assert {run.data.tags["mlflow.source.name"] for run in runs.values()} == {"a.ipynb"}
+    assert {run.data.tags["team"] for run in runs.values()} == {"blue"}
+    assert {name: run.info.status for name, run in runs.items()} == {"mine": "FINISHED", "open": "FAILED"}
     assert [item.path for item in client.list_artifacts(started.exit.run_ids[0])] == ["output.ipynb"]
     assert publish.snapshots(started.folder) == []
 
     plain = job([tagged, "1"])
     quiet = plain.run()
     (run_id,) = quiet.exit.run_ids
-    made = client.get_run(run_id)
-    assert (made.info.status, made.data.params) == ("FINISHED", {"lr": "0.1", "seed": "3"})
-    assert client.get_experiment(made.info.experiment_id).name == name
+    mlflow_run = client.get_run(run_id)
+    assert (mlflow_run.info.status, mlflow_run.data.params) == ("FINISHED", {"lr": "0.1", "seed": "3"})
+    assert client.get_experiment(mlflow_run.info.experiment_id).name == name
     again = plain.run(attempt=2)
     assert again.exit.run_ids == [run_id]
     ended = client.get_run(run_id).info
-    assert (ended.status, ended.end_time > made.info.end_time) == ("FINISHED", True)
+    assert (ended.status, ended.end_time > mlflow_run.info.end_time) == ("FINISHED", True)
 
 
-def test_a_server_that_does_not_answer_fails_only_the_tracking(prepare: Callable[..., Job]) -> None:
+def test_unavailable_server_fails_only_the_tracking(prepare: Callable[..., Job]) -> None:
     job = prepare({"a.ipynb": notebook("print('fine')")})
     job.write_spec(tracking=records.TrackingTarget("x", server_uri="http://127.0.0.1:9"))
     run = job.run()

@@ -1,4 +1,4 @@
-"""Adding an environment to the user's own catalogue: the new entry is written into the file, all else stays as it is."""
+"""Adds an environment to the user's own catalogue; everything else in the file stays."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ def add(
     frameworks: Mapping[str, str] | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> Environment:
-    """Write an environment of the user's own and return it as the catalogue has it now.
+    """Add an environment to the user's catalogue and return its entry.
 
     Parameters
     ----------
     name, title, description
-        What it is called, in the catalogue and in lists.
+        Its name in the catalogue, and its texts in lists.
     python
-        Interpreter or venv folder; relative paths begin at the current folder.
+        Interpreter or venv folder; relative paths start at the current folder.
     sif
-        SIF file or sandbox folder; its own header says for which architecture it is.
+        SIF file or sandbox folder; its header has the architecture.
     image, digest
         OCI reference and the digest that pins it.
     accelerator, architecture
-        What the image is built for (default: a CPU like the SIF's, or this machine's).
+        What the image is built for (default: no accelerator; the SIF's architecture, or this machine's).
     frameworks, variables
         As in a catalogue.
 
     Raises
     ------
     InvalidInput
-        When a value is not valid, there is nothing to run, or the user's file is broken.
+        When a value is not valid, there is nothing to run, or the user's file cannot be parsed.
     Conflict
         When the name is taken.
     Unavailable
-        When the Python or SIF is not there, or the file cannot be written.
+        When the Python or SIF does not exist, or the file cannot be written.
     """
     existing = catalog.load()
     _check_free(name, existing)
@@ -69,14 +69,14 @@ def _check_free(name: str, existing: catalog.Catalog) -> None:
     for environment in existing.environments:
         if environment.name == name:
             raise Conflict(
-                f"there is an environment {name!r} already",
+                f"environment {name!r} already exists",
                 why=f"{environment.file}, line {environment.line}",
                 hint=f"choose another name, for example my-{name}",
             )
     for problem in existing.problems:
         if problem.environment == name:
             raise Conflict(
-                f"there is an entry {name!r} already that is not valid",
+                f"there already is an invalid entry {name!r}",
                 why=str(problem),
                 hint=f"correct or remove it in {problem.file}",
             )
@@ -94,7 +94,7 @@ def _entry(
     frameworks: Mapping[str, str] | None,
     variables: Mapping[str, str] | None,
 ) -> dict[str, Any]:
-    """Return the entry as it stands in YAML, looked at on this machine as far as that costs nothing."""
+    """Return the entry for the file, after cheap checks on this machine."""
     entry: dict[str, Any] = {"title": title}
     if description:
         entry["description"] = description
@@ -104,32 +104,30 @@ def _entry(
         entry["local"] = {"python": python if python == "auto" else str(expanded(python))}
         interpreter.describe(interpreter.locate(entry["local"]["python"]), variables)
     if sif is not None or image is not None:
-        _known("accelerator", accelerator, ACCELERATORS)
+        _check_known("accelerator", accelerator, ACCELERATORS)
         variant: dict[str, Any] = {key: value for key, value in (("image", image), ("digest", digest)) if value is not None}
-        found = None
+        actual = None
         if sif is not None:
             variant["sif"] = str(expanded(sif))
-            found = sif_file.check_image_file(variant["sif"])
-        architecture = architecture or found or platform.machine()
-        _known("architecture", architecture, ARCHITECTURES)
-        if found not in (None, architecture):
-            raise InvalidInput(
-                f"the image {variant['sif']} is for {found}, not for {architecture}", hint="leave --architecture out"
-            )
+            actual = sif_file.check_image_file(variant["sif"])
+        architecture = architecture or actual or platform.machine()
+        _check_known("architecture", architecture, ARCHITECTURES)
+        if actual not in (None, architecture):
+            raise InvalidInput(f"the image {variant['sif']} is for {actual}, not for {architecture}", hint="omit --architecture")
         entry["variants"] = {architecture: {accelerator: variant}}
     elif digest is not None:
-        raise InvalidInput("a digest alone names no image", hint="give the image too")
+        raise InvalidInput("a digest needs an image", hint="pass the image too")
     if variables:
         entry["variables"] = dict(variables)
     if len(entry.keys() & {"local", "variants"}) == 0:
-        raise InvalidInput("there is nothing to run", hint="give a Python, a SIF file or an image")
+        raise InvalidInput("there is nothing to run", hint="pass a Python, a SIF file or an image")
     return entry
 
 
-def _known(what: str, word: str, known: tuple[str, ...]) -> None:
-    if word not in known:
+def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
         raise InvalidInput(
-            f"{what} {messages.shown(word)} is not known", hint=did_you_mean(word, known) or f"choose one of {', '.join(known)}"
+            f"{what} {messages.shown(value)} is not known", hint=did_you_mean(value, known) or f"choose one of {', '.join(known)}"
         )
 
 
@@ -143,7 +141,7 @@ def _validate(name: str, entry: dict[str, Any]) -> None:
 
 
 def _insertion(data: dict[str, Any], name: str, entry: dict[str, Any]) -> list[catalog_text.Change]:
-    """Return what is to be put into the user's file, unless somebody else has just added the name."""
+    """Return the change of the user's file; refuse a name that somebody else has just added."""
     if name in (data.get("environments") or {}):
-        raise Conflict(f"there is an environment {name!r} already", hint="choose another name")
+        raise Conflict(f"environment {name!r} already exists", hint="choose another name")
     return [(("environments", name), entry)]

@@ -1,4 +1,4 @@
-"""Catalogues and Pythons for the tests of this room."""
+"""Catalogues and SIF files for the tests of environments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def user_catalog(home: Path) -> WriteCatalog:
 
 @pytest.fixture
 def site_catalog(home: Path, tmp_path: Path) -> WriteCatalog:
-    """Write a catalogue of the site and a site file that names it."""
+    """Write a site catalogue and a site file that lists it."""
 
     def write(text: str) -> Path:
         path = tmp_path / "site-catalog.yml"

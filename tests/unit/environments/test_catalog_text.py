@@ -27,7 +27,7 @@ environments:
   other:
     title: Other
     local: {python: auto}
-catalog: kept
+catalog: before
 """
 AT = ("environments", "sklearn", "variants", "x86_64", "none")
 CUDA = (*AT[:-1], "cuda")
@@ -82,12 +82,12 @@ def test_any_file_reads_as_before_plus_the_change(data: dict[str, Any], keys: li
     text = yaml.safe_dump(data, allow_unicode=True, default_flow_style=flow)
     old = document.parse(text.encode()).data
     new = document.parse(changed(text, (tuple(keys), value)).encode()).data
-    found, kept = new, old
+    after, before = new, old
     for key in keys[:-1]:
-        for name in kept.keys() - {key} if isinstance(kept, dict) else ():
-            assert found[name] == kept[name]
-        found, kept = found[key], kept.get(key) if isinstance(kept, dict) else None
-    assert found[keys[-1]] == value
+        for name in before.keys() - {key} if isinstance(before, dict) else ():
+            assert after[name] == before[name]
+        after, before = after[key], before.get(key) if isinstance(before, dict) else None
+    assert after[keys[-1]] == value
 
 
 def test_permissions_stay_and_a_broken_file_is_left(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Adding environments of one's own to the catalogue file."""
+"""Adding environments to the user's catalogue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lossi.errors import Conflict, InvalidInput, LossiError, Unavailable
 WriteCatalog = Callable[[str], Path]
 
 
-def test_first_entry_makes_the_file(home: Path) -> None:
+def test_first_entry_creates_the_file(home: Path) -> None:
     added = environments.add("mine", title="Mine", python="auto", description="For me: # not a comment")
     assert (added.name, added.source, added.title, added.description) == ("mine", "user", "Mine", "For me: # not a comment")
     assert environments.user_file().stat().st_mode & 0o777 == 0o600
@@ -76,7 +76,7 @@ def test_comments_and_other_entries_stay(user_catalog: WriteCatalog) -> None:
         "---\nenvironments:\n  one:\n    title: One\n    local: {python: auto}\n...\n",
     ],
 )
-def test_any_form_of_the_file_takes_another_entry(user_catalog: WriteCatalog, old: str) -> None:
+def test_entry_is_added_to_any_form_of_the_file(user_catalog: WriteCatalog, old: str) -> None:
     path = user_catalog("")
     path.write_text(old, "utf-8")
     environments.add("new", title="New", python="auto")
@@ -95,7 +95,7 @@ def test_any_form_of_the_file_takes_another_entry(user_catalog: WriteCatalog, ol
         ({"name": "-x", "python": "auto"}, InvalidInput, "cannot be a name"),
         ({"name": "a\nb", "python": "auto"}, InvalidInput, "cannot be a name"),
         ({"name": "mine"}, InvalidInput, "nothing to run"),
-        ({"name": "mine", "digest": "sha256:" + "0" * 64}, InvalidInput, "names no image"),
+        ({"name": "mine", "digest": "sha256:" + "0" * 64}, InvalidInput, "needs an image"),
         ({"name": "mine", "python": "/no/such/python"}, Unavailable, "there is no Python"),
         ({"name": "mine", "sif": "/no/such.sif"}, Unavailable, "there is no image"),
         ({"name": "mine", "image": "-rf /"}, InvalidInput, "not an image reference"),
@@ -105,17 +105,13 @@ def test_any_form_of_the_file_takes_another_entry(user_catalog: WriteCatalog, ol
         ({"name": "mine", "python": "auto", "title": "two\nlines"}, InvalidInput, "control character"),
     ],
 )
-def test_what_cannot_be_added_leaves_no_file(
-    home: Path, arguments: dict[str, str], error: type[LossiError], message: str
-) -> None:
+def test_invalid_entry_leaves_no_file(home: Path, arguments: dict[str, str], error: type[LossiError], message: str) -> None:
     with pytest.raises(error, match=message):
         environments.add(**{"title": "T", **arguments})  # type: ignore[arg-type]
     assert not environments.user_file().exists()
 
 
-def test_sif_says_itself_for_which_architecture_it_is(
-    home: Path, sif: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_architecture_is_read_from_the_sif(home: Path, sif: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     path = sif("my image.sif", architecture=b"04")
     monkeypatch.chdir(path.parent)
     added = environments.add("mine", title="Mine", sif="my image.sif", accelerator="cuda")
@@ -126,20 +122,20 @@ def test_sif_says_itself_for_which_architecture_it_is(
 
 
 @pytest.mark.parametrize("broken", ["environments: [1, 2]\n", "environments:\n  a: [1\n", "- a\n"])
-def test_broken_file_is_left_as_it_is(user_catalog: WriteCatalog, broken: str) -> None:
+def test_broken_file_is_not_changed(user_catalog: WriteCatalog, broken: str) -> None:
     path = user_catalog(broken)
     with pytest.raises(InvalidInput, match="the catalogue"):
         environments.add("mine", title="Mine", python="auto")
     assert path.read_text() == broken
 
 
-def test_name_of_an_own_entry_that_is_not_valid_is_taken_too(user_catalog: WriteCatalog) -> None:
+def test_name_of_an_invalid_entry_is_taken_too(user_catalog: WriteCatalog) -> None:
     path = user_catalog("environments: {mine: {title: Mine}}\n")
     with pytest.raises(Conflict, match=str(path)):
         environments.add("mine", title="Mine", python="auto")
 
 
-def test_two_at_once_keep_both(home: Path) -> None:
+def test_two_concurrent_additions_keep_both(home: Path) -> None:
     code = "import sys; from lossi import environments; environments.add(sys.argv[1], title='T', python='auto')"
     names = [f"own-{number}" for number in range(4)]
     children = [subprocess.Popen([sys.executable, "-c", code, name]) for name in names]

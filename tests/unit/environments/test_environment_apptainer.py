@@ -62,7 +62,7 @@ def run(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_container_sees_what_is_named_and_values_arrive_byte_for_byte(
+def test_container_sees_only_its_binds_and_values_arrive_byte_for_byte(
     sandbox: ResolvedEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_KEY_BASE", "secret")
@@ -74,18 +74,18 @@ def test_container_sees_what_is_named_and_values_arrive_byte_for_byte(
     work = tmp_path / "work"
     work.mkdir()
     hostile = ["$(touch /tmp/evil)", "`id`", "a\nb", "--x", "'\"", ""]
-    seen = run(sandbox, work, *hostile, extra={"X": "$(id)\n,\"é'"}, binds=[project], cwd=project)
-    assert seen["arguments"] == hostile
-    assert seen["cwd"] == str(project)
-    variables = seen["variables"]
+    report = run(sandbox, work, *hostile, extra={"X": "$(id)\n,\"é'"}, binds=[project], cwd=project)
+    assert report["arguments"] == hostile
+    assert report["cwd"] == str(project)
+    variables = report["variables"]
     assert (variables["X"], variables["ODD"], variables["SLURM_JOB_ID"]) == ("$(id)\n,\"é'", 'a,b "c" $(id) `id` =x', "7")
-    assert (variables["PYTHONNOUSERSITE"], seen["user_site"]) == ("1", False)
+    assert (variables["PYTHONNOUSERSITE"], report["user_site"]) == ("1", False)
     assert not {"SECRET_KEY_BASE", "LD_PRELOAD"} & variables.keys()
     assert not any("stolen" in value for value in variables.values())
     # A private /tmp (which holds only the way to the project) and an empty HOME, on disk below the work folder.
-    assert seen["tmp"] == ([project.parts[2]] if project.is_relative_to("/tmp") else [])
-    assert seen["home"] == []
-    assert {"/tmp", variables["HOME"], str(project)} <= set(seen["writable"])
+    assert report["tmp"] == ([project.parts[2]] if project.is_relative_to("/tmp") else [])
+    assert report["home"] == []
+    assert {"/tmp", variables["HOME"], str(project)} <= set(report["writable"])
     assert (work / "tmp").is_dir()
 
 
@@ -95,7 +95,7 @@ def test_accelerator_option_is_accepted_without_a_gpu(sandbox: ResolvedEnvironme
     assert run(resolved, tmp_path)["arguments"] == []
 
 
-def test_check_finds_what_an_image_lacks(sandbox: ResolvedEnvironment) -> None:
+def test_check_finds_missing_packages_of_an_image(sandbox: ResolvedEnvironment) -> None:
     checks = environments.check(sandbox)
     assert checks[0].name == "Python 3.9 or later" and checks[0].ok
     fault = next(check for check in checks if not check.ok)

@@ -1,4 +1,4 @@
-"""The merged catalogue: whose entry wins, and what is said of the ones that are not right."""
+"""The merged catalogue: whose entry wins, and how mistakes are reported."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ WriteCatalog = Callable[[str], Path]
 GOOD = "{title: Good, local: {python: auto}}"
 
 
-def test_shipped_catalogue_is_whole(home: Path) -> None:
+def test_shipped_catalogue_is_valid(home: Path) -> None:
     catalog = environments.load()
     assert catalog.problems == ()
     assert [environment.name for environment in catalog.environments] == ["python", "sklearn", "pytorch", "tensorflow"]
     assert {environment.source for environment in catalog.environments} == {"shipped"}
 
 
-def test_unknown_environment_names_the_nearest(home: Path) -> None:
+def test_unknown_environment_suggests_the_closest_name(home: Path) -> None:
     with pytest.raises(NotFound, match=r"no environment 'sklaern'.*did you mean 'sklearn'"):
         environments.load().get("sklaern")
     with pytest.raises(NotFound, match="choose one of python, sklearn"):
@@ -37,15 +37,15 @@ def test_site_wins_over_shipped_and_keeps_the_others(site_catalog: WriteCatalog)
             variants: {x86_64: {none: {sif: images/sk.sif}}}
     """)
     catalog = environments.load()
-    found = catalog.get("sklearn")
-    assert (found.title, found.source, found.file, found.line, found.local) == (
+    environment = catalog.get("sklearn")
+    assert (environment.title, environment.source, environment.file, environment.line, environment.local) == (
         "The site's scikit-learn",
         "site",
         str(path),
         2,
         None,
     )
-    assert found.variant("x86_64", "none").sif == str(path.parent / "images/sk.sif")  # type: ignore[union-attr]
+    assert environment.variant("x86_64", "none").sif == str(path.parent / "images/sk.sif")  # type: ignore[union-attr]
     assert catalog.get("pytorch").source == "shipped"
 
 
@@ -61,7 +61,7 @@ def test_section_of_the_site_file_wins_over_its_catalogues(site_catalog: WriteCa
     assert catalog.problems == ()
 
 
-def test_users_entry_needs_a_name_of_its_own(user_catalog: WriteCatalog) -> None:
+def test_entry_of_the_user_needs_its_own_name(user_catalog: WriteCatalog) -> None:
     path = user_catalog(f"""\
         environments:
           sklearn: {GOOD}
@@ -76,7 +76,7 @@ def test_users_entry_needs_a_name_of_its_own(user_catalog: WriteCatalog) -> None
     assert "my-sklearn" in problem.hint
 
 
-def test_project_entries_are_taken_in_after_the_users(user_catalog: WriteCatalog, tmp_path: Path) -> None:
+def test_project_entries_are_merged_after_the_users(user_catalog: WriteCatalog, tmp_path: Path) -> None:
     user_catalog(f"environments: {{mine: {GOOD}}}")
     project = tmp_path / "project"
     (project / ".lossi").mkdir(parents=True)
@@ -88,7 +88,7 @@ def test_project_entries_are_taken_in_after_the_users(user_catalog: WriteCatalog
         environments.load().get("ours")
 
 
-def test_good_entries_survive_bad_ones_in_the_same_file(user_catalog: WriteCatalog) -> None:
+def test_valid_entries_stay_next_to_invalid_ones(user_catalog: WriteCatalog) -> None:
     path = user_catalog(f"""\
         environments:
           good: {GOOD}
@@ -114,14 +114,14 @@ def test_broken_file_of_the_user_hides_nothing_else(user_catalog: WriteCatalog) 
     assert str(catalog.problems[0]).startswith(f"{path}:3: is not valid YAML")
 
 
-def test_broken_settings_of_the_site_are_a_problem_not_the_end(home: Path) -> None:
+def test_broken_site_settings_are_listed_as_a_problem(home: Path) -> None:
     (home / "no-site.yml").write_text("max_tasks: lots\n", "utf-8")
     catalog = environments.load()
     assert catalog.get("sklearn")
     assert "max_tasks" in catalog.problems[0].message
 
 
-def test_sites_broken_replacement_does_not_fall_back_silently(site_catalog: WriteCatalog) -> None:
+def test_invalid_entry_of_the_site_hides_the_shipped_one(site_catalog: WriteCatalog) -> None:
     site_catalog("environments:\n  sklearn:\n    title: Ours\n")
     catalog = environments.load()
     with pytest.raises(InvalidInput, match="neither a `local` Python nor any image"):
@@ -129,19 +129,19 @@ def test_sites_broken_replacement_does_not_fall_back_silently(site_catalog: Writ
     assert catalog.get("pytorch")
 
 
-def test_missing_catalogue_of_the_site_is_said(site_catalog: WriteCatalog) -> None:
+def test_missing_site_catalogue_is_listed_as_a_problem(site_catalog: WriteCatalog) -> None:
     path = site_catalog("")
     path.unlink()
     assert "does not exist" in str(environments.load().problems[0])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_catalogue_is_said(user_catalog: WriteCatalog) -> None:
+def test_unreadable_catalogue_is_listed_as_a_problem(user_catalog: WriteCatalog) -> None:
     user_catalog("environments: {}").chmod(0)
     assert "Permission denied" in environments.load().problems[0].message
 
 
-def test_sites_mounts_are_for_all_and_the_users_are_refused(site_catalog: WriteCatalog, user_catalog: WriteCatalog) -> None:
+def test_only_the_site_may_set_mounts_for_all(site_catalog: WriteCatalog, user_catalog: WriteCatalog) -> None:
     site_catalog("mounts: [{source: /scratch}, {source: /data, read_only: true}]\n")
     user_catalog(f"mounts: [{{source: /home}}]\nenvironments: {{mine: {GOOD}}}")
     catalog = environments.load()
@@ -200,7 +200,7 @@ def test_changed_file_is_read_again(user_catalog: WriteCatalog) -> None:
         ("", "title", "is missing"),
     ],
 )
-def test_wrong_entries_name_key_and_line(user_catalog: WriteCatalog, entry: str, key: str, message: str) -> None:
+def test_invalid_entries_are_listed_with_key_and_line(user_catalog: WriteCatalog, entry: str, key: str, message: str) -> None:
     user_catalog(f"# a comment\nenvironments:\n  wrong: {entry}\n")
     catalog = environments.load()
     texts = [str(problem) for problem in catalog.problems]

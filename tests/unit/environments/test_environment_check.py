@@ -1,4 +1,4 @@
-"""`check` against real Pythons: the one of this installation, bare ones, and broken ones."""
+"""`check` with real Pythons: this installation's, bare ones and broken ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_bare_venv_lacks_packages_and_every_fault_has_a_remedy(home: Path, tmp_p
 
 
 @pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="no /usr/bin/python3 on this machine")
-def test_python_of_the_system_is_told_to_make_a_venv(home: Path) -> None:
+def test_remedy_for_a_system_python_is_a_venv(home: Path) -> None:
     checks = environments.check(local("/usr/bin/python3"))
     fault = next((check for check in checks if not check.ok), None)
     if fault is None:
@@ -85,7 +85,7 @@ def test_python_that_does_not_start_is_one_fault(home: Path, tmp_path: Path, con
     assert fault.remedy
 
 
-def test_python_that_hangs_is_given_up(home: Path, tmp_path: Path) -> None:
+def test_hanging_python_is_a_fault_after_the_time_limit(home: Path, tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec sleep 9999\n")
     python.chmod(0o755)
@@ -93,7 +93,7 @@ def test_python_that_hangs_is_given_up(home: Path, tmp_path: Path) -> None:
     assert "no answer within" in fault.detail
 
 
-def test_contract_script_has_the_grammar_of_old_pythons() -> None:
+def test_old_pythons_can_parse_the_contract_script() -> None:
     """A Python that is too old must be able to read the script to say so."""
     ast.parse(Path(image_contract.__file__).read_text("utf-8"), feature_version=(3, 5))
 

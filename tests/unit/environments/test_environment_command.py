@@ -1,4 +1,4 @@
-"""The argv and the variables with which an environment is started."""
+"""The argv and the variables that start an environment."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_pinned_reference_loses_its_tag_but_not_the_port() -> None:
 
 
 @pytest.mark.parametrize("path", ["/a,b", "/a:b", "/a b", '/a"b', "/a\\b", "/é", "/a$(id)`x`;'", "/?%20", "/ends with space "])
-def test_odd_paths_are_written_as_one_csv_record(path: str) -> None:
+def test_special_paths_are_one_csv_record(path: str) -> None:
     import csv
 
     option, text = bind_options(path)
@@ -83,7 +83,7 @@ def test_odd_paths_are_written_as_one_csv_record(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["relative", "", "/a\nb", "/a\x00b", "/a\x1b[2J"])
-def test_paths_that_a_container_cannot_have_are_refused(path: str) -> None:
+def test_impossible_container_paths_are_refused(path: str) -> None:
     with pytest.raises(InvalidInput):
         environments.command(container(), ["true"], binds=[path])
     with pytest.raises(InvalidInput):
@@ -99,7 +99,7 @@ def test_arguments_stay_byte_for_byte(resolved: ResolvedEnvironment) -> None:
 
 
 @pytest.mark.parametrize("argv", [[], [""], ["-c", "x"], ["--bind", "/:/x"], ["a", "b\0c"]])
-def test_commands_that_cannot_be_are_refused(argv: list[str]) -> None:
+def test_impossible_commands_are_refused(argv: list[str]) -> None:
     for resolved in (local(), container()):
         with pytest.raises(InvalidInput):
             environments.command(resolved, argv)
@@ -132,39 +132,39 @@ HOSTILE_VARIABLES = {
 
 
 @pytest.mark.parametrize("resolved", [local(), container()])
-def test_clean_environment_keeps_what_is_needed_and_nothing_else(
-    resolved: ResolvedEnvironment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clean_environment_keeps_only_what_is_needed(resolved: ResolvedEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in HOSTILE_VARIABLES.items():
         monkeypatch.setenv(name, value)
     for name in ("HOME", "PATH", "USER", "LANG", "TMPDIR", "LC_ALL", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, f"/kept/{name}")
-    found = environments.clean_environment(resolved, {"LOSSI_TASK": "3"})
-    assert not HOSTILE_VARIABLES.keys() & found.keys()
-    assert "secret" not in str(found) and "evil" not in str(found)
-    assert {"HOME", "PATH", "USER", "LANG", "TMPDIR", "LC_ALL", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"} <= found.keys()
-    assert found["LOSSI_TASK"] == "3"
+    variables = environments.clean_environment(resolved, {"LOSSI_TASK": "3"})
+    assert not HOSTILE_VARIABLES.keys() & variables.keys()
+    assert "secret" not in str(variables) and "evil" not in str(variables)
+    assert {"HOME", "PATH", "USER", "LANG", "TMPDIR", "LC_ALL", "SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES"} <= variables.keys()
+    assert variables["LOSSI_TASK"] == "3"
 
 
 def test_local_environment_has_its_programs_first_and_no_user_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     (tmp_path / "bin").mkdir()
     (tmp_path / "pyvenv.cfg").touch()
-    found = environments.clean_environment(local(f"{tmp_path}/bin/python", variables={"A": "1"}), {"A": "2"})
-    assert found["PATH"] == f"{tmp_path}/bin:/usr/bin:/bin"
-    assert (found["VIRTUAL_ENV"], found["PYTHONNOUSERSITE"], found["A"]) == (str(tmp_path), "1", "2")
+    variables = environments.clean_environment(local(f"{tmp_path}/bin/python", variables={"A": "1"}), {"A": "2"})
+    assert variables["PATH"] == f"{tmp_path}/bin:/usr/bin:/bin"
+    assert (variables["VIRTUAL_ENV"], variables["PYTHONNOUSERSITE"], variables["A"]) == (str(tmp_path), "1", "2")
 
 
 def test_variables_cross_into_a_container_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("PATH", "/usr/bin")
-    found = environments.clean_environment(container(), {"X": "$(id)\n,é"})
-    assert (found["APPTAINERENV_SLURM_JOB_ID"], found["APPTAINERENV_X"]) == ("7", "$(id)\n,é")
+    variables = environments.clean_environment(container(), {"X": "$(id)\n,é"})
+    assert (variables["APPTAINERENV_SLURM_JOB_ID"], variables["APPTAINERENV_X"]) == ("7", "$(id)\n,é")
     # The image has a PATH, a HOME and a /tmp of its own.
-    assert not {"APPTAINERENV_PATH", "APPTAINERENV_HOME", "APPTAINERENV_TMPDIR", "APPTAINERENV_LD_LIBRARY_PATH"} & found.keys()
+    assert (
+        not {"APPTAINERENV_PATH", "APPTAINERENV_HOME", "APPTAINERENV_TMPDIR", "APPTAINERENV_LD_LIBRARY_PATH"} & variables.keys()
+    )
 
 
-def test_missing_runtime_says_what_to_do(tmp_path: Path) -> None:
+def test_missing_runtime_has_a_hint(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no Apptainer on this machine") as caught:
         environments.runtime(str(tmp_path))
     assert "module" in caught.value.hint

@@ -29,7 +29,7 @@ def lossi(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProce
     return subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
 
 
-def test_list_names_every_environment_and_what_is_wrong(user_catalog: Callable[[str], Path]) -> None:
+def test_list_shows_environments_and_problems(user_catalog: Callable[[str], Path]) -> None:
     path = user_catalog("environments:\n  mine: {title: 3}\n")
     done = lossi("env", "list")
     assert done.returncode == 0
@@ -41,20 +41,20 @@ def test_list_names_every_environment_and_what_is_wrong(user_catalog: Callable[[
     assert [problem["line"] for problem in data["problems"]] == [2]
 
 
-def test_show_says_where_it_comes_from_and_what_is_missing(home: Path) -> None:
+def test_show_prints_source_and_what_is_missing(home: Path) -> None:
     done = lossi("env", "show", "pytorch")
     assert done.returncode == 0
     assert "catalog.yml, line" in done.stdout and "x86_64-rocm" in done.stdout
     assert json.loads(lossi("env", "show", "sklearn", "--json").stdout)["frameworks"]["scikit-learn"]
 
 
-def test_unknown_environment_is_exit_code_3_with_the_nearest_name(home: Path) -> None:
+def test_unknown_environment_is_exit_code_3_with_a_suggestion(home: Path) -> None:
     for arguments in (("env", "show", "sklaern"), ("env", "check", "sklaern"), ("exec", "sklaern", "--", "true")):
         done = lossi(*arguments)
         assert (done.returncode, "did you mean 'sklearn'?" in done.stderr, "Traceback" in done.stderr) == (3, True, False)
 
 
-def test_added_environment_is_checked_and_found_wanting(home: Path, tmp_path: Path) -> None:
+def test_check_of_an_added_environment_finds_faults(home: Path, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     done = lossi("env", "add", "bare", "--python", "venv", "--title", "Bare", cwd=tmp_path)
     assert (done.returncode, "Next: lossi env check bare" in done.stdout) == (0, True)
@@ -72,7 +72,7 @@ def test_exec_runs_in_the_environment_and_returns_its_exit_code(home: Path, tmp_
     assert done.stdout == f"{sys.executable} {tmp_path} 1 {['$(id)', 'a' + chr(10) + 'b', '--json']}\n"
 
 
-def test_exec_with_a_program_that_is_not_there(home: Path) -> None:
+def test_exec_of_a_missing_program(home: Path) -> None:
     done = lossi("exec", "sklearn", "--", "no-such-program")
     assert (done.returncode, "there is no program 'no-such-program'" in done.stderr) == (3, True)
     assert lossi("exec", "sklearn", "--", "-c", "x").returncode == 2
@@ -85,7 +85,7 @@ def test_show_prints_the_argv_quoted_or_as_json(home: Path) -> None:
     assert json.loads(done.stdout) == ["echo", "$(id)\n"]
 
 
-def test_show_of_a_container_names_project_and_current_folder(
+def test_exec_show_binds_project_and_current_folder(
     user_catalog: Callable[[str], Path], sif: Callable[..., Path], tmp_path: Path
 ) -> None:
     machine = os.uname().machine
@@ -116,7 +116,7 @@ def test_show_of_a_container_names_project_and_current_folder(
     assert argv[at + 1 :] == ["nvidia-smi", "-L"]
 
 
-def test_exec_in_a_container_without_apptainer_says_so(
+def test_exec_in_a_container_without_apptainer_fails_with_a_reason(
     user_catalog: Callable[[str], Path], sif: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = os.uname().machine
@@ -151,7 +151,7 @@ def test_exec_of_a_container_returns_its_exit_code_and_leaves_nothing(
     assert "secret" not in str(variables)
 
 
-def test_a_builder_that_fails_is_heard_out(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_lines_of_a_failed_builder_are_shown(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "podman").write_text("#!/bin/sh\necho 'STEP 2: RUN false'\necho 'Error: it said no' >&2\nexit 125\n")
     (tmp_path / "podman").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")

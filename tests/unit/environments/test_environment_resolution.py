@@ -1,4 +1,4 @@
-"""From an environment to what is started."""
+"""Resolving environments."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_automatic_python_is_the_one_that_runs_lossi(home: Path) -> None:
 def test_packages_are_those_that_the_interpreter_itself_reports(home: Path) -> None:
     from lossi.environments import interpreter
 
-    found = interpreter.describe(sys.executable)
+    python = interpreter.describe(sys.executable)
     code = "import importlib.metadata as m; print('\\n'.join(f\"{d.metadata['Name']}=={d.version}\" for d in m.distributions()))"
     lines = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True).stdout.split()
     reported = {interpreter.normalised(name): version for name, _, version in (line.partition("==") for line in lines)}
-    assert dict(found.packages) == reported
+    assert dict(python.packages) == reported
 
 
 def make_venv(folder: Path) -> Path:
@@ -76,12 +76,12 @@ def test_packages_on_a_pythonpath_of_the_catalogue_count(home: Path, user_catalo
     assert environments.resolve(environments.load().get("own")).mlflow_version == "3.17.2"
 
 
-def test_unwritable_cache_does_not_stop_anything(home: Path) -> None:
+def test_unwritable_cache_does_not_matter(home: Path) -> None:
     (home / "cache").write_text("a file where the cache folder should be")
     assert environments.resolve(environments.load().get("sklearn")).mlflow_version
 
 
-def test_broken_cache_is_made_again(home: Path) -> None:
+def test_broken_cache_is_rewritten(home: Path) -> None:
     good = environments.resolve(environments.load().get("sklearn"))
     (kept,) = (home / "cache").rglob("*.json")
     kept.write_text('{"stamp": []}')
@@ -112,7 +112,7 @@ def test_broken_interpreters_are_explained(user_catalog: WriteCatalog, tmp_path:
     assert caught.value.hint
 
 
-def test_image_that_nobody_built_says_how_to_build_it(home: Path) -> None:
+def test_missing_image_has_a_hint_how_to_build_it(home: Path) -> None:
     with pytest.raises(NotSupported) as caught:
         environments.resolve(environments.load().get("pytorch"))
     assert f"no image for {MACHINE}-none" in caught.value.what
@@ -120,7 +120,7 @@ def test_image_that_nobody_built_says_how_to_build_it(home: Path) -> None:
     assert "lossi env add my-pytorch" in caught.value.hint
 
 
-def test_variant_that_does_not_exist_lists_those_that_do(home: Path) -> None:
+def test_unknown_variant_lists_the_known_ones(home: Path) -> None:
     catalog = environments.load()
     with pytest.raises(NotSupported, match="x86_64-none, aarch64-none"):
         environments.resolve(catalog.get("sklearn"), target="apptainer", accelerator="cuda")
@@ -131,7 +131,7 @@ def test_variant_that_does_not_exist_lists_those_that_do(home: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [{"target": "slurm"}, {"accelerator": "cudda"}, {"architecture": "$(id)"}])
-def test_unknown_words_are_refused(home: Path, words: dict[str, str]) -> None:
+def test_unknown_targets_accelerators_and_architectures_are_refused(home: Path, words: dict[str, str]) -> None:
     with pytest.raises(InvalidInput, match="is not known"):
         environments.resolve(environments.load().get("sklearn"), **words)
 
@@ -150,7 +150,7 @@ def test_local_is_preferred_to_a_pinned_image_without_a_sif(user_catalog: WriteC
     assert (pinned.image, pinned.digest, pinned.sif, pinned.python) == ("registry.example:5000/g/x:1.2", DIGEST, None, "python3")
 
 
-def test_sif_is_preferred_where_apptainer_is(
+def test_sif_is_preferred_if_apptainer_is_installed(
     user_catalog: WriteCatalog, sif: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = sif(architecture=b"02" if MACHINE == "x86_64" else b"04")
@@ -177,9 +177,7 @@ def test_replaced_sif_changes_the_cache_key(user_catalog: WriteCatalog, sif: Cal
     assert environments.cache_key(environments.resolve(environment, target="apptainer")) != first
 
 
-def test_sif_for_another_architecture_missing_or_no_sif_is_explained(
-    user_catalog: WriteCatalog, sif: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_unusable_sif_is_explained(user_catalog: WriteCatalog, sif: Callable[..., Path], tmp_path: Path) -> None:
     other = sif("other.sif", b"04" if MACHINE == "x86_64" else b"02")
     (tmp_path / "text.sif").write_text("not an image")
     for path, error, message in (
@@ -199,7 +197,7 @@ def test_local_python_is_not_offered_for_another_architecture(home: Path) -> Non
         environments.resolve(environments.load().get("sklearn"), architecture=other)
 
 
-def test_an_environment_that_has_only_a_recipe_says_how_to_build_it(home: Path, user_catalog: WriteCatalog) -> None:
+def test_environment_with_only_a_recipe_has_a_hint_how_to_build_it(home: Path, user_catalog: WriteCatalog) -> None:
     user_catalog("environments: {own: {title: Own, variants: {x86_64: {none: {recipe: Containerfile.none}}}}}")
     with pytest.raises(NotSupported) as caught:
         environments.resolve(environments.load().get("own"), architecture="x86_64")

@@ -1,4 +1,4 @@
-"""Which recipe, labels and catalogue an image gets; what cannot work is refused before anything is started."""
+"""Recipe, labels and catalogue of an image; what cannot work is refused before anything is started."""
 
 from __future__ import annotations
 
@@ -33,58 +33,58 @@ def image(sif: Path | None, **changes: object) -> record.Image:
     return record.Image(**{**values, "sif": sif, **changes})  # type: ignore[arg-type]
 
 
-def test_sites_catalogue_gets_the_shipped_entry_with_the_image_and_no_path_that_an_upgrade_moves(
+def test_site_catalogue_gets_the_shipped_entry_with_the_image_but_no_recipe(
     site_catalog: WriteCatalog, sif: Callable[..., Path]
 ) -> None:
     path = site_catalog("# ours\nenvironments:\n  mine: {title: Mine, local: {python: auto}}\n")
     shipped = environments.load().get("sklearn")
-    where = record.place(shipped)
-    assert where == record.Place(path, "sklearn", False)
-    made = image(sif(), frameworks={"scikit-learn": "1.9.2", "mlflow": "3.17.2"})
-    found = record.record(where, shipped, made)
-    assert found and found.source == "site" and found.title == shipped.title and found.local == shipped.local
-    variant = found.variant(MACHINE, "none")
+    place = record.place(shipped)
+    assert place == record.Place(path, "sklearn", False)
+    built = image(sif(), frameworks={"scikit-learn": "1.9.2", "mlflow": "3.17.2"})
+    recorded = record.record(place, shipped, built)
+    assert recorded and recorded.source == "site" and recorded.title == shipped.title and recorded.local == shipped.local
+    variant = recorded.variant(MACHINE, "none")
     assert variant and (variant.digest, variant.frameworks) == (DIGEST, {"scikit-learn": "1.9.2"})
     assert "recipe" not in path.read_text() and path.read_text().startswith("# ours\n")
     assert environments.load().problems == ()
-    # The recipe is still found, and a second image replaces the first.
-    assert build.recipe(found).file == Path(environments.shipped_file()).parent / "sklearn" / "Containerfile.none"
-    again = record.record(record.place(found), found, image(sif("2.sif"), digest=None, image="localhost/lossi/sklearn:1"))
+    # The recipe is still known, and a second image replaces the first.
+    assert build.recipe(recorded).file == Path(environments.shipped_file()).parent / "sklearn" / "Containerfile.none"
+    again = record.record(record.place(recorded), recorded, image(sif("2.sif"), digest=None, image="localhost/lossi/sklearn:1"))
     variant = again.variant(MACHINE, "none") if again else None
     assert variant and (variant.digest, variant.sif) == (None, str(sif("2.sif")))
 
 
-def test_user_gets_a_name_of_their_own_where_the_site_offers_no_catalogue(home: Path, sif: Callable[..., Path]) -> None:
+def test_without_a_site_catalogue_the_user_gets_an_own_name(home: Path, sif: Callable[..., Path]) -> None:
     shipped = environments.load().get("sklearn")
-    where = record.place(shipped)
-    assert where == record.Place(environments.user_file(), "my-sklearn", True)
-    found = record.record(where, shipped, image(sif()))
-    assert found and found.local is None and found.variant_names() == [f"{MACHINE}-none"]
+    place = record.place(shipped)
+    assert place == record.Place(environments.user_file(), "my-sklearn", True)
+    recorded = record.record(place, shipped, image(sif()))
+    assert recorded and recorded.local is None and recorded.variant_names() == [f"{MACHINE}-none"]
     assert environments.load().problems == ()
     # A second one goes to the same place, from either name.
-    assert record.place(shipped) == record.place(found) == where
+    assert record.place(shipped) == record.place(recorded) == place
 
 
-def test_name_that_another_has_is_not_taken(site_catalog: WriteCatalog) -> None:
+def test_taken_name_is_refused(site_catalog: WriteCatalog) -> None:
     site_catalog("environments:\n  my-sklearn: {title: Mine, local: {python: auto}}\n")
     with pytest.raises(Conflict, match="taken"):
         record.place(environments.load().get("sklearn"), own=True)
-    with pytest.raises(InvalidInput, match="two places"):
+    with pytest.raises(InvalidInput, match="exclude each other"):
         record.place(environments.load().get("sklearn"), own=True, file=Path("x"))
 
 
-def test_file_that_is_not_read_here_is_written_and_said_to_be_so(home: Path, tmp_path: Path, sif: Callable[..., Path]) -> None:
+def test_file_outside_the_catalogue_is_written_but_not_listed(home: Path, tmp_path: Path, sif: Callable[..., Path]) -> None:
     shipped = environments.load().get("sklearn")
-    where = record.place(shipped, file=tmp_path / "elsewhere.yml")
-    assert record.record(where, shipped, image(sif())) is None
-    assert yaml.safe_load(where.file.read_text())["environments"]["sklearn"]["variants"][MACHINE]["none"]["digest"] == DIGEST
-    assert where.file.stat().st_mode & 0o777 == 0o644
+    place = record.place(shipped, file=tmp_path / "elsewhere.yml")
+    assert record.record(place, shipped, image(sif())) is None
+    assert yaml.safe_load(place.file.read_text())["environments"]["sklearn"]["variants"][MACHINE]["none"]["digest"] == DIGEST
+    assert place.file.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize("name", ["sklearn", "pytorch", "tensorflow"])
-def test_labels_say_what_is_inside(home: Path, name: str) -> None:
+def test_labels_describe_the_image(home: Path, name: str) -> None:
     environment = environments.load().get(name)
-    seen = set()
+    locks = set()
     for variant in environment.variant_names():
         recipe = build.recipe(environment, variant)
         labels = build.labels(recipe, base="registry.example/python:3.12")
@@ -93,11 +93,11 @@ def test_labels_say_what_is_inside(home: Path, name: str) -> None:
         assert labels["org.opencontainers.image.base.name"] == "registry.example/python:3.12"
         assert labels["org.opencontainers.image.version"] == lossi.__version__
         assert f'version="{lossi.__version__}"' in recipe.file.read_text()
-        seen.add((recipe.accelerator, labels["org.lossi.lock-sha256"]))
-    assert len({lock for _, lock in seen}) == len({accelerator for accelerator, _ in seen}), "each recipe has a lock of its own"
+        locks.add((recipe.accelerator, labels["org.lossi.lock-sha256"]))
+    assert len({lock for _, lock in locks}) == len({accelerator for accelerator, _ in locks}), "each recipe has its own lock"
 
 
-def test_what_cannot_be_built_is_refused_with_what_to_do(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_builds_are_refused_with_a_hint(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = environments.load()
     foreign = "aarch64" if MACHINE == "x86_64" else "x86_64"
     recipe = build.recipe(load.get("sklearn"), f"{foreign}-none")
@@ -133,17 +133,17 @@ def test_what_cannot_be_built_is_refused_with_what_to_do(home: Path, tmp_path: P
         ("localhost.evil.example:80/a", False, True),
     ],
 )
-def test_plain_http_is_spoken_on_this_machine_only(reference: str, http: bool, remote: bool) -> None:
+def test_plain_http_is_for_this_machine_only(reference: str, http: bool, remote: bool) -> None:
     assert (registry.speaks_http(reference), registry.is_remote(reference)) == (http, remote)
 
 
 @pytest.mark.parametrize("text", ["", "-rf /", "A/B", "a@sha256:1", "a b", "registry.example/a@latest", "docker://", "a\nb"])
-def test_what_is_no_reference_is_refused(text: str) -> None:
+def test_invalid_reference_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="not an image reference"):
         registry.parse_reference(text)
 
 
-def test_program_that_hangs_ends_with_its_children_when_we_are_interrupted(tmp_path: Path) -> None:
+def test_interrupt_ends_a_program_and_its_children(tmp_path: Path) -> None:
     mark = tmp_path / "child"
     script = f"sleep 300 & echo $! > {mark}; echo started; wait"
 
@@ -167,7 +167,7 @@ def _lives(child: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("said", "error", "meaning"),
+    ("line", "error", "meaning"),
     [
         ("Error: writing blob: storing: no space left on device", "Unavailable", "no room left"),
         ("Error: cannot set up namespace using newuidmap: should have setuid", "Unavailable", "subordinate ids"),
@@ -178,9 +178,9 @@ def _lives(child: Path) -> bool:
         ("something quite different", "Unavailable", "something quite different"),
     ],
 )
-def test_last_words_of_a_program_are_explained(said: str, error: str, meaning: str) -> None:
+def test_last_lines_of_a_program_are_explained(line: str, error: str, meaning: str) -> None:
     with pytest.raises(LossiError, match=meaning) as caught:
         programs.run(
-            [sys.executable, "-c", f"import sys; print('before', file=sys.stderr); sys.exit({said!r})"], "cannot build x"
+            [sys.executable, "-c", f"import sys; print('before', file=sys.stderr); sys.exit({line!r})"], "cannot build x"
         )
     assert type(caught.value).__name__ == error and caught.value.what == "cannot build x" and caught.value.hint

@@ -1,4 +1,4 @@
-"""Layers of an image put together as their rules say, compared with what the same changes make of a real folder."""
+"""Merged layers of an image, compared with the same changes in a real folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def same(one: Folder, other: Folder) -> bool:
     return equal
 
 
-def test_whiteouts_take_away_only_what_is_below_their_layer() -> None:
+def test_whiteouts_remove_only_from_layers_below() -> None:
     base = [folder("a"), file("a/x", "1"), file("a/y", "2"), folder("a/b"), file("a/b/z", "3")]
     assert paths(tree(base, [file("a/.wh.x")])) == ["a", "a/b", "a/b/z", "a/y"]
     # In either order, what the layer itself brings stays.
@@ -45,7 +45,7 @@ def test_whiteouts_take_away_only_what_is_below_their_layer() -> None:
     assert paths(tree(base, [file(".wh.never-there")])) == paths(tree(base))
 
 
-def test_hard_links_have_the_content_of_what_they_name_in_this_layer_or_below() -> None:
+def test_hard_links_lead_to_files_of_their_layer_or_below() -> None:
     base = [file("a", "1", 0o755)]
     assert same(tree(base, [hard_link("b", "a")]), tree([file("a", "1", 0o755), file("b", "1", 0o755)]))
     assert same(
@@ -55,7 +55,7 @@ def test_hard_links_have_the_content_of_what_they_name_in_this_layer_or_below() 
     assert same(tree(base, [hard_link("b", "a"), file(".wh.a")]), tree([file("b", "1", 0o755)]))
 
 
-def test_entries_below_a_link_go_where_it_leads() -> None:
+def test_entries_below_a_link_follow_it() -> None:
     base = [folder("usr"), folder("usr/lib"), link("lib", "usr/lib"), link("up", "../../usr"), link("loop", "loop")]
     assert "usr/lib/x" in paths(tree(base, [file("lib/x")]))
     assert "usr/x" in paths(tree(base, [file("up/x")]))
@@ -63,7 +63,7 @@ def test_entries_below_a_link_go_where_it_leads() -> None:
     assert "lib/x" in paths(tree(base, [folder("lib"), file("lib/x")]))  # a folder of its own replaces the link
 
 
-def test_what_is_compared_is_path_type_content_target_and_the_right_to_execute() -> None:
+def test_path_type_content_target_and_execute_permission_are_compared() -> None:
     base = tree([folder("a"), file("a/x", "1"), link("l", "a")])
     for other in (
         [folder("a"), file("a/x", "2"), link("l", "a")],
@@ -77,7 +77,7 @@ def test_what_is_compared_is_path_type_content_target_and_the_right_to_execute()
     assert same(base, tree([folder("a", 0o700), file("a/x", "1", 0o600), link("l", "a")]))
 
 
-def test_what_apptainer_and_the_machine_bring_is_left_out_but_nothing_beside_it() -> None:
+def test_only_additions_of_apptainer_and_the_machine_are_left_out() -> None:
     base = tree([file("x")])
     added = [
         folder("proc"),
@@ -103,8 +103,8 @@ STEPS = st.lists(
 
 @settings(max_examples=150)
 @given(st.lists(STEPS, max_size=4))
-def test_layers_of_any_changes_make_the_folder_that_the_changes_made(layers: list[list[tuple[str, str, str]]]) -> None:
-    """Each list of changes is made in a folder, and written as one layer: what is new or other, and whiteouts of what is gone."""
+def test_layers_of_random_changes_make_the_changed_folder(layers: list[list[tuple[str, str, str]]]) -> None:
+    """Each list of changes is made in a folder and written as a layer of new and changed files, and whiteouts of removed ones."""
     with tempfile.TemporaryDirectory() as place:
         root = Path(place) / "root"
         root.mkdir()
@@ -142,7 +142,7 @@ def _change(path: Path, what: str, content: str) -> None:
 
 
 def _layer(before: Folder, now: Folder, prefix: str, root: Path) -> list[Entry]:
-    """Write what has changed as a builder does."""
+    """Return the changes as a builder writes them."""
     entries: list[Entry] = []
     for name in before.children.keys() - now.children.keys():
         entries.append(file(f"{prefix}.wh.{name}"))
@@ -161,7 +161,7 @@ def _layer(before: Folder, now: Folder, prefix: str, root: Path) -> list[Entry]:
     return entries
 
 
-def test_layout_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_invalid_layout_is_refused(tmp_path: Path) -> None:
     for content in ("", "{}", '{"manifests": []}', '{"manifests": [{"digest": "../../etc/passwd"}]}', "[1]"):
         (tmp_path / "index.json").write_text(content)
         with pytest.raises(InvalidInput, match="damaged"):
@@ -170,21 +170,21 @@ def test_layout_that_is_none_is_refused(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=300))
 @settings(max_examples=50)
-def test_file_that_is_no_sif_is_refused(content: bytes) -> None:
-    with tempfile.NamedTemporaryFile() as made:
-        made.write(content)
-        made.flush()
+def test_file_that_is_not_a_sif_is_refused(content: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
         with pytest.raises(InvalidInput):
-            sif.file_system_offset(Path(made.name))
+            sif.file_system_offset(Path(file.name))
 
 
-def test_index_of_several_architectures_names_the_one_that_is_wanted() -> None:
+def test_image_of_an_architecture_is_found_in_an_index() -> None:
     entries = [{"digest": f"sha256:{name}", "platform": {"os": "linux", "architecture": name}} for name in ("amd64", "arm64")]
     assert oci_layout.manifest_of({"manifests": entries}, "aarch64") == "sha256:arm64"
     assert oci_layout.manifest_of({"manifests": entries[:1]}, "aarch64") is None
 
 
-def test_layout_says_architecture_labels_and_size(tmp_path: Path) -> None:
+def test_layout_has_architecture_labels_and_size(tmp_path: Path) -> None:
     layout = Image([[file("a")]], architecture="arm64", labels={"x": "y"}).write(tmp_path / "image")
     assert (layout.architecture, layout.labels) == ("aarch64", {"x": "y"}) and layout.size > 0
     assert isinstance(oci_layout.image_tree(layout).children["a"], Leaf)

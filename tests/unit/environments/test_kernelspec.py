@@ -1,4 +1,4 @@
-"""Environments as kernels of a Jupyter that is there already."""
+"""Environments as kernels of an existing Jupyter."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def environment(**entry: object) -> Environment:
 
 def in_image(folder: Path, accelerator: str = "none", **entry: object) -> dict[str, object]:
     (folder / "usr").mkdir(parents=True)
-    found = environment(variants={"x86_64": {accelerator: {"sif": str(folder)}}}, **entry)
-    resolved = environments.resolve(found, target="apptainer", accelerator=accelerator, architecture="x86_64")
-    return {**kernelspec.kernelspec(found, resolved, [folder.parent]), "name": kernelspec.kernel_name(resolved)}
+    chosen = environment(variants={"x86_64": {accelerator: {"sif": str(folder)}}}, **entry)
+    resolved = environments.resolve(chosen, target="apptainer", accelerator=accelerator, architecture="x86_64")
+    return {**kernelspec.kernelspec(chosen, resolved, [folder.parent]), "name": kernelspec.kernel_name(resolved)}
 
 
 def test_a_local_python_is_started_with_its_variables(home: Path) -> None:
-    found = environment(local={"python": sys.executable}, variables={"OMP_NUM_THREADS": "1"})
-    spec = kernelspec.kernelspec(found, environments.resolve(found, target="local"))
+    chosen = environment(local={"python": sys.executable}, variables={"OMP_NUM_THREADS": "1"})
+    spec = kernelspec.kernelspec(chosen, environments.resolve(chosen, target="local"))
     assert spec["argv"] == [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     assert spec["env"] == {"OMP_NUM_THREADS": "1", "PYTHONNOUSERSITE": "1"}
 
 
-def test_a_container_sees_home_connection_file_and_what_was_named(tmp_path: Path) -> None:
+def test_container_sees_home_connection_file_and_binds(tmp_path: Path) -> None:
     spec = in_image(tmp_path / "image", "cuda", variables={"A": "1"})
     argv = spec["argv"]
     assert isinstance(argv, list) and argv[:2] == ["/bin/sh", "-c"] and "--nv" in argv
@@ -42,14 +42,12 @@ def test_a_container_sees_home_connection_file_and_what_was_named(tmp_path: Path
     assert spec["env"] == {"APPTAINER_BIND": "${HOME}"} and spec["name"] == "lossi-ml-cuda"
 
 
-def test_a_path_in_which_jupyter_would_replace_something_is_refused(tmp_path: Path) -> None:
+def test_path_with_a_placeholder_of_jupyter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotSupported, match="part of a kernel"):
         in_image(tmp_path / "{connection_file}")
 
 
-def test_it_is_written_where_jupyter_looks_and_replaced_by_the_next(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernel_is_written_where_jupyter_looks_and_replaced(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JUPYTER_DATA_DIR", raising=False)
     assert kernelspec.install({"argv": ["1"]}, "lossi-ml") == home / ".local/share/jupyter/kernels/lossi-ml"
     kernelspec.install({"argv": ["2"]}, "lossi-ml", tmp_path)

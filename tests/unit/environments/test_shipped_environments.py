@@ -1,4 +1,4 @@
-"""The shipped catalogue, its schema and its recipes belong together."""
+"""The shipped catalogue fits its schema and its recipes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VARIANTS = [
 ]
 
 
-def test_package_holds_the_catalogue_of_the_repository() -> None:
+def test_package_contains_the_catalogue() -> None:
     assert environments.shipped_file().resolve() == (CONTAINERS / "catalog.yml").resolve()
 
 
@@ -49,9 +49,7 @@ def test_catalogue_fits_its_schema_and_a_wrong_one_does_not() -> None:
 
 
 @pytest.mark.parametrize(("name", "architecture", "accelerator"), VARIANTS)
-def test_variant_has_a_recipe_with_locked_requirements_and_no_invented_digest(
-    name: str, architecture: str, accelerator: str
-) -> None:
+def test_variant_has_a_recipe_with_locked_requirements_and_no_digest(name: str, architecture: str, accelerator: str) -> None:
     environment = environments.load().get(name)
     variant = environment.variant(architecture, accelerator)
     assert variant is not None and variant.digest is None and variant.sif is None

@@ -71,3 +71,11 @@ def ends(project: Project) -> Callable[..., None]:
         (folder / records.EXIT).write_bytes(records.dump(TaskExit(task, state, **values)))
 
     return end
+
+
+@pytest.fixture
+def sweep(project: Project, spec: Callable[..., Any]) -> Callable[[int], Any]:
+    """Submit a sweep of so many tasks."""
+    from lossi import jobs
+
+    return lambda number: jobs.submit(project, spec(sweep={"grid": {"depth": list(range(number))}}))

@@ -37,6 +37,10 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat()
 
 
+def running(since: str | None = None) -> TaskView:
+    return TaskView("running", "RUNNING", host="n1", started=since or now())
+
+
 class DirectScheduler(Scheduler):
     """See the module."""
 

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from direct_scheduler import DirectScheduler, now
+from direct_scheduler import DirectScheduler, running
 
 from lossi import jobs
 from lossi.cli import follow
 from lossi.contract.states import STATES, has_ended, is_active
-from lossi.jobs.schedulers import TaskView
 from lossi.jobs.state import reconcile
 from lossi.projects import Project
 
@@ -36,10 +35,6 @@ def at_first_pause(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], An
         monkeypatch.setattr(follow.time, "sleep", pause)
 
     return arrange
-
-
-def running() -> TaskView:
-    return TaskView("running", "RUNNING", started=now())
 
 
 @pytest.mark.parametrize("state", STATES)

@@ -46,8 +46,9 @@ with sqlite3.connect(project.index) as connection:
     connection.executescript(schema)
 
 job = PreparedJob("j", "n", "script", str(old), "me", "2024-01-01T00:00:00Z")
-seen = reconcile.Seen(0, 1_700_000_000.0, view=TaskView("running", facts={"water_l": 2.5}))
-row = reconcile.task_row(job, None, seen, reconcile.State("running"))
+view, folder = TaskView("running", facts={"water_l": 2.5}), reconcile.TaskFolder()
+state = reconcile.task_state(folder, view, None, now=1_700_000_000.0, submitted=None, patience=reconcile.Patience())
+row = reconcile.task_row(job, 0, None, folder, view, state)
 with index.writing(project) as connection:
     table.apply(connection, [table.Change(table.job_row(job, None, "queued", "", ""), [row])])
 with index.reading(project) as connection:
@@ -62,8 +63,8 @@ print(json.dumps({
     "document": Task.model_json_schema()["properties"]["water_l"]["description"],
     "filter": [condition.reference.key, condition.value],
     "order": filters.parse_order_by(["job.water_l DESC"])[0].reference.key,
-    "column": columns.selection(["job.water_l"]).names,
-    "all columns": ["job", "water_l"] in [list(name) for name in columns.selection(["job.*"]).names],
+    "column": columns.select_columns(["job.water_l"]).names,
+    "all columns": ["job", "water_l"] in [list(name) for name in columns.select_columns(["job.*"]).names],
     "comparison": "water_l" in comparison.JOB_FACTS,
     "terminal": "water_l" in module.shown_in("brief"),
     "docs": [line for line in generate.facts().splitlines() if "water" in line],

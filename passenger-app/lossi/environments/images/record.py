@@ -1,7 +1,7 @@
-"""Writing into a catalogue which image was built or pulled: image, digest and SIF of one variant, all else as it was.
+"""Records a built or pulled image in a catalogue: image, digest and SIF of one variant; everything else stays.
 
-Where: in the catalogue of the site, for those who may write it; otherwise in the user's own, under a name of its own, because a
-shipped or a site's entry cannot be replaced there.
+The site's catalogue is used if it can be written; otherwise the user's own, under a new name, because that cannot replace
+shipped or site entries.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Place:
     Attributes
     ----------
     name
-        Of the environment there.
+        The environment's name there.
     own
         Whether it is the user's own catalogue.
     """
@@ -36,7 +36,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Image:
-    """What is recorded of one variant; ``digest`` None: it is in no registry; ``sif`` None: none was made."""
+    """The recorded image of a variant. ``digest`` None: it is in no registry; ``sif`` None: none was made."""
 
     architecture: str
     accelerator: str
@@ -47,115 +47,115 @@ class Image:
 
 
 def place(environment: Environment, *, file: Path | None = None, own: bool = False) -> Place:
-    """Return where an environment's images are recorded.
+    """Return where to record an environment's images.
 
     Parameters
     ----------
     environment
         From the catalogue.
     file
-        A catalogue file, instead of what would be chosen.
+        A catalogue file instead of the default.
     own
-        The user's own catalogue, also where the site's could be written.
+        The user's own catalogue, even if the site's can be written.
 
     Raises
     ------
     Conflict
-        When the user's own catalogue would need a name that is taken.
+        When the name for the user's own catalogue is taken.
     InvalidInput
-        When both are asked for.
+        When both are given.
     """
     if file is not None and own:
-        raise InvalidInput("a file and the own catalogue are two places", hint="name one of them")
+        raise InvalidInput("--catalog and --own exclude each other", hint="pass one of them")
     if file is not None:
         return Place(file.absolute(), environment.name, file.absolute() == catalog.user_file().absolute())
-    said = Path(environment.file)
+    source = Path(environment.file)
     if environment.source in ("user", "project"):
-        return Place(said, environment.name, environment.source == "user")
+        return Place(source, environment.name, environment.source == "user")
     if not own:
-        # An entry of the site file's own section stays there only as long as nothing is built: that file belongs to many rooms.
-        candidates = [said] if environment.source == "site" and said != settings.site_file() else []
+        # Never in the site file itself: other rooms have settings in it.
+        candidates = [source] if environment.source == "site" and source != settings.site_file() else []
         for candidate in [*candidates, *settings.load().catalogs]:
             if _writable(candidate):
                 return Place(candidate, environment.name, False)
     return _own(environment)
 
 
-def record(where: Place, environment: Environment, image: Image) -> Environment | None:
-    """Write the image into its catalogue and return the environment as the catalogue has it now.
+def record(place: Place, environment: Environment, image: Image) -> Environment | None:
+    """Write the image into its catalogue and return the new entry.
 
     Returns
     -------
     Environment or None
-        None: the file is none of those that are read here.
+        None: this Lossi does not read that file.
 
     Raises
     ------
     InvalidInput
-        When the file is broken.
+        When the file cannot be parsed.
     Unavailable, Forbidden
         When it cannot be written.
     """
     values = {"image": image.image, "digest": image.digest, "sif": str(image.sif) if image.sif else None}
     known = {key: value for key, value in values.items() if value is not None}
     catalog_text.change(
-        where.file, lambda data: _changes(data, where, environment, image, known), mode=0o600 if where.own else 0o644
+        place.file, lambda data: _changes(data, place, environment, image, known), mode=0o600 if place.own else 0o644
     )
-    found = next((item for item in catalog.load().environments if item.name == where.name), None)
-    variant = found.variant(image.architecture, image.accelerator) if found else None
+    entry = next((item for item in catalog.load().environments if item.name == place.name), None)
+    variant = entry.variant(image.architecture, image.accelerator) if entry else None
     same = variant is not None and (variant.image, variant.digest, variant.sif) == tuple(values.values())
-    return found if same else None
+    return entry if same else None
 
 
 def _changes(
-    data: dict[str, Any], where: Place, environment: Environment, image: Image, known: dict[str, str]
+    data: dict[str, Any], place: Place, environment: Environment, image: Image, known: dict[str, str]
 ) -> list[catalog_text.Change]:
-    there = (data.get("environments") or {}).get(where.name)
-    keys = ("environments", where.name)
+    entry = (data.get("environments") or {}).get(place.name)
+    keys = ("environments", place.name)
     at = ("variants", image.architecture, image.accelerator)
-    if not isinstance(there, dict):
-        return [(keys, _copied(environment, where, image, known))]
-    variant = _below(there, at)
+    if not isinstance(entry, dict):
+        return [(keys, _copied(environment, place, image, known))]
+    variant = _below(entry, at)
     if not isinstance(variant, dict):
-        return [((*keys, *at), _with_frameworks(known, image, there))]
+        return [((*keys, *at), _with_frameworks(known, image, entry))]
     changes: list[catalog_text.Change] = [((*keys, *at, key), value) for key, value in known.items()]
     if stale := variant.keys() & {"digest", "sif"} - known.keys():
-        # What is not known of the new image would name the old one.
+        # Otherwise these would still be those of the old image.
         rest = {key: value for key, value in variant.items() if key not in stale}
         return [((*keys, *at), {**rest, **known})]
-    wanted = _with_frameworks({}, image, there).get("frameworks", variant.get("frameworks"))
-    if wanted != variant.get("frameworks"):
-        changes.append(((*keys, *at, "frameworks"), wanted))
+    frameworks = _with_frameworks({}, image, entry).get("frameworks", variant.get("frameworks"))
+    if frameworks != variant.get("frameworks"):
+        changes.append(((*keys, *at, "frameworks"), frameworks))
     return changes
 
 
-def _copied(environment: Environment, where: Place, image: Image, known: dict[str, str]) -> dict[str, Any]:
-    """Return a new entry: the old one as it was written, with what is known now of the one variant."""
+def _copied(environment: Environment, place: Place, image: Image, known: dict[str, str]) -> dict[str, Any]:
+    """Return a new entry: the old one as written, with the new image of the variant."""
     raw = _raw(environment)
     entry: dict[str, Any] = raw.model_dump(mode="json", exclude_defaults=True, exclude={"variants"})
     variants: dict[str, dict[str, Any]] = {}
-    if not where.own:
+    if not place.own:
         for architecture, images in raw.variants.items():
             for accelerator, variant in images.items():
-                # A recipe is that of the installed version, found by name: its path may be gone after an upgrade.
+                # Recipes are found by name: the path of the installed version may be gone after an upgrade.
                 written = variant.model_dump(mode="json", exclude_defaults=True, exclude={"recipe"})
                 variants.setdefault(architecture, {})[accelerator] = written
     entry["variants"] = variants
     variants.setdefault(image.architecture, {})[image.accelerator] = _with_frameworks(known, image, entry)
-    if where.own:
+    if place.own:
         entry.pop("local", None)
     return entry
 
 
 def _with_frameworks(known: dict[str, Any], image: Image, entry: dict[str, Any]) -> dict[str, Any]:
-    """Add the versions in which the image differs from what the entry says of all variants."""
+    """Add the versions that differ from those of the entry."""
     general = entry.get("frameworks") or {}
     differing = {name: version for name, version in image.frameworks.items() if general.get(name) != version}
     return {**known, **({"frameworks": differing} if differing else {})}
 
 
 def _raw(environment: Environment) -> Entry:
-    """Return the entry as its file has it: without the site's mounts, which are added to every environment."""
+    """Return the entry as written: without the site's mounts, which are added to every environment."""
     section = "environments" if Path(environment.file) == settings.site_file() else None
     for name, entry, _line in catalog.load_file(Path(environment.file), section).entries:
         if name == environment.name:
@@ -170,17 +170,17 @@ def _below(data: Any, keys: tuple[str, ...]) -> Any:
 
 
 def _own(environment: Environment) -> Place:
-    """Return the place in the user's own catalogue, where the name must be a free one, or one that was recorded before."""
+    """Return the place in the user's own catalogue; its name must be free or recorded there before."""
     name = environment.name if environment.name.startswith("my-") else f"my-{environment.name}"
     for other in catalog.load().environments:
         if other.name == name and other.source != "user":
             raise Conflict(
                 f"the name {name!r} is taken by {other.file}",
-                hint="name the site's catalogue with --catalog, or add it with `lossi env add`",
+                hint="pass the site's catalogue with --catalog, or use `lossi env add`",
             )
     return Place(catalog.user_file(), name, True)
 
 
 def _writable(path: Path) -> bool:
-    """Return whether this user may replace a file, or make it."""
+    """Return whether this user may create or replace a file."""
     return os.access(path.parent, os.W_OK | os.X_OK) and (not path.exists() or os.access(path, os.W_OK))

@@ -21,7 +21,7 @@ from lossi.jobs.explain.diagnose import DeathGroup, Diagnosis, JobDiagnosis, Tas
 from lossi.jobs.explain.pending_reasons import Waiting
 from lossi.jobs.models import Job, Task
 from lossi.jobs.schedulers import LOG as SCHEDULER_LOG
-from lossi.jobs.state import answers, queries, reconcile, refresh
+from lossi.jobs.state import job_directory, queries, reconcile, refresh
 from lossi.projects import Project
 
 TAIL_BYTES = 64 * 1024
@@ -184,7 +184,7 @@ def _tasks(project: Project, connection: sqlite3.Connection, job_id: str, states
     rows = {row["task"]: row for row in connection.execute("SELECT * FROM tasks WHERE job_id = ?", (job_id,))}
     implied = reconcile.implied_state(job["state"])
     return [
-        answers.task(project, connection, job, number, row)
+        queries.task_of_row(project, connection, job, number, row)
         for number in range(job["tasks"])
         if ((row := rows.get(number)) is None and implied in states) or (row is not None and row["state"] in states)
     ]
@@ -203,7 +203,7 @@ def _with_progress(project: Project, task: Task) -> Task:
     """Return a task with its last progress."""
     if task.progress is not None:
         return task
-    last = next(iter(answers.progress_of(project.jobs / task.job_id, [task.task])), None)
+    last = next(iter(job_directory.read_progress(project.jobs / task.job_id, [task.task])), None)
     return task if last is None else task.model_copy(update={"progress": last})
 
 

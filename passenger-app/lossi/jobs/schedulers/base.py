@@ -40,7 +40,7 @@ LOG = "scheduler.log"
 Condition = Literal["ok", "any", "not_ok"]
 """How an earlier job must have ended: all its tasks succeeded; however; it failed."""
 
-FORGOTTEN = "the scheduler no longer knows it, and it left no exit record"
+FORGOTTEN = "the scheduler no longer knows it, and there is no exit record"
 """The reason if neither a task's scheduler nor its directory knows anything about it."""
 
 

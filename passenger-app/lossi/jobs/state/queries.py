@@ -1,30 +1,40 @@
-"""Answers about jobs and tasks, read from the refreshed index and, where that does not say it, from the job directories."""
+"""Answers about jobs and tasks, from the refreshed index and, for what that does not hold, from the job directories."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
+import json
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from lossi.contract import records
-from lossi.contract.records import PreparedJob, Progress
-from lossi.contract.states import STATES
+from lossi.contract.records import PreparedJob, Progress, TaskError
+from lossi.contract.states import QUEUED, RUNNING, STATES, UNKNOWN, has_ended
 from lossi.errors import InvalidInput, LossiError, NotFound, did_you_mean
 from lossi.files import tail
-from lossi.jobs.models import Job, Page, Task, shortened, shown
-from lossi.jobs.state import answers, reconcile, refresh, table
+from lossi.jobs import times
+from lossi.jobs.models import Job, JobDefinition, Page, Task, shortened, shown
+from lossi.jobs.state import job_directory, reconcile, refresh, table
 from lossi.projects import Project
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+LARGEST_SWEEP_SHOWN = 100_000
+"""Characters of a sweep's definition that an answer holds."""
+
+PROGRESS_READ = 64
+"""Running tasks whose progress counts in their job's; reading that of thousands would take seconds."""
+
 
 def _mended(function: Callable[P, R]) -> Callable[P, R]:
-    """Make an index that turns out to be damaged anew, and answer then."""
+    """Make a damaged index again, and then answer."""
 
     @functools.wraps(function)
     def answer(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -58,7 +68,7 @@ def list_jobs(project: Project, *, state: str | None = None, limit: int = 100, c
     Raises
     ------
     InvalidInput
-        For an unknown state or a cursor that is none.
+        For an unknown state or cursor.
     """
     _check(state, limit)
     with refresh.current(project) as (connection, stale):
@@ -68,7 +78,7 @@ def list_jobs(project: Project, *, state: str | None = None, limit: int = 100, c
             f"SELECT * FROM jobs WHERE {where} AND id < ? ORDER BY id DESC LIMIT ?",  # noqa: S608
             [*values, _cursor_text(cursor), limit + 1],
         ).fetchall()
-        items = [answers.job(project, connection, row) for row in rows[:limit]]
+        items = [_job(project, connection, row) for row in rows[:limit]]
     return Page(items=items, next_cursor=items[-1].id if len(rows) > limit else None, total=total, stale=stale)
 
 
@@ -85,9 +95,9 @@ def get(project: Project, id_or_part: str) -> Job:
     """
     with refresh.current(project) as (connection, _):
         row = _find(connection, id_or_part)
-        job = answers.job(project, connection, row)
+        job = _job(project, connection, row)
     with suppress(OSError, ValueError, TypeError):
-        return job.model_copy(update={"definition": answers.definition(refresh.read_spec(Path(job.directory)))})
+        return job.model_copy(update={"definition": _definition(job_directory.read_spec(Path(job.directory)))})
     return job
 
 
@@ -95,7 +105,7 @@ def get(project: Project, id_or_part: str) -> Job:
 def tasks(
     project: Project, id_or_part: str, *, state: str | None = None, limit: int = 100, cursor: str | None = None
 ) -> Page[Task]:
-    """Return tasks of a job in the order of their numbers; those of which nothing is known yet are queued.
+    """Return tasks of a job in the order of their numbers; those without a row are queued.
 
     Raises
     ------
@@ -107,10 +117,12 @@ def tasks(
         job = _find(connection, id_or_part)
         numbers, total = _numbers(connection, job, state, _cursor_number(cursor), limit + 1)
         rows = _task_rows(connection, job["id"], numbers[:limit])
-        items = [answers.task(project, connection, job, number, rows.get(number)) for number in numbers[:limit]]
-    found = answers.parameters_of(project.jobs / job["id"], [item.task for item in items])
-    whole = [answers.with_parameters(item, *shortened(found.get(item.task, {}))) for item in items]
-    return Page(items=whole, next_cursor=str(numbers[limit]) if len(numbers) > limit else None, total=total, stale=stale)
+        items = [task_of_row(project, connection, job, number, rows.get(number)) for number in numbers[:limit]]
+    parameters = job_directory.read_parameters(project.jobs / job["id"], numbers[:limit])
+    for place, item in enumerate(items):
+        values, cut = shortened(parameters.get(item.task, {}))
+        items[place] = item.model_copy(update={"parameters": values, "shortened": cut})
+    return Page(items=items, next_cursor=str(numbers[limit]) if len(numbers) > limit else None, total=total, stale=stale)
 
 
 @_mended
@@ -126,9 +138,9 @@ def task(project: Project, id_or_part: str, number: int) -> Task:
         job = _find(connection, id_or_part)
         check_number(job["id"], job["tasks"], number)
         rows = _task_rows(connection, job["id"], [number])
-        found = answers.task(project, connection, job, number, rows.get(number))
-    parameters = answers.parameters_of(project.jobs / job["id"], [number]).get(number, {})
-    return answers.with_parameters(found, shown(parameters), [])
+        result = task_of_row(project, connection, job, number, rows.get(number))
+    parameters = job_directory.read_parameters(project.jobs / job["id"], [number]).get(number, {})
+    return result.model_copy(update={"parameters": shown(parameters)})
 
 
 @_mended
@@ -136,11 +148,11 @@ def progress(project: Project, id_or_part: str) -> list[Progress]:
     """Return where the running tasks of a job are, in the order of their numbers."""
     with refresh.current(project, _whole_id(project, id_or_part)) as (connection, _):
         job = _find(connection, id_or_part)
-        return answers.progress_of(project.jobs / job["id"], answers.running(connection, job["id"], -1))
+        return job_directory.read_progress(project.jobs / job["id"], _running(connection, job["id"], -1))
 
 
 def log(project: Project, id_or_part: str, number: int, offset: int = 0, limit: int = 65536) -> tail.Chunk:
-    """Return a part of what a task has written; nothing, while it has written nothing.
+    """Return a part of a task's log; nothing while there is none.
 
     Parameters
     ----------
@@ -165,7 +177,7 @@ def log(project: Project, id_or_part: str, number: int, offset: int = 0, limit: 
 
 
 def output_notebook(project: Project, id_or_part: str, number: int) -> Path:
-    """Return the path of a task's executed notebook, as far as it has come.
+    """Return the path of a task's executed notebook, as far as it has run.
 
     Raises
     ------
@@ -176,10 +188,8 @@ def output_notebook(project: Project, id_or_part: str, number: int) -> Path:
     check_number(job.id, job.tasks, number)
     path = directory / records.TASK_FOLDER / str(number) / records.OUTPUT_NOTEBOOK
     if not path.is_file() or path.is_symlink():
-        why = "it is not a notebook job" if job.kind != "notebook" else "the task has not begun its first cell, or could not"
-        raise NotFound(
-            f"{job.id}.{number} has no output notebook", why=why, hint=f"lossi logs {job.id}.{number} shows what it wrote"
-        )
+        why = "it is not a notebook job" if job.kind != "notebook" else "the task has not started its first cell"
+        raise NotFound(f"{job.id}.{number} has no output notebook", why=why, hint=f"read its log: lossi logs {job.id}.{number}")
     return path
 
 
@@ -194,7 +204,7 @@ def directory_of(project: Project, id_or_part: str) -> tuple[Path, PreparedJob]:
     job_id = _whole_id(project, id_or_part)
     directory = project.jobs / job_id
     try:
-        return directory, refresh.read_spec(directory)
+        return directory, job_directory.read_spec(directory)
     except FileNotFoundError:
         raise _no_job(id_or_part) from None
     except (OSError, ValueError, TypeError) as error:
@@ -202,13 +212,7 @@ def directory_of(project: Project, id_or_part: str) -> tuple[Path, PreparedJob]:
 
 
 def check_number(job_id: str, tasks: int, number: int) -> None:
-    """Refuse the number of a task that a job does not have.
-
-    Raises
-    ------
-    NotFound
-        When it has none of that number.
-    """
+    """Raise NotFound for the number of a task that a job does not have."""
     if not 0 <= number < tasks:
         raise NotFound(
             f"job {job_id} has no task {number}", hint=f"its tasks are 0 to {tasks - 1}" if tasks else "it cannot be read"
@@ -219,14 +223,14 @@ def _check(state: str | None, limit: int) -> None:
     if state is not None and state not in STATES:
         raise InvalidInput(f"there is no state {state!r}", hint=did_you_mean(state, STATES) or f"one of {', '.join(STATES)}")
     if not 1 <= limit <= 1000:
-        raise InvalidInput(f"a page has 1 to 1,000 entries, not {limit}", hint="ask for further pages with next_cursor")
+        raise InvalidInput(f"a page has 1 to 1,000 entries, not {limit}", hint="get further pages with next_cursor")
 
 
 def _cursor_text(cursor: str | None) -> str:
     if cursor is None:
         return "~"  # greater than any id
     if not cursor.isalnum():
-        raise InvalidInput("this is not a cursor of this list", hint="send `next_cursor` of the page before, or none")
+        raise InvalidInput("not a cursor of this list", hint="pass `next_cursor` of the page before, or none")
     return cursor
 
 
@@ -234,14 +238,14 @@ def _cursor_number(cursor: str | None) -> int:
     if cursor is None:
         return 0
     if not cursor.isascii() or not cursor.isdecimal() or len(cursor) > 9:
-        raise InvalidInput("this is not a cursor of this list", hint="send `next_cursor` of the page before, or none")
+        raise InvalidInput("not a cursor of this list", hint="pass `next_cursor` of the page before, or none")
     return int(cursor)
 
 
 def _whole_id(project: Project, part: str) -> str:
-    """Return the id of the job directory that ``part`` means; ``part`` itself where there is none (the index may know more)."""
-    found = matching(part, refresh.job_ids(project))
-    return found[0] if len(found) == 1 else part
+    """Return the id of the job directory that ``part`` means; ``part`` itself if there is none (the index may know more)."""
+    ids = matching(part, job_directory.job_ids(project))
+    return ids[0] if len(ids) == 1 else part
 
 
 def matching(part: str, ids: list[str]) -> list[str]:
@@ -256,23 +260,24 @@ def _find(connection: sqlite3.Connection, part: str) -> sqlite3.Row:
     row: sqlite3.Row | None = connection.execute("SELECT * FROM jobs WHERE id = ?", (part.lower(),)).fetchone()
     if row is not None:
         return row
-    ids = [found[0] for found in connection.execute("SELECT id FROM jobs ORDER BY id DESC")]
-    found = matching(part, ids)
-    if len(found) > 1:
+    ids = matching(part, [job_id for (job_id,) in connection.execute("SELECT id FROM jobs ORDER BY id DESC")])
+    if len(ids) > 1:
         raise InvalidInput(
-            f"{len(found)} jobs begin or end with {part!r}",
-            hint=f"write more of the id, for example {found[0]}",
-            candidates=found[:10],
+            f"{len(ids)} jobs begin or end with {part!r}",
+            hint=f"write more of the id, for example {ids[0]}",
+            candidates=ids[:10],
         )
-    if not found:
+    if not ids:
         raise _no_job(part)
-    row = connection.execute("SELECT * FROM jobs WHERE id = ?", (found[0],)).fetchone()
+    row = connection.execute("SELECT * FROM jobs WHERE id = ?", (ids[0],)).fetchone()
     assert row is not None
     return row
 
 
 def _no_job(part: str) -> NotFound:
-    return NotFound(f"there is no job {part!r} in this project", hint="`lossi jobs list` shows them; is it another project's?")
+    return NotFound(
+        f"there is no job {part!r} in this project", hint="`lossi jobs list` shows its jobs; is it another project's?"
+    )
 
 
 def _numbers(connection: sqlite3.Connection, job: sqlite3.Row, state: str | None, start: int, most: int) -> tuple[list[int], int]:
@@ -290,3 +295,86 @@ def _task_rows(connection: sqlite3.Connection, job_id: str, numbers: list[int]) 
         return {}
     rows = connection.execute("SELECT * FROM tasks WHERE job_id = ? AND task BETWEEN ? AND ?", (job_id, numbers[0], numbers[-1]))
     return {row["task"]: row for row in rows}
+
+
+def _job(project: Project, connection: sqlite3.Connection, row: sqlite3.Row) -> Job:
+    """Return a job from its row, with its progress."""
+    result = job_of_row(project, row)
+    return result.model_copy(update={"progress": _share_done(result, connection)})
+
+
+def job_of_row(project: Project, row: sqlite3.Row) -> Job:
+    """Return a job from its row alone."""
+    values = {**row, "counts": json.loads(row["counts"]), "hint": _hint(row), "directory": str(project.jobs / row["id"])}
+    return Job.model_validate(values)
+
+
+def _hint(row: sqlite3.Row) -> str:
+    if row["reason"] == refresh.NEVER_SUBMITTED:
+        return f"submit it again: lossi resubmit {row['id']}"
+    if row["state"] == UNKNOWN and row["kind"] == UNKNOWN:
+        return "repair or remove its directory; other jobs are not affected"
+    return ""
+
+
+def _share_done(job: Job, connection: sqlite3.Connection) -> float | None:
+    if not job.tasks:
+        return None
+    done = float(job.done)
+    if job.counts.get(RUNNING):
+        for progress in job_directory.read_progress(Path(job.directory), _running(connection, job.id, PROGRESS_READ)):
+            done += max(progress.cell - 1, 0) / progress.cells if progress.cells else 0.0
+    return round(done / job.tasks, 4)
+
+
+def _running(connection: sqlite3.Connection, job_id: str, most: int) -> list[int]:
+    """Return the numbers of the running tasks of a job, at most ``most`` (-1: all)."""
+    rows = connection.execute(
+        "SELECT task FROM tasks WHERE job_id = ? AND state = ? ORDER BY task LIMIT ?", (job_id, RUNNING, most)
+    )
+    return [row[0] for row in rows]
+
+
+def _definition(job: PreparedJob) -> JobDefinition:
+    """Return what was decided before submission."""
+    sweep = shown(job.sweep)
+    return JobDefinition(
+        parameters=shortened(job.request.get("parameters") or {})[0],
+        sweep=sweep if len(json.dumps(sweep)) <= LARGEST_SWEEP_SHOWN else None,
+        swept=job.swept,
+        command=job.command,
+        working_directory=job.working_directory,
+        language=job.language,
+        kernel=job.kernel,
+        max_parallel=job.max_parallel,
+        tags=job.tags,
+        environment=dataclasses.asdict(job.environment),
+        resources=dataclasses.asdict(job.resources),
+        code=dataclasses.asdict(job.code),
+        experiment_id=job.tracking.experiment_id,
+        artifact_location=job.tracking.artifact_location,
+        idempotency_key=job.idempotency_key,
+        lossi_version=job.lossi_version,
+    )
+
+
+def task_of_row(project: Project, connection: sqlite3.Connection, job: sqlite3.Row, number: int, row: sqlite3.Row | None) -> Task:
+    """Return a task from its row, or what follows from its job's if it has none."""
+    if row is None:
+        implied = reconcile.implied_state(job["state"])
+        reason = "" if implied == QUEUED and job["state"] == RUNNING else job["reason"]
+        return Task(job_id=job["id"], task=number, state=implied, reason=reason, final=has_ended(implied))
+    runs = connection.execute(
+        "SELECT run_id FROM task_runs WHERE job_id = ? AND task = ? ORDER BY position", (job["id"], number)
+    ).fetchall()
+    values = {
+        **row,
+        "error": None if row["error"] is None else TaskError(**json.loads(row["error"])),
+        "notes": json.loads(row["notes"]),
+        "run_ids": [run[0] for run in runs],
+    }
+    if row["state"] == RUNNING:
+        if started := times.seconds(row["started"]):
+            values["elapsed_s"] = round(max(time.time() - started, 0.0), 1)
+        values["progress"] = next(iter(job_directory.read_progress(project.jobs / job["id"], [number])), None)
+    return Task.model_validate(values)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lossi.errors import LossiError
 from lossi.jobs.models import Job
-from lossi.jobs.state.answers import job_of_row
+from lossi.jobs.state.queries import job_of_row
 from lossi.projects import Project, index
 
 MOST_PROJECTS = 20

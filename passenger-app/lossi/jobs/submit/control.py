@@ -12,7 +12,7 @@ from lossi.contract.states import FINAL_STATES, SUCCEEDED, has_ended
 from lossi.errors import Conflict, Forbidden, InvalidInput, NotFound, did_you_mean
 from lossi.jobs.explain.raise_limits import Limit, raise_limits
 from lossi.jobs.models import Job
-from lossi.jobs.state import queries, refresh
+from lossi.jobs.state import job_directory, queries, refresh
 from lossi.jobs.submit import prepare
 from lossi.jobs.submit.code import EarlierCode
 from lossi.jobs.submit.spec import JobSpec, validated
@@ -44,7 +44,7 @@ def cancel(project: Project, id_or_part: str, tasks: Sequence[int] | None = None
         queries.check_number(job.id, prepared.tasks, number)
     if directory.stat().st_uid != os.geteuid():
         raise Forbidden(f"job {job.id} belongs to {job.user}", hint=f"ask {job.user} to cancel it")
-    submission = refresh.read_submission(directory)
+    submission = job_directory.read_submission(directory)
     if submission is None:
         raise Conflict(f"job {job.id} is still being submitted", hint="try again in a few seconds")
     refresh.scheduler_of(prepared, submission).cancel(

@@ -7,7 +7,7 @@ from lossi.contract.states import SUCCEEDED, has_ended
 from lossi.errors import Conflict, InvalidInput
 from lossi.jobs import schedulers
 from lossi.jobs.models import Job
-from lossi.jobs.state import queries, refresh
+from lossi.jobs.state import job_directory, queries
 from lossi.jobs.submit.spec import Dependency, JobSpec
 from lossi.projects import Project
 
@@ -46,7 +46,7 @@ def _unfinished(
         _check_met(job, dependency)
         return None
     directory, prepared = queries.directory_of(project, job.id)
-    submission = refresh.read_submission(directory)
+    submission = job_directory.read_submission(directory)
     if submission is None:
         raise Conflict(f"job {job.id} is still being submitted", hint="try again in a few seconds")
     if submission.cluster != scheduler.cluster or schedulers.systems(submission.scheduler) != schedulers.systems(scheduler.name):

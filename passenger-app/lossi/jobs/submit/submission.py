@@ -10,7 +10,7 @@ from lossi.contract.records import PreparedJob
 from lossi.errors import Conflict, LossiError, Unavailable
 from lossi.jobs import schedulers, ulid
 from lossi.jobs.models import Job, Preview
-from lossi.jobs.state import queries, refresh
+from lossi.jobs.state import job_directory, queries, refresh
 from lossi.jobs.submit import dependencies, keys, preparer
 from lossi.jobs.submit.code import Code, LiveCode
 from lossi.jobs.submit.keys import Claim
@@ -107,14 +107,14 @@ def _resume(project: Project, key: str, claim: Claim, digest: str) -> Job | None
     if not ulid.is_ulid(claim.job_id):
         return None
     directory = project.jobs / claim.job_id
-    if refresh.read_submission(directory) is not None:
+    if job_directory.read_submission(directory) is not None:
         return queries.get(project, claim.job_id)
     if not claim.is_free or not directory.is_dir():
         return None
     mine = keys.claim(project, key, claim.job_id, digest, after=claim)
     if mine is None:
         return None
-    job = refresh.read_spec(directory)
+    job = job_directory.read_spec(directory)
     try:
         return _hand_over(project, job, directory, refresh.scheduler_of(job, None))
     except LossiError:
@@ -171,7 +171,7 @@ def _hand_over(
         _leave(directory)
         raise
     try:
-        refresh.write_submission(directory, record)
+        job_directory.write_submission(directory, record)
     except LossiError:  # the scheduler has it: the next refresh of the project asks for the record again
         _leave(directory)
     with suppress(LossiError):
