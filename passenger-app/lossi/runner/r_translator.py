@@ -1,7 +1,7 @@
-"""Parameters as R code: the cell that papermill injects behind the one tagged ``parameters``.
+"""Writes parameters as R code: the cell that papermill injects after the one tagged ``parameters``.
 
-Papermill's own translator drops leading underscores, turns every list into ``list(…)`` and lets NaN and infinities through
-as Python's words. Nothing here depends on the session's locale, and no value can end its literal.
+Papermill's own translator drops leading underscores, turns every list into ``list(…)`` and writes NaN and infinities as Python
+does. Here nothing depends on the session's locale, and no value can end its literal.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..contract.text import CONTROL, is_r_name
 _INTEGER_MAX = 2147483647
 _EXACT_MAX = 2**53
 _LINE = 400
-"""Characters on a line of code: R's reader loses its place on long lines with escapes (seen with R 4.2)."""
+"""Characters on a line of code: R's parser fails on long lines with escapes (seen with R 4.2)."""
 _PLAIN_OR_ONE = re.compile(r"[ !#-\[\]-~]{1,200}|.", re.S)
 
 
@@ -28,8 +28,8 @@ def assignments(parameters: Dict[str, Any]) -> str:
     Raises
     ------
     ValueError
-        When a name cannot be assigned in R, or R has no form for a value: NUL, half a surrogate pair, a whole number above
-        2**53, another type than JSON's.
+        When a name is not valid in R, or a value cannot be written in R: NUL, half a surrogate pair, a whole number above
+        2**53, a type that JSON lacks.
     """
     lines = []
     for name, value in parameters.items():
@@ -80,7 +80,7 @@ def _sequence(items: List[Any]) -> str:
     if len(kinds) == 1 and None not in kinds:
         missing = {"logical": "NA", "number": "NA_real_", "string": "NA_character_"}[kinds.copy().pop() or ""]
         if kinds == {"number"}:
-            # One double makes the whole vector double: whole numbers are then written as doubles, which hold more of them.
+            # One double makes the whole vector double, which has more exact whole numbers.
             whole = all(item is None or (isinstance(item, int) and abs(item) <= _INTEGER_MAX) for item in items)
             missing = "NA_integer_" if whole else missing
             items = items if whole else [float(item) if _exact(item) else item for item in items]
@@ -142,12 +142,12 @@ def _escaped(character: str) -> str:
 
 
 def _joined(items: List[str]) -> str:
-    """Return items between commas, on lines of their own where one line would be long."""
+    """Return the items separated by commas, one per line if a single line would be long."""
     return ", ".join(items) if sum(map(len, items)) < _LINE else ",\n".join(items)
 
 
 def register() -> bool:
-    """Make papermill use this translator for R; False when there is no papermill here."""
+    """Make papermill use this translator for R; False without papermill."""
     try:
         from papermill import translators
     except ImportError:

@@ -11,11 +11,11 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
-from typing import IO, List, Optional, Sequence
+from typing import List, Optional, Sequence
 
 from ..contract.records import DataLink
 from .errors import TaskFailure
-from .writing import BLOCK, sha256
+from .writing import BLOCK, sha256, stream_sha256
 
 
 def check_digest(path: Path, expected: Optional[str]) -> None:
@@ -76,7 +76,10 @@ def unpack(archive: Path, destination: Path, expected: Optional[str]) -> List[st
     links: List[tarfile.TarInfo] = []
     with open(archive, "rb") as stream:
         if expected:
-            _check_stream(archive, stream, expected)
+            # The same descriptor is unpacked afterwards.
+            if stream_sha256(stream) != expected:
+                raise TaskFailure(_changed(archive))
+            stream.seek(0)
         try:
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 for member in tar:
@@ -120,19 +123,6 @@ def link_data(destination: Path, links: Sequence[DataLink]) -> List[str]:
         os.makedirs(parent, exist_ok=True)
         os.symlink(link.target, path)
     return notes
-
-
-def _check_stream(path: Path, stream: IO[bytes], expected: str) -> None:
-    """Hash the same descriptor that is unpacked afterwards."""
-    digest = hashlib.sha256()
-    while True:
-        block = stream.read(BLOCK)
-        if not block:
-            break
-        digest.update(block)
-    if digest.hexdigest() != expected:
-        raise TaskFailure(_changed(path))
-    stream.seek(0)
 
 
 def _changed(path: Path) -> str:

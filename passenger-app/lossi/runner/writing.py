@@ -5,12 +5,14 @@ The runner's own small version of `lossi.files.atomic`, which does not travel to
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import time
 from pathlib import Path
+from typing import IO, BinaryIO, Iterator
 
 from .errors import explained
 
@@ -27,19 +29,8 @@ def write(path: Path, data: bytes, *, durable: bool = True) -> None:
     OSError
         When it cannot be written; no temporary file stays.
     """
-    part = temporary(path)
-    try:
-        with open(part, "xb") as stream:
-            stream.write(data)
-            if durable:
-                stream.flush()
-                os.fsync(stream.fileno())
-        os.replace(part, path)
-    except BaseException:
-        _discard(part)
-        raise
-    if durable:
-        sync_folder(path.parent)
+    with _replacing(path, durable=durable) as stream:
+        stream.write(data)
 
 
 def copy(source: Path, target: Path) -> None:
@@ -50,17 +41,25 @@ def copy(source: Path, target: Path) -> None:
     OSError
         When it cannot be read or written; no temporary file stays.
     """
-    part = temporary(target)
+    with open(source, "rb") as reader, _replacing(target) as writer:
+        shutil.copyfileobj(reader, writer, BLOCK)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    part = temporary(path)
     try:
-        with open(source, "rb") as reader, open(part, "xb") as writer:
-            shutil.copyfileobj(reader, writer, BLOCK)
-            writer.flush()
-            os.fsync(writer.fileno())
-        os.replace(part, target)
+        with open(part, "xb") as stream:
+            yield stream
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(part, path)
     except BaseException:
         _discard(part)
         raise
-    sync_folder(target.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def temporary(path: Path) -> Path:
@@ -82,13 +81,18 @@ def sync_folder(folder: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
-    digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        while True:
-            block = stream.read(BLOCK)
-            if not block:
-                return digest.hexdigest()
-            digest.update(block)
+        return stream_sha256(stream)
+
+
+def stream_sha256(stream: IO[bytes]) -> str:
+    """Return the SHA-256 of the rest of a stream, in hex."""
+    digest = hashlib.sha256()
+    while True:
+        block = stream.read(BLOCK)
+        if not block:
+            return digest.hexdigest()
+        digest.update(block)
 
 
 def no_room(folder: Path) -> str:
