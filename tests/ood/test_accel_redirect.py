@@ -47,6 +47,8 @@ class Site:
     project: projects.Project
     run_id: str
     folder: Path
+    environment: dict[str, str]
+    """That of its `lossi serve`."""
 
     def content(self, name: str, **headers: str) -> httpx.Response:
         ask = {"path": name}
@@ -83,7 +85,7 @@ def _site(place: Path) -> Iterator[Site]:
         client = httpx.Client(
             base_url=f"http://127.0.0.1:{before}", trust_env=False, headers={"Authorization": f"Bearer {token}"}, timeout=300
         )
-        yield Site(stack.enter_context(client), project, run_id, folder)
+        yield Site(stack.enter_context(client), project, run_id, folder, dict(os.environ))
 
 
 @contextlib.contextmanager
@@ -175,7 +177,8 @@ def test_no_file_outside_the_run_is_sent(site: Site, tmp_path: Path) -> None:
 
 
 def test_without_that_nginx_location_the_process_sends_the_file(site: Site) -> None:
-    with served(site.project, {"PASSENGER_BASE_URI": "/pun/sys/lossi", "ONDEMAND_VERSION": "4.2.3"}) as port:
+    settings = {**site.environment, "PASSENGER_BASE_URI": "/pun/sys/lossi", "ONDEMAND_VERSION": "4.2.3"}
+    with served(site.project, settings) as port:
         place = f"http://127.0.0.1:{port}/api/v1/runs/{site.run_id}/artifacts/content"
         answer = httpx.get(place, params={"path": NAMES[0]}, headers=dict(site.client.headers), trust_env=False)
         assert answer.content == (site.folder / NAMES[0]).read_bytes() and "X-Accel-Redirect" not in answer.headers
