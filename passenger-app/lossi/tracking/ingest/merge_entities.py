@@ -17,28 +17,24 @@ from lossi.tracking.ingest.writer import OnConflict, Writer, insertion
 
 
 @dataclass(frozen=True)
-class Entity:
-    """A table of mlflow/store/tracking/dbmodels/models.py whose rows have an id.
+class MergedTable:
+    """A table of mlflow/store/tracking/dbmodels/models.py.
 
     Attributes
     ----------
+    id
+        Column of the rows' id, if they have one.
     changed
         Column with the time of the last change: the newer side wins. Without it the snapshot wins.
+    parents
+        (column, table): what the rows belong to.
     """
 
     table: str
-    id: str
+    id: str = ""
     changed: str | None = None
     parents: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Part:
-    """A table of rows that belong to entities: (column, table of the owner)."""
-
-    table: str
-    parents: tuple[tuple[str, str], ...]
-    on_conflict: OnConflict = OnConflict.KEEP
+    on_conflict: OnConflict = OnConflict.REPLACE
 
 
 @dataclass(frozen=True)
@@ -54,19 +50,20 @@ class Tags:
 TRACE = ("request_id", "trace_info")
 SPAN = ("trace_id", "trace_info")
 MODEL = ("model_id", "logged_models")
+DATASET = ("dataset_id", "evaluation_datasets")
+SCORER = ("scorer_id", "scorers")
+QUEUE = ("queue_id", "review_queues")
 
-ENTITIES = (
-    Entity("logged_models", "model_id", "last_updated_timestamp_ms"),
-    Entity("trace_info", "request_id"),
-    Entity("assessments", "assessment_id", "last_updated_timestamp", (SPAN,)),
-)
-PARTS = (
-    Part("logged_model_params", (MODEL,)),
-    Part("logged_model_metrics", (MODEL, ("run_id", "runs"))),
-    Part("trace_request_metadata", (TRACE,), OnConflict.REPLACE),
-    Part("trace_metrics", (TRACE,), OnConflict.REPLACE),
-    Part("spans", (SPAN,), OnConflict.REPLACE),
-    Part("span_metrics", (SPAN,), OnConflict.REPLACE),
+COPIED = (
+    MergedTable("logged_models", "model_id", "last_updated_timestamp_ms"),
+    MergedTable("trace_info", "request_id"),
+    MergedTable("assessments", "assessment_id", "last_updated_timestamp", (SPAN,)),
+    MergedTable("logged_model_params", parents=(MODEL,), on_conflict=OnConflict.KEEP),
+    MergedTable("logged_model_metrics", parents=(MODEL, ("run_id", "runs")), on_conflict=OnConflict.KEEP),
+    MergedTable("trace_request_metadata", parents=(TRACE,)),
+    MergedTable("trace_metrics", parents=(TRACE,)),
+    MergedTable("spans", parents=(SPAN,)),
+    MergedTable("span_metrics", parents=(SPAN,)),
 )
 TAGS = (
     Tags("logged_model_tags", MODEL, "tag_key", "tag_value"),
@@ -80,54 +77,52 @@ ROLLUPS = {
 """Family → table of MLflow's daily sums (mlflow/store/tracking/utils/sql_trace_rollups.py), which late traces invalidate."""
 
 NAMED = (
-    Entity("evaluation_datasets", "dataset_id", "last_update_time"),
-    Entity("evaluation_dataset_records", "dataset_record_id", "last_update_time", (("dataset_id", "evaluation_datasets"),)),
-    Entity("evaluation_dataset_tags", "", None, (("dataset_id", "evaluation_datasets"),)),
-    Entity("scorers", "scorer_id"),
-    Entity("scorer_versions", "", None, (("scorer_id", "scorers"),)),
-    Entity("online_scoring_configs", "online_scoring_config_id", None, (("scorer_id", "scorers"),)),
-    Entity("issues", "issue_id", "last_updated_timestamp"),
-    Entity("label_schemas", "schema_id", "last_update_time"),
-    Entity("review_queues", "queue_id", "last_update_time_ms"),
-    Entity("review_queue_users", "", None, (("queue_id", "review_queues"),)),
-    Entity("review_queue_items", "", "last_update_time_ms", (("queue_id", "review_queues"),)),
-    Entity("review_queue_label_schemas", "", None, (("queue_id", "review_queues"), ("schema_id", "label_schemas"))),
+    MergedTable("evaluation_datasets", "dataset_id", "last_update_time"),
+    MergedTable("evaluation_dataset_records", "dataset_record_id", "last_update_time", (DATASET,)),
+    MergedTable("evaluation_dataset_tags", parents=(DATASET,)),
+    MergedTable("scorers", "scorer_id"),
+    MergedTable("scorer_versions", parents=(SCORER,)),
+    MergedTable("online_scoring_configs", "online_scoring_config_id", parents=(SCORER,)),
+    MergedTable("issues", "issue_id", "last_updated_timestamp"),
+    MergedTable("label_schemas", "schema_id", "last_update_time"),
+    MergedTable("review_queues", "queue_id", "last_update_time_ms"),
+    MergedTable("review_queue_users", parents=(QUEUE,)),
+    MergedTable("review_queue_items", "", "last_update_time_ms", (QUEUE,)),
+    MergedTable("review_queue_label_schemas", parents=(QUEUE, ("schema_id", "label_schemas"))),
 )
 """Tables whose rows are added one by one, parents first, because the store may have another row of the same name."""
 
-TABLES = ("entity_associations", *(item.table for item in (*ENTITIES, *PARTS, *TAGS, *NAMED)))
+TABLES = ("entity_associations", *(item.table for item in (*COPIED, *TAGS, *NAMED)))
 
 
 def find_removed(writer: Writer, snapshot: IncomingSnapshot) -> dict[str, set[str]]:
     """Note what was removed from the store since this task was last ingested; return what the store has, by table."""
     stored: dict[str, set[str]] = {}
-    for entity in (*ENTITIES, *NAMED):
-        if entity.id and entity.table in snapshot.contents.tables:
-            ids = [str(own) for (own,) in snapshot.contents.rows(entity.table, entity.id)]
-            stored[entity.table] = writer.present(entity.table, entity.id, ids)
-            removed = {own for own in ids if own not in stored[entity.table] and snapshot.base.has(entity.table, own)}
-            snapshot.removed[entity.table] = removed
+    for merged in (*COPIED, *NAMED):
+        if merged.id and merged.table in snapshot.contents.tables:
+            ids = [str(own) for (own,) in snapshot.contents.rows(merged.table, merged.id)]
+            stored[merged.table] = writer.present(merged.table, merged.id, ids)
+            removed = {own for own in ids if own not in stored[merged.table] and snapshot.base.has(merged.table, own)}
+            snapshot.removed[merged.table] = removed
             for own in ids:
-                snapshot.base.remember(entity.table, own)
+                snapshot.base.remember(merged.table, own)
     return stored
 
 
 def merge(writer: Writer, snapshot: IncomingSnapshot, stored: dict[str, set[str]]) -> None:
     """Merge all of these tables."""
-    for entity in ENTITIES:
-        parents = [(entity.id, entity.table), *entity.parents]
-        deleted = _deleted(writer, stored.get(entity.table, set())) if entity.table == "logged_models" else []
-        snapshot.copy(writer, entity.table, OnConflict.REPLACE, parents=parents, unless_newer=entity.changed)
+    for merged in COPIED:
+        parents = [(merged.id, merged.table), *merged.parents] if merged.id else merged.parents
+        deleted = _deleted(writer, stored.get(merged.table, set())) if merged.table == "logged_models" else []
+        snapshot.copy(writer, merged.table, merged.on_conflict, parents=parents, unless_newer=merged.changed)
         writer.sql.executemany("UPDATE main.logged_models SET lifecycle_stage = 'deleted' WHERE model_id = ?", deleted)
-    for part in PARTS:
-        snapshot.copy(writer, part.table, part.on_conflict, parents=part.parents)
     for tags in TAGS:
         _merge_tags(writer, snapshot, tags, stored)
     _merge_associations(writer, snapshot)
     if "trace_info" in snapshot.contents.tables:
         _rebuild_rollups(writer, snapshot)
-    for entity in NAMED:
-        _merge_named(writer, snapshot, entity)
+    for merged in NAMED:
+        _merge_named(writer, snapshot, merged)
 
 
 def _deleted(writer: Writer, models: set[str]) -> list[tuple[str]]:
@@ -193,41 +188,41 @@ def _rebuild_rollups(writer: Writer, snapshot: IncomingSnapshot) -> None:
             )
 
 
-def _merge_named(writer: Writer, snapshot: IncomingSnapshot, entity: Entity) -> None:
+def _merge_named(writer: Writer, snapshot: IncomingSnapshot, merged: MergedTable) -> None:
     """Add rows one by one; report a row if the store has another of its name, or of its parent's name."""
-    source = snapshot.contents.tables.get(entity.table)
+    source = snapshot.contents.tables.get(merged.table)
     if source is None:
         return
-    columns = writer.shared_columns(entity.table, source.columns)
-    key = writer.key(entity.table)
+    columns = writer.shared_columns(merged.table, source.columns)
+    key = writer.key(merged.table)
     if not columns or not key:
-        snapshot.unmerged.add(entity.table)
+        snapshot.unmerged.add(merged.table)
         return
     for record in source.records():
-        if any(record[column] in snapshot.removed_from(parent) for column, parent in entity.parents):
+        if any(record[column] in snapshot.removed_from(parent) for column, parent in merged.parents):
             continue
-        if entity.id and record[entity.id] in snapshot.removed_from(entity.table):
+        if merged.id and record[merged.id] in snapshot.removed_from(merged.table):
             continue
         if "experiment_id" in record:
             record["experiment_id"] = snapshot.experiment_id(record["experiment_id"])
-        writer.sql.execute(f"{insertion(entity.table, columns)} ON CONFLICT DO NOTHING", [record[column] for column in columns])
+        writer.sql.execute(f"{insertion(merged.table, columns)} ON CONFLICT DO NOTHING", [record[column] for column in columns])
         condition = " AND ".join(f"{quoted(column)} = ?" for column in key)
         own = [record[column] for column in key]
-        if not writer.rows(f"SELECT 1 FROM main.{entity.table} WHERE {condition}", *own):
-            snapshot.unmerged.add(entity.table)
-            if entity.id:
-                snapshot.removed[entity.table].add(str(record[entity.id]))
-                snapshot.base.following.pop((entity.table, str(record[entity.id])), None)
-        elif entity.changed is not None:
-            _update_if_older(writer, entity, columns, record, condition, own)
+        if not writer.rows(f"SELECT 1 FROM main.{merged.table} WHERE {condition}", *own):
+            snapshot.unmerged.add(merged.table)
+            if merged.id:
+                snapshot.removed[merged.table].add(str(record[merged.id]))
+                snapshot.base.following.pop((merged.table, str(record[merged.id])), None)
+        elif merged.changed is not None:
+            _update_if_older(writer, merged, columns, record, condition, own)
 
 
 def _update_if_older(
-    writer: Writer, entity: Entity, columns: Sequence[str], record: dict[str, object], condition: str, own: list[object]
+    writer: Writer, merged: MergedTable, columns: Sequence[str], record: dict[str, object], condition: str, own: list[object]
 ) -> None:
     settings = ", ".join(f"{quoted(column)} = ?" for column in columns)
-    stamp = quoted(str(entity.changed))
+    stamp = quoted(str(merged.changed))
     writer.sql.execute(
-        f"UPDATE main.{entity.table} SET {settings} WHERE {condition} AND {stamp} < ?",
-        [*(record[column] for column in columns), *own, record[str(entity.changed)]],
+        f"UPDATE main.{merged.table} SET {settings} WHERE {condition} AND {stamp} < ?",
+        [*(record[column] for column in columns), *own, record[str(merged.changed)]],
     )
