@@ -83,6 +83,8 @@ def error(name: str, message: str = "", **more: Any) -> TaskError:
         (task(error=error("Error", "there is no package called ‘ranger’")), "", "import_error"),
         (task(exit_code=127, reason="the environment could not be started; the end of the log says why"), "", "environment"),
         (task(exit_code=255), "FATAL: while loading image: not a SIF\n", "environment"),
+        (task(error=error("KernelError", "the kernel 'ir' did not start: see the log")), "", "environment"),
+        (task(error=error("Refused", "the environment has no kernel for r")), "", "environment"),
         (task(error=error("ValueError", "no", cell=3)), "", "python_error"),
         (task(exit_code=1), f"{TRACEBACK}ValueError: no\n", "python_error"),
         (task(error=error("Error", "x", traceback="Error in f() : x\nExecution halted")), "", "r_error"),

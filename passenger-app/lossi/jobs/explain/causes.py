@@ -85,6 +85,8 @@ _TRACEBACK = re.compile(r"^Traceback \(most recent call last\):", re.MULTILINE)
 _R_HALTED = re.compile(r"^Execution halted", re.MULTILINE)
 _NO_ERRORS = ("KeyboardInterrupt", "Stopped", "DeadKernelError")
 """Raised in a notebook because it was ended: they say nothing about why."""
+_KERNEL_ERRORS = ("KernelError", "NoSuchKernel", "Refused")
+"""Written by the runner if no kernel fits or starts; earlier versions wrote Refused."""
 _NEVER_SUBMITTED = "was prepared but never submitted"
 """As `lossi.jobs.state.refresh` says it; that module is too heavy to import here."""
 
@@ -157,7 +159,7 @@ def _of_error(task: Task) -> Kind | None:
         return kind
     if task.error.name in ("ModuleNotFoundError", "ImportError") or _R_IMPORT.search(text):
         return "import_error"
-    return "environment" if task.error.name in ("Refused", "NoSuchKernel") else None
+    return "environment" if task.error.name in _KERNEL_ERRORS else None
 
 
 def _of_exception(task: Task, job: PreparedJob) -> Kind:
