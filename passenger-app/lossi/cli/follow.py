@@ -26,19 +26,19 @@ UNKNOWN_PATIENCE_S = 60.0
 
 
 def until_ended(project: Project, job_id: str) -> Job:
-    """Show progress on stderr until the job has ended; Ctrl-C stops the watching, never the job.
+    """Show progress on stderr until the job has ended; Ctrl-C stops watching, never the job.
 
     Raises
     ------
     KeyboardInterrupt
-        After saying how to go on watching and how to cancel.
+        After a note on how to watch it again and how to cancel it.
     """
     try:
         if sys.stderr.isatty():
             return _with_bars(project, job_id)
         return _with_lines(project, job_id)
     except KeyboardInterrupt:
-        output.note(f"\nThe job goes on. Watch it: lossi jobs show {job_id} --follow    Stop it: lossi cancel {job_id}")
+        output.note(f"\nThe job continues. Watch it: lossi jobs show {job_id} --follow    Cancel it: lossi cancel {job_id}")
         raise
 
 
@@ -195,7 +195,7 @@ def show_failures(project: Project, job: Job, *, most: int = 5) -> None:
         output.note(f"… and {len(bad) - most} more: lossi jobs show {job.id}")
     if bad:
         why.show_next(why.explanation(project, job), say=output.note)
-        output.note(f"Look: lossi logs {job.id}.{bad[0].task}    Again: lossi resubmit {job.id} --failed")
+        output.note(f"Read the log: lossi logs {job.id}.{bad[0].task}    Submit again: lossi resubmit {job.id} --failed")
 
 
 def value_text(value: Any, digits: int | None = None) -> str:

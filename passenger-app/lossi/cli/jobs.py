@@ -38,7 +38,7 @@ def register(parent: typer.Typer) -> None:
 def list_jobs(
     state: Annotated[str | None, typer.Option(help="Only jobs in this state, such as running or failed.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-l", min=1, max=1000, help="At most this many, newest first.")] = 20,
-    cursor: Annotated[str | None, typer.Option(help="Go on after this `next_cursor`.")] = None,
+    cursor: Annotated[str | None, typer.Option(help="Continue after this `next_cursor`.")] = None,
     project: options.Project = None,
     as_json: options.Json = False,
 ) -> None:
@@ -85,11 +85,11 @@ def show(
     from lossi import jobs
     from lossi.cli import why
 
-    found = options.project(project)
-    job = jobs.get(found, identify(found, job_id))
+    place = options.project(project)
+    job = jobs.get(place, identify(place, job_id))
     if follow and not has_ended(job.state):
-        job = until_ended(found, job.id)
-    page = jobs.tasks(found, job.id, state=state, limit=limit)
+        job = until_ended(place, job.id)
+    page = jobs.tasks(place, job.id, state=state, limit=limit)
 
     def render() -> None:
         output.say(
@@ -118,15 +118,15 @@ def show(
             output.note(f"this may be old: {page.stale}")
         if page.next_cursor:
             output.note(f"more: lossi jobs show {job.id} --limit 1000")
-        why.show_next(why.explanation(found, job))
+        why.show_next(why.explanation(place, job))
 
     output.emit({"job": job, "tasks": page}, as_json, render)
 
 
 def logs(
     task_id: TaskId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows, until the task ends.")] = False,
-    tail: Annotated[int | None, typer.Option("--bytes", min=0, help="Only the last so many bytes.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print what is added, until the task ends.")] = False,
+    tail: Annotated[int | None, typer.Option("--bytes", min=0, help="Only this many bytes, from the end.")] = None,
     project: options.Project = None,
     as_json: options.Json = False,
 ) -> None:
@@ -134,17 +134,17 @@ def logs(
     from lossi import jobs
     from lossi.files.text import neutralised
 
-    found = options.project(project)
+    place = options.project(project)
     job_id, task = split(task_id)
-    job_id = identify(found, job_id)
+    job_id = identify(place, job_id)
     offset = 0
     if tail is not None:
-        offset = max(0, jobs.log(found, job_id, task or 0, 0, 0).size - tail)
+        offset = max(0, jobs.log(place, job_id, task or 0, 0, 0).size - tail)
     collected: list[str] = []
     while True:
-        # Asked before reading, so that what was written before the end is not missed.
-        ended = not follow or not is_active(jobs.task(found, job_id, task or 0).state)
-        chunk = jobs.log(found, job_id, task or 0, offset, CHUNK)
+        # Check the state before reading, so that what was written before the end is not missed.
+        ended = not follow or not is_active(jobs.task(place, job_id, task or 0).state)
+        chunk = jobs.log(place, job_id, task or 0, offset, CHUNK)
         offset = chunk.next_offset
         text = chunk.data.decode("utf-8", "replace")
         if as_json:
@@ -162,20 +162,20 @@ def logs(
 
 
 def cancel(task_id: TaskId, project: options.Project = None, as_json: options.Json = False) -> None:
-    """Stop a job with all its tasks, or one task."""
+    """Cancel a job, or one task of it."""
     from lossi import jobs
 
-    found = options.project(project)
+    place = options.project(project)
     job_id, task = split(task_id)
-    job = jobs.cancel(found, identify(found, job_id), None if task is None else [task])
+    job = jobs.cancel(place, identify(place, job_id), None if task is None else [task])
     what = job.id if task is None else f"{job.id}.{task}"
-    output.emit(job, as_json, lambda: output.say(f"{what} is being stopped; what it has done so far is kept"))
+    output.emit(job, as_json, lambda: output.say(f"{what} is being cancelled; what it has done so far is kept"))
 
 
 def resubmit(
     job_id: JobId,
     failed: Annotated[bool, typer.Option("--failed", help="Only the tasks that did not succeed.")] = False,
-    task: Annotated[list[int] | None, typer.Option("--task", help="Only this task; again for each.")] = None,
+    task: Annotated[list[int] | None, typer.Option("--task", help="Only this task; repeat for more.")] = None,
     param: Annotated[list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="A parameter to change.")] = None,
     env: Annotated[str | None, typer.Option("-e", "--env", help="Another environment.")] = None,
     cpus: Annotated[int | None, typer.Option("-c", "--cpus", min=1, help="Cores per task.")] = None,
@@ -183,50 +183,50 @@ def resubmit(
     time_limit: Annotated[str | None, typer.Option("-t", "--time", help="Time limit per task.")] = None,
     more: Annotated[
         list[str] | None,
-        typer.Option("--more", help="time or memory: more of it for the tasks that died for want of it; may be given twice."),
+        typer.Option("--more", help="time or memory: raise the limit of the tasks that hit it; repeat for both."),
     ] = None,
-    same_code: Annotated[bool, typer.Option("--same-code", help="With the code as it was then, not as it is now.")] = False,
+    same_code: Annotated[bool, typer.Option("--same-code", help="Use the code as it was then, not as it is now.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return after submission.")] = False,
     project: options.Project = None,
     as_json: options.Json = False,
 ) -> None:
-    """Submit a job again, all of it or only what failed, with changes where you name them."""
+    """Submit a job again, all of it or only what failed, with the changes that you name."""
     from lossi import jobs
     from lossi.cli import follow, why
 
-    wanted = [_want(word) for word in more or ()]
+    raised_resources = [_resource(word) for word in more or ()]
     if failed and task:
-        raise InvalidInput("--failed and --task exclude each other", hint="name one of them")
-    found = options.project(project)
-    old = jobs.get(found, identify(found, job_id))
+        raise InvalidInput("--failed and --task exclude each other", hint="use one of them")
+    place = options.project(project)
+    old = jobs.get(place, identify(place, job_id))
     changes: dict[str, Any] = {}
     if param:
-        changes["parameters"] = _changed(found, old, param)
+        changes["parameters"] = _changed(place, old, param)
     resources = {key: value for key, value in (("cpus", cpus), ("memory", memory), ("time", time_limit)) if value is not None}
     if resources:
         changes["resources"] = resources
     if env is not None:
         changes["environment"] = env
     which: list[int] | Literal["failed"] | None = "failed" if failed else task or None
-    job = jobs.resubmit(found, old.id, tasks=which, changes=changes, more=wanted, same_code=same_code)
-    raised = why.raised_limits(old, jobs.get(found, job.id)) if wanted else ""
+    job = jobs.resubmit(place, old.id, tasks=which, changes=changes, more=raised_resources, same_code=same_code)
+    raised = why.raised_limits(old, jobs.get(place, job.id)) if raised_resources else ""
     if detach:
         output.emit(job, as_json, lambda: output.say(f"{job.id}  {job.tasks} task(s) submitted again{raised}"))
         return
     if not as_json:
         output.note(f"job {job.id}: {job.name}, {job.tasks} task(s){raised}")
-    ended = until_ended(found, job.id)
-    output.emit(ended, as_json, lambda: follow.show_result(found, ended))
+    ended = until_ended(place, job.id)
+    output.emit(ended, as_json, lambda: follow.show_result(place, ended))
     if ended.state != SUCCEEDED:
         raise typer.Exit(1)
 
 
-def _want(word: str) -> Literal["time", "memory"]:
+def _resource(word: str) -> Literal["time", "memory"]:
     if word == "time":
         return "time"
     if word == "memory":
         return "memory"
-    raise InvalidInput(f"there cannot be more {word!r}", hint="write --more time or --more memory")
+    raise InvalidInput(f"--more {word!r} is not valid", hint="use --more time or --more memory")
 
 
 def _changed(project: Any, old: Any, param: list[str]) -> dict[str, Any]:

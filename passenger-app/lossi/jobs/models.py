@@ -1,12 +1,11 @@
-"""What the room answers: jobs and tasks as they are now, pages of them, a preview. Used as they are by REST and the command line.
+"""What this room answers with: jobs and tasks as they are now, pages of them, a preview; REST and the command show them as they are.
 
-Times are ISO 8601 in UTC, durations seconds, memory MiB. Pure; touches nothing.
+Times are ISO 8601 in UTC, durations seconds, memory MiB. Pure.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lossi.contract.records import PreparedJob, Progress
 from lossi.contract.states import has_ended, is_active
+from lossi.jsonable import plain
 from lossi.projects.facts import TaskFacts
 
 LONGEST_SHOWN = 10_000
@@ -30,20 +30,18 @@ class Page(BaseModel, Generic[T]):
     model_config = _FROZEN
 
     items: list[T]
-    next_cursor: str | None = Field(default=None, description="Ask with this for what follows; none = this was the last page.")
+    next_cursor: str | None = Field(default=None, description="Pass it to get the next page; none on the last one.")
     total: int = Field(default=0, description="Entries on all pages.")
-    stale: str = Field(
-        default="", description="Not empty: why what is shown may be old, for example that the scheduler does not answer."
-    )
+    stale: str = Field(default="", description="Not empty: why this may be old, for example that the scheduler does not answer.")
 
 
 class JobDefinition(BaseModel):
-    """What was asked for and decided before submission."""
+    """What was requested and decided before submission."""
 
     model_config = _FROZEN
 
     parameters: dict[str, Any] = Field(default={}, description="The fixed parameters; long values are shortened.")
-    sweep: dict[str, Any] | None = Field(default=None, description="The sweep as it was asked for; long ones are left out.")
+    sweep: dict[str, Any] | None = Field(default=None, description="The sweep as requested; left out if long.")
     swept: list[str] = Field(default=[], description="Parameters that differ between tasks.")
     command: list[str] = []
     working_directory: str = "."
@@ -51,9 +49,7 @@ class JobDefinition(BaseModel):
     kernel: str | None = None
     max_parallel: int | None = None
     tags: dict[str, str] = {}
-    environment: dict[str, Any] = Field(
-        default={}, description="The environment as it was resolved: variant, digest, interpreter."
-    )
+    environment: dict[str, Any] = Field(default={}, description="The environment as resolved: variant, digest, interpreter.")
     resources: dict[str, Any] = Field(default={}, description="Per task, in MiB and seconds.")
     code: dict[str, Any] = Field(default={}, description="The code snapshot: digests, commit, what was left out and linked.")
     experiment_id: str = ""
@@ -69,7 +65,7 @@ class Job(BaseModel):
 
     id: str
     name: str
-    kind: str = Field(description="notebook, script or command; unknown where the job directory cannot be read.")
+    kind: str = Field(description="notebook, script or command; unknown if the job directory cannot be read.")
     source: str | None = Field(default=None, description="Notebook or script, relative to the project.")
     experiment: str
     environment: str
@@ -82,9 +78,9 @@ class Job(BaseModel):
     cluster: str | None = None
     tasks: int
     state: str
-    scheduler_state: str = Field(default="", description="The scheduler's own word.")
+    scheduler_state: str = Field(default="", description="The scheduler's own state.")
     reason: str = ""
-    hint: str = Field(default="", description="What to do next, where there is something to do.")
+    hint: str = Field(default="", description="What to do next, if anything.")
     counts: dict[str, int] = Field(default={}, description="Number of tasks by state.")
     created: str
     started: str | None = None
@@ -125,32 +121,21 @@ class Preview(BaseModel):
 
     job: PreparedJob = Field(description="The job as it would be prepared, without digests.")
     script: str = Field(description="The batch script.")
-    argv: list[str] = Field(description="What would be handed to the scheduler.")
+    argv: list[str] = Field(description="What the scheduler would be called with.")
     tasks: list[dict[str, Any]] = Field(description="Parameters of the first tasks.")
     total: int = Field(description="Number of tasks.")
-    warnings: list[str] = Field(default=[], description="What will not be as the user may expect.")
+    warnings: list[str] = Field(default=[], description="What may differ from what the user expects.")
     expected_start: str | None = Field(
-        default=None, description="When it would start if it were submitted now, where the scheduler says so."
+        default=None, description="When it would start if it were submitted now, if the scheduler says so."
     )
 
 
-def shown(value: Any) -> Any:
-    """Return a value as JSON can say it: NaN and infinities as words."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, list):
-        return [shown(item) for item in value]
-    if isinstance(value, dict):
-        return {key: shown(item) for key, item in value.items()}
-    return value
-
-
 def shortened(parameters: Mapping[str, Any], longest: int = LONGEST_SHOWN) -> tuple[dict[str, Any], list[str]]:
-    """Return parameters for a list, and the names of those of which only the first ``longest`` characters are there."""
+    """Return parameters for a list, and the names of those cut to ``longest`` characters."""
     result: dict[str, Any] = {}
     cut: list[str] = []
     for name, value in parameters.items():
-        result[name] = shown(value)
+        result[name] = plain(value)
         text = value if isinstance(value, str) else json.dumps(result[name], ensure_ascii=False)
         if len(text) > longest:
             result[name] = text[:longest] + "…"

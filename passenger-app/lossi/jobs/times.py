@@ -1,4 +1,4 @@
-"""Times as the index and the answers hold them: ISO 8601 in UTC, whose order as text is the order in time. Pure."""
+"""Times as index and answers hold them: ISO 8601 in UTC, so that text sorts by time. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def utc(moment: float) -> str:
     return datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-@functools.lru_cache(maxsize=8192)  # thousands of tasks are looked at again and again, and hold the same
+@functools.lru_cache(maxsize=8192)  # thousands of tasks are read again and again, with the same times
 def stamp(text: str | None) -> str | None:
-    """Return a time in the one form of the index, whose order as text is the order in time; None for nothing or nonsense."""
+    """Return a time as the index holds it; None for nothing or nonsense."""
     moment = seconds(text)
     return None if moment is None else utc(moment)
 

@@ -81,7 +81,7 @@ CREATE TABLE IF NOT EXISTS ingested_runs (
     end_time INTEGER,
     lifecycle TEXT
 ) WITHOUT ROWID;
--- What was taken in last from a task that is still running (tags, aliases, ids …), so that a later snapshot is
+-- What was ingested last from a task that is still running (tags, aliases, ids …), so that a later snapshot is
 -- compared with it and edits in the store win. Job '' and task -1: what ingest wrote last to things that tasks share.
 CREATE TABLE IF NOT EXISTS ingested_values (
     job_id TEXT NOT NULL,
@@ -106,7 +106,7 @@ CREATE TABLE IF NOT EXISTS refused_snapshots (
 
 
 def connect(project: Project) -> sqlite3.Connection:
-    """Open the index for writing, creating it when it is missing.
+    """Open the index for writing; create it if it is missing.
 
     The connection is in autocommit mode (``isolation_level=None``): callers run ``BEGIN IMMEDIATE`` themselves.
 
@@ -210,9 +210,9 @@ def reading(project: Project) -> Iterator[sqlite3.Connection]:
 
 def _explained(error: sqlite3.Error, project: Project) -> Unavailable:
     if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
-        hint = f"delete {project.index}: it is made again from the job directories"
+        hint = f"delete {project.index}: Lossi makes it again from the job directories"
     elif "locked" in str(error):
-        hint = "another Lossi process holds it; try again in a few seconds"
+        hint = "another Lossi process is writing to it; try again in a few seconds"
     else:
         hint = f"check free space and permissions of {project.home}, then try again"
     return Unavailable(f"the index of project {project.name!r} cannot be used", why=str(error), hint=hint)

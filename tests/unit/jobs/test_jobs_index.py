@@ -42,7 +42,7 @@ def busy(project: Project, sweep: Any, spec: Spec, direct: DirectScheduler, ends
 
 
 @pytest.mark.parametrize("harm", ["deleted", "not a database", "empty", "cut off", "overwritten in the middle"])
-def test_an_index_that_is_lost_or_broken_is_made_again(busy: Project, harm: str) -> None:
+def test_an_index_that_is_lost_or_damaged_is_made_again(busy: Project, harm: str) -> None:
     before = everything(busy)
     data = busy.index.read_bytes()
     busy.index.unlink()
@@ -107,9 +107,7 @@ def unwritable(project: Project) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("state", ["up to date", "old", "missing", "broken"])
-def test_a_project_that_cannot_be_written_is_read_all_the_same(
-    busy: Project, direct: DirectScheduler, ends: Ends, state: str
-) -> None:
+def test_a_project_that_cannot_be_written_can_be_read(busy: Project, direct: DirectScheduler, ends: Ends, state: str) -> None:
     if state != "old":
         everything(busy)
     if state == "missing":
@@ -123,8 +121,8 @@ def test_a_project_that_cannot_be_written_is_read_all_the_same(
     assert seen == everything(busy)
 
 
-def test_two_who_look_at_once_do_not_undo_each_other(busy: Project, direct: DirectScheduler, ends: Ends) -> None:
-    """One looks before a task ends and writes after the other has settled it."""
+def test_an_older_refresh_does_not_undo_a_newer_one(busy: Project, direct: DirectScheduler, ends: Ends) -> None:
+    """The older one reads before a task ends and writes after the newer one has settled it."""
     job = next(item for item in jobs.list_jobs(busy).items if item.tasks == 4)
     direct.say(job.id, 2, running())
     with store.reading(busy) as connection:
@@ -138,7 +136,7 @@ def test_two_who_look_at_once_do_not_undo_each_other(busy: Project, direct: Dire
     assert jobs.get(busy, job.id).counts == {"failed": 1, "queued": 1, "succeeded": 2}
 
 
-def test_an_index_that_is_locked_for_long_is_read_as_it_is(busy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_stays_locked_can_be_read(busy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     before = everything(busy)
     busy.index.unlink()
     jobs.refresh(busy)
@@ -150,3 +148,29 @@ def test_an_index_that_is_locked_for_long_is_read_as_it_is(busy: Project, monkey
         assert everything(busy) == before
     finally:
         connection.close()
+
+
+def test_an_index_of_an_older_lossi_is_read_and_gets_the_columns_it_lacks(busy: Project, direct: DirectScheduler) -> None:
+    before = everything(busy)
+    with contextlib.closing(sqlite3.connect(busy.index)) as connection:
+        for column in ("energy_j", "time_limit_s", "host"):
+            connection.execute(f"ALTER TABLE tasks DROP COLUMN {column}")
+        connection.commit()
+    job = before[0].items[0]
+    assert jobs.task(busy, job.id, 0).state == "succeeded"
+    direct.say(before[0].items[1].id, 2, running())
+    jobs.list_jobs(busy)
+    with store.reading(busy) as connection:
+        connection.execute("SELECT energy_j, time_limit_s FROM tasks")
+    jobs.rebuild(busy)
+    assert jobs.task(busy, job.id, 0).host == "n1"
+
+
+def test_an_index_of_a_newer_lossi_is_read_even_where_nothing_can_be_written(busy: Project) -> None:
+    before = everything(busy)
+    with contextlib.closing(sqlite3.connect(busy.index)) as connection:
+        connection.execute("ALTER TABLE tasks ADD COLUMN water_l REAL")
+        connection.commit()
+    assert everything(busy) == before
+    with unwritable(busy):
+        assert everything(busy) == before

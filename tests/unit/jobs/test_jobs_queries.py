@@ -49,7 +49,7 @@ def test_lists_can_be_narrowed_to_a_state(project: Project, sweep: Any, spec: Sp
 @pytest.mark.parametrize(
     "wrong", [{"state": "runing"}, {"limit": 0}, {"limit": 1001}, {"cursor": "'; DROP TABLE jobs"}, {"cursor": "-1"}]
 )
-def test_a_question_that_makes_no_sense_is_refused(project: Project, spec: Spec, wrong: dict[str, Any]) -> None:
+def test_an_invalid_state_limit_or_cursor_is_refused(project: Project, spec: Spec, wrong: dict[str, Any]) -> None:
     job = jobs.submit(project, spec())
     for ask in (lambda: jobs.list_jobs(project, **wrong), lambda: jobs.tasks(project, job.id, **wrong)):
         with pytest.raises(InvalidInput):
@@ -81,7 +81,7 @@ def test_a_job_is_named_by_a_part_of_its_id(project: Project, spec: Spec) -> Non
             jobs.get(project, wrong)
 
 
-def test_what_a_job_was_asked_to_be_is_in_its_definition(project: Project, spec: Spec) -> None:
+def test_the_definition_holds_what_was_requested(project: Project, spec: Spec) -> None:
     made = jobs.submit(
         project, spec(sweep={"grid": {"depth": [1, 2]}}, parameters={"lr": 0.5}, resources={"memory": "1G"}, tags={"a": "b"})
     )
@@ -112,7 +112,7 @@ def test_a_log_is_read_from_an_offset_and_is_empty_before_there_is_one(project: 
             jobs.log(project, job.id, task)
 
 
-def test_running_tasks_say_where_they_are(project: Project, sweep: Any, direct: DirectScheduler) -> None:
+def test_running_tasks_report_their_cell(project: Project, sweep: Any, direct: DirectScheduler) -> None:
     job = sweep(4)
     for task in (1, 3):
         direct.say(job.id, task, running())

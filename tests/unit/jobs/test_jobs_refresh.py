@@ -57,9 +57,7 @@ def test_the_reason_of_the_only_task_is_the_jobs(project: Project, spec: Spec, e
     assert (task.notes, task.host, task.exit_code, task.elapsed_s) == (["kernel ir replaced"], "n1", 1, 60.0)
 
 
-def test_a_settled_job_is_not_asked_about_and_nothing_is_written(
-    project: Project, spec: Spec, direct: DirectScheduler, ends: Ends
-) -> None:
+def test_a_settled_job_is_neither_polled_nor_written(project: Project, spec: Spec, direct: DirectScheduler, ends: Ends) -> None:
     job = jobs.submit(project, spec())
     ends(job.id, 0)
     direct.say(job.id, 0, TaskView("succeeded", "COMPLETED", started=now(), ended=now()))
@@ -71,7 +69,7 @@ def test_a_settled_job_is_not_asked_about_and_nothing_is_written(
     assert (direct.polls, writes(project)) == (asked, written)
 
 
-def test_looking_at_running_jobs_writes_only_what_is_new(project: Project, sweep: Any, direct: DirectScheduler) -> None:
+def test_refreshing_running_jobs_writes_only_what_is_new(project: Project, sweep: Any, direct: DirectScheduler) -> None:
     job = sweep(3)
     direct.say(job.id, 0, running())
     jobs.get(project, job.id)
@@ -84,7 +82,7 @@ def test_looking_at_running_jobs_writes_only_what_is_new(project: Project, sweep
     assert writes(project) > written
 
 
-def test_all_jobs_of_a_scheduler_are_one_question(project: Project, spec: Spec, direct: DirectScheduler) -> None:
+def test_a_scheduler_is_polled_once_for_all_its_jobs(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     for _ in range(5):
         jobs.submit(project, spec())
     asked = direct.polls
@@ -92,7 +90,9 @@ def test_all_jobs_of_a_scheduler_are_one_question(project: Project, spec: Spec, 
     assert direct.polls == asked + 1
 
 
-def test_an_account_that_arrives_late_is_waited_for(project: Project, spec: Spec, direct: DirectScheduler, ends: Ends) -> None:
+def test_an_exit_record_that_arrives_late_is_waited_for(
+    project: Project, spec: Spec, direct: DirectScheduler, ends: Ends
+) -> None:
     job = jobs.submit(project, spec())
     (project.jobs / job.id / "tasks/0").mkdir()
     direct.say(job.id, 0, TaskView("failed", "FAILED", exit_code=1, started=now(), ended=now()))
@@ -101,9 +101,7 @@ def test_an_account_that_arrives_late_is_waited_for(project: Project, spec: Spec
     assert jobs.get(project, job.id).reason == "cell 1 raised KeyError"
 
 
-def test_without_an_account_the_scheduler_is_believed_after_a_while(
-    project: Project, spec: Spec, direct: DirectScheduler
-) -> None:
+def test_the_schedulers_state_counts_if_no_exit_record_arrives(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     job = jobs.submit(project, spec())
     (project.jobs / job.id / "tasks/0").mkdir()
     direct.say(
@@ -114,7 +112,7 @@ def test_without_an_account_the_scheduler_is_believed_after_a_while(
     assert task.reason == reconcile.NO_EXIT_RECORD
 
 
-def test_a_scheduler_that_has_forgotten_a_job_is_settled_by_the_accounts(
+def test_exit_records_settle_a_job_that_the_scheduler_has_forgotten(
     project: Project, sweep: Any, direct: DirectScheduler, ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reconcile, "LAG_S", 0.0)
@@ -144,7 +142,7 @@ def test_a_scheduler_that_does_not_answer_makes_answers_stale_not_wrong(
     assert jobs.list_jobs(project).stale == ""
 
 
-def test_a_job_of_another_user_is_seen_by_its_files_alone(
+def test_a_job_of_another_user_is_known_by_its_files_alone(
     project: Project, sweep: Any, direct: DirectScheduler, ends: Ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = sweep(3)
@@ -191,7 +189,7 @@ def test_a_corrupt_job_directory_is_listed_with_its_reason_among_good_ones(
         jobs.log(project, bad.id, 0)
 
 
-def test_other_things_among_the_job_directories_are_passed_over(project: Project, spec: Spec) -> None:
+def test_other_things_among_the_job_directories_are_ignored(project: Project, spec: Spec) -> None:
     job = jobs.submit(project, spec())
     (project.jobs / "notes.txt").write_text("mine")
     (project.jobs / "old").mkdir()
@@ -199,7 +197,7 @@ def test_other_things_among_the_job_directories_are_passed_over(project: Project
     assert [item.id for item in jobs.list_jobs(project).items] == [job.id]
 
 
-def test_damaged_files_of_a_task_are_as_if_they_were_not_there(project: Project, sweep: Any, direct: DirectScheduler) -> None:
+def test_damaged_files_of_a_task_are_ignored(project: Project, sweep: Any, direct: DirectScheduler) -> None:
     job = sweep(2)
     folder = project.jobs / job.id / "tasks" / "0"
     folder.mkdir()
@@ -213,7 +211,7 @@ def test_damaged_files_of_a_task_are_as_if_they_were_not_there(project: Project,
     assert [item.parameters for item in page.items] == [{"depth": 0}, {}]
 
 
-def test_a_directory_that_was_purged_shows_as_such(
+def test_a_job_whose_directory_was_purged_is_listed_with_that_reason(
     project: Project, sweep: Any, spec: Spec, ends: Ends, direct: DirectScheduler
 ) -> None:
     gone, done = sweep(2), jobs.submit(project, spec())

@@ -17,7 +17,7 @@ from lossi.contract import records
 from lossi.contract.records import SubmissionRecord
 from lossi.errors import Conflict, Forbidden, InvalidInput, Unavailable
 from lossi.jobs.schedulers import TaskView
-from lossi.jobs.state import refresh
+from lossi.jobs.state import job_directory, refresh
 from lossi.jobs.submit import keys, preparer, submission
 from lossi.projects import Project
 
@@ -31,7 +31,7 @@ def die(*_: Any) -> Any:
 DIE = {
     "before the directory is there": (Path, "rename"),
     "after preparing": (DirectScheduler, "submit"),
-    "after submitting": (refresh, "write_submission"),
+    "after submitting": (job_directory, "write_submission"),
 }
 """Where a submitting process dies: what is called there, and does not return."""
 

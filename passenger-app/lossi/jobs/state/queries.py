@@ -19,8 +19,9 @@ from lossi.contract.states import QUEUED, RUNNING, STATES, UNKNOWN, has_ended
 from lossi.errors import InvalidInput, LossiError, NotFound, did_you_mean
 from lossi.files import tail
 from lossi.jobs import times
-from lossi.jobs.models import Job, JobDefinition, Page, Task, shortened, shown
+from lossi.jobs.models import Job, JobDefinition, Page, Task, shortened
 from lossi.jobs.state import job_directory, reconcile, refresh, table
+from lossi.jsonable import plain
 from lossi.projects import Project
 
 P = ParamSpec("P")
@@ -140,7 +141,7 @@ def task(project: Project, id_or_part: str, number: int) -> Task:
         rows = _task_rows(connection, job["id"], [number])
         result = task_of_row(project, connection, job, number, rows.get(number))
     parameters = job_directory.read_parameters(project.jobs / job["id"], [number]).get(number, {})
-    return result.model_copy(update={"parameters": shown(parameters)})
+    return result.model_copy(update={"parameters": plain(parameters)})
 
 
 @_mended
@@ -337,7 +338,7 @@ def _running(connection: sqlite3.Connection, job_id: str, most: int) -> list[int
 
 def _definition(job: PreparedJob) -> JobDefinition:
     """Return what was decided before submission."""
-    sweep = shown(job.sweep)
+    sweep = plain(job.sweep)
     return JobDefinition(
         parameters=shortened(job.request.get("parameters") or {})[0],
         sweep=sweep if len(json.dumps(sweep)) <= LARGEST_SWEEP_SHOWN else None,

@@ -135,7 +135,7 @@ def current(project: Project, job_id: str | None = None) -> Iterator[tuple[sqlit
         except LossiError as error:
             if not table.is_unwritable(error) and not table.is_broken(error):
                 raise
-            connection = stack.enter_context(table.borrowed(project, job_id))
+            connection = stack.enter_context(table.private_copy(project, job_id))
             changes = find_changes(project, connection)
             table.apply(connection, changes.jobs)
             stale = changes.stale

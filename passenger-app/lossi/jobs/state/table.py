@@ -1,7 +1,7 @@
 """The rows of jobs and tasks in ``.lossi/lossi.db``: written in short transactions, read back as they are.
 
 The schema belongs to `projects.index`; only the tables ``jobs`` and ``tasks`` are touched here. A settled row (``final``) is never
-overwritten by an older look of another process.
+overwritten by what another process saw earlier.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ OF_OPEN_JOBS = f"job_id IN (SELECT id FROM jobs WHERE state NOT IN ({_FINAL}) UN
 
 @dataclass(frozen=True)
 class Change:
-    """What a look at one job found.
+    """What is new about one job.
 
     Attributes
     ----------
     job
-        Values of `JOB_COLUMNS`; ``state`` is that of tasks without rows: queued, or what befell the whole job.
+        Values of `JOB_COLUMNS`; ``state`` is that of its tasks without rows.
     tasks
-        Rows of tasks of which something new is known.
+        Rows of the tasks about which something is new.
     """
 
     job: Row
@@ -117,7 +117,7 @@ def unreadable_row(job_id: str, created: str, owner: str, reason: str) -> Row:
 
 
 def apply(connection: sqlite3.Connection, changes: Sequence[Change]) -> None:
-    """Write what a look found; the caller holds the transaction. What follows from all tasks of a job is counted here."""
+    """Write changes, and what follows from all tasks of each job; the caller holds the transaction."""
     marks = ", ".join(f":{column}" for column in JOB_COLUMNS)
     updates = ", ".join(f"{column} = excluded.{column}" for column in JOB_COLUMNS if column != "id")
     upsert_job = f"INSERT INTO jobs ({', '.join(JOB_COLUMNS)}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {updates}"  # noqa: S608
@@ -150,7 +150,7 @@ def _conclude(connection: sqlite3.Connection, job: Row) -> None:
         "SELECT MIN(started), MAX(ended), MAX(reason) FROM tasks WHERE job_id = ?", (job["id"],)
     ).fetchone()
     final = has_ended(state)
-    if missing > 0 or not final:  # what befell the whole job, or what it waits for
+    if missing > 0 or not final:  # what happened to the whole job, or what it waits for
         reason = "" if state == RUNNING else job["reason"]
     else:
         reason = job_reason(state, job["tasks"], counts, only or "")
@@ -169,10 +169,10 @@ def _conclude(connection: sqlite3.Connection, job: Row) -> None:
 
 
 @contextlib.contextmanager
-def borrowed(project: Project, job_id: str | None) -> Iterator[sqlite3.Connection]:
-    """Yield a private copy, in memory, of the index of a project that cannot be written: its jobs, and the tasks that matter.
+def private_copy(project: Project, job_id: str | None) -> Iterator[sqlite3.Connection]:
+    """Yield a copy in memory of an index that cannot be written: all jobs, and the tasks of open ones and of ``job_id``.
 
-    These are the tasks of jobs that have not ended, and of ``job_id``. An index that is missing or unusable is an empty one.
+    An index that is missing or unusable counts as empty.
     """
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.row_factory = sqlite3.Row
@@ -190,16 +190,13 @@ def borrowed(project: Project, job_id: str | None) -> Iterator[sqlite3.Connectio
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str, where: str, values: Sequence[Any]) -> None:
     rows = source.execute(f"SELECT * FROM {table} WHERE {where}", values)  # noqa: S608
     names = [column[0] for column in rows.description]
-    known = {row[1] for row in target.execute(f"PRAGMA table_info({table})")}
-    if set(names) <= known:
-        target.executemany(
-            f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608
-            (tuple(row) for row in rows),
-        )
+    known = {row[1] for row in target.execute(f"PRAGMA table_info({table})")} & set(names)  # a newer Lossi has further columns
+    insert = f"INSERT INTO {table} ({', '.join(known)}) VALUES ({', '.join(f':{name}' for name in known)})"  # noqa: S608
+    target.executemany(insert, (dict(row) for row in rows))
 
 
 def is_broken(error: LossiError) -> bool:
-    """Return whether an error of `projects.index` means that the file is damaged (and not just locked or away)."""
+    """Return whether an error of `projects.index` means that the file is damaged, not just locked or missing."""
     cause = error.__cause__
     return isinstance(cause, sqlite3.DatabaseError) and getattr(cause, "sqlite_errorcode", None) in (
         sqlite3.SQLITE_CORRUPT,
@@ -213,7 +210,7 @@ def is_unwritable(error: LossiError) -> bool:
 
 
 def move_aside(project: Project) -> Path | None:
-    """Move a damaged index aside, with its journal; return where to, or None when it was gone already."""
+    """Move a damaged index and its journal aside; return where to, or None if it was gone already."""
     aside = project.index.with_name(f"{project.index.name}.broken-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}")
     try:
         project.index.rename(aside)
@@ -231,14 +228,14 @@ def move_aside(project: Project) -> Path | None:
 
 
 def settled(connection: sqlite3.Connection, job_id: str) -> set[int]:
-    """Return the tasks of a job that need not be looked at again."""
+    """Return the tasks of a job that will not change any more."""
     return {row[0] for row in connection.execute("SELECT task FROM tasks WHERE job_id = ? AND final = 1", (job_id,))}
 
 
 def unsettled(connection: sqlite3.Connection, job_id: str) -> dict[int, Mapping[str, Any]]:
-    """Return the rows of the tasks of a job that have not ended for good, by number."""
+    """Return the rows of the tasks of a job that may still change, by number."""
     cursor = connection.cursor()
-    cursor.row_factory = None  # of tens of columns and thousands of rows, tuples are quicker
+    cursor.row_factory = None  # tuples are quicker for thousands of rows
     cursor.execute("SELECT * FROM tasks WHERE job_id = ? AND final = 0", (job_id,))
     names = [column[0] for column in cursor.description]
     place = names.index("task")

@@ -23,10 +23,11 @@ from lossi.contract import records
 from lossi.contract.records import PreparedJob, ResolvedEnvironment, TrackingTarget
 from lossi.errors import InvalidInput
 from lossi.files import atomic
-from lossi.jobs.models import Preview, shown
+from lossi.jobs.models import Preview
 from lossi.jobs.submit import preparer, script
 from lossi.jobs.submit.code import Code
 from lossi.jobs.submit.plan import Plan
+from lossi.jsonable import plain
 from lossi.projects import Project, stores
 from lossi.runner import archive
 
@@ -43,8 +44,8 @@ def preview(project: Project, plan: Plan) -> Preview:
     directory = plan.directory(project)
     argv = plan.scheduler.preview(plan.job, directory)
     text = script.render(_header(plan.job, directory, plan.scheduler.directives(plan.job, directory), plan.mounts))
-    job = dataclasses.replace(plan.job, request=shown(plan.job.request), sweep=shown(plan.job.sweep))
-    tasks = [shown(row) for row in plan.rows[:PREVIEWED_TASKS]]
+    job = dataclasses.replace(plan.job, request=plain(plan.job.request), sweep=plain(plan.job.sweep))
+    tasks = [plain(row) for row in plan.rows[:PREVIEWED_TASKS]]
     warnings = [*plan.warnings, *plan.scheduler.warnings(plan.job, directory)]
     return Preview(
         job=job,
