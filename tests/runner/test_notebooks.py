@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -206,7 +205,7 @@ def test_languages_that_cannot_run_are_refused(prepare: Callable[..., Job], lang
     assert "Traceback" not in run.log
 
 
-@pytest.mark.skipif(not shutil.which("Rscript"), reason="needs R and IRkernel")
+@pytest.mark.host("Rscript", "R")
 def test_r_notebooks_get_their_values_and_report_their_errors(prepare: Callable[..., Job]) -> None:
     show = "cat(n + 1L, is.nan(x), flag, file = file.path(Sys.getenv('LOSSI_OUTPUT_DIR'), 'numbers'))\n"
     show += "writeBin(charToRaw(text), file.path(Sys.getenv('LOSSI_OUTPUT_DIR'), 'text'))"

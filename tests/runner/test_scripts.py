@@ -329,7 +329,7 @@ def test_slurm_facts_become_tags(prepare: Callable[..., Job]) -> None:
 def test_the_runner_needs_nothing_but_the_standard_library(prepare: Callable[..., Job]) -> None:
     """Also on the oldest Python that images may have, where this machine has one."""
     job = prepare({"a.py": ECHO}, kind="script", parameters=[{"n": 1}])
-    pythons = [sys.executable, *filter(None, [shutil.which("python3.9")])]
+    pythons = [sys.executable, *filter(None, [shutil.which("python3.9", path=os.defpath)])]
     pythons += [str(path) for path in Path("~/.pyenv/versions").expanduser().glob("3.9.*/bin/python3.9")]
     for python in pythons:
         argv = [python, "-I", "-S", str(job.directory / records.RUNNER), "run", "--job", str(job.directory), "--task", "0"]
