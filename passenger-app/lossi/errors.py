@@ -1,7 +1,7 @@
-"""The one error tree: every failure a user can meet says what happened, why, and what to do next.
+"""The error classes: every error that a user can see says what happened, why, and what to do next.
 
-Lowest layer: imports nothing of Lossi. The skins translate it in one place each: `api` to RFC 9457 problem+json by
-``status`` and ``slug``, `cli` to a message on stderr and ``exit_code``.
+Imports nothing of Lossi. `api` turns errors into RFC 9457 problem documents with ``status`` and ``slug``, `cli` into a message on
+stderr and ``exit_code``.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any, ClassVar
 
 
 class LossiError(Exception):
-    """Something a user can understand and act upon.
+    """An error that a user can understand and act on.
 
     Parameters
     ----------
     what
-        What happened, one sentence without a full stop at the end.
+        What happened, one sentence without a full stop.
     why
-        The cause, where it is known and not already in ``what``.
+        The cause, if known and not already in ``what``.
     hint
         What to do next.
     **details
-        Facts for programs (JSON-serialisable); they become members of the problem document.
+        Facts for programs, JSON-serialisable; they become members of the problem document.
     """
 
     status: ClassVar[int] = 500
@@ -48,7 +48,7 @@ class LossiError(Exception):
 
 
 class InvalidInput(LossiError):
-    """What was asked for cannot be right: a value, a name, a file's form."""
+    """The request is not valid: a value, a name, a file's format."""
 
     status = 422
     slug = "invalid-input"
@@ -57,7 +57,7 @@ class InvalidInput(LossiError):
 
 
 class NotFound(LossiError):
-    """The named thing does not exist, or may not be seen by this user (the two look alike on purpose)."""
+    """It does not exist, or this user has no access (the two look the same on purpose)."""
 
     status = 404
     slug = "not-found"
@@ -66,7 +66,7 @@ class NotFound(LossiError):
 
 
 class Forbidden(LossiError):
-    """The user, the site or a rule of safety does not allow it."""
+    """Permissions, the site or a safety rule do not allow it."""
 
     status = 403
     slug = "forbidden"
@@ -75,7 +75,7 @@ class Forbidden(LossiError):
 
 
 class Conflict(LossiError):
-    """The thing is in a state in which this cannot be done, or a key was used for something else."""
+    """Its state does not allow this, or a key was used for something else."""
 
     status = 409
     slug = "conflict"
@@ -84,7 +84,7 @@ class Conflict(LossiError):
 
 
 class NotSupported(LossiError):
-    """Understood, but this version, language or machine cannot do it."""
+    """Valid, but this version, language or machine does not support it."""
 
     status = 422
     slug = "not-supported"
@@ -93,7 +93,7 @@ class NotSupported(LossiError):
 
 
 class Unavailable(LossiError):
-    """A part that is needed does not answer now: a scheduler, a store, a full or read-only disk."""
+    """Something that is needed does not work now: a scheduler, a store, a full or read-only disk."""
 
     status = 503
     slug = "unavailable"

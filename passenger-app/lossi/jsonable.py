@@ -1,4 +1,4 @@
-"""Anything that Lossi answers as plain JSON types: one way for the command line, REST and error documents."""
+"""Convert anything that Lossi returns to JSON types, for the command line, REST and error documents."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 
 def plain(data: Any) -> Any:
-    """Turn Pydantic models, records and paths into JSON types; NaN and infinities, which JSON lacks, into words."""
-    if isinstance(data, (str, int)) or data is None:  # most of what there is
+    """Return Pydantic models, records and paths as JSON types; NaN and infinities, which JSON lacks, as strings."""
+    if isinstance(data, (str, int)) or data is None:  # the most frequent types
         return data
     if isinstance(data, dict):
         return {str(key): plain(value) for key, value in data.items()}

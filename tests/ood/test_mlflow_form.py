@@ -167,7 +167,7 @@ def test_tampered_values_are_refused_with_a_sentence(site: Path, field: str, mon
         ({"store": "~/project/../../.."}, "outside the allowed folders"),
         ({"store": "~/missing"}, "is not a folder"),
         ({"store": "~/project/.lossi/mlflow.db"}, "is not a folder"),
-        ({"store": "~/empty"}, "neither runs of Lossi nor an old"),
+        ({"store": "~/empty"}, "is not a project with runs"),
         ({"store": "~/no-runs"}, "has no runs yet"),
         ({"store": "~/newer"}, "would change in place"),
         ({"store": "~/broken"}, "would change in place"),

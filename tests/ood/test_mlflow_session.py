@@ -197,5 +197,5 @@ def test_another_users_runs_are_not_found(slurm: OwnCluster, app: App) -> None:
     staged = slurm.home(slurm.users[0]) / "refused"
     names = {**VALUES, "store": str(theirs), "staged_root": str(staged)}
     answer = app.template("submit.yml.erb", "struct", slurm.users[0], names)
-    assert answer["class"] == "RuntimeError" and "neither runs of Lossi nor an old" in answer["error"]
+    assert answer["class"] == "RuntimeError" and "is not a project with runs" in answer["error"]
     assert not staged.exists()

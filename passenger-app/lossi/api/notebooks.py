@@ -15,6 +15,7 @@ from lossi.api import context
 from lossi.api.operations import Operations
 from lossi.errors import InvalidInput
 from lossi.files import beneath
+from lossi.jsonable import plain
 
 api = Operations("notebooks", __name__, abp_tags=[Tag(name="notebooks", description="Notebooks of a project.")])
 
@@ -74,7 +75,7 @@ def parameters(query: NotebookQuery) -> Response:
         NotebookParameter(
             name=item.name,
             type=item.type,  # type: ignore[arg-type]
-            default=notebooks.json_safe(item.default),
+            default=plain(item.default),
             source=item.source,
             comment=item.comment,
             required=item.required,

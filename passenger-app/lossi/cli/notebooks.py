@@ -97,12 +97,12 @@ def render_page(
 
 
 def _as_dict(item: Parameter) -> dict[str, Any]:
-    from lossi.notebooks import json_safe
+    from lossi.jsonable import plain
 
     return {
         "name": item.name,
         "type": item.type,
-        "default": json_safe(item.default),
+        "default": plain(item.default),
         "source": item.source,
         "comment": item.comment,
         "required": item.required,

@@ -1,7 +1,7 @@
-"""A notebook's parameters, its conversion to a script, and its rendering as HTML.
+"""Notebooks: their parameters, conversion to scripts, and rendering to HTML.
 
-Reads notebook files and writes only the cache of rendered pages. Nothing of a notebook is run here: text is read with the
-standard library, and nbconvert works in a child process with limits.
+Reads notebook files and writes only the cache of rendered pages. Runs no code of a notebook; nbconvert runs in a child process
+with limits.
 """
 
 from lazy_loader import attach_stub

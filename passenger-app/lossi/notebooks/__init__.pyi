@@ -12,4 +12,4 @@ from .tagged_cell import (
     Parameters as Parameters,
     parameters as parameters,
 )
-from .values import check_values as check_values, json_safe as json_safe
+from .values import check_values as check_values

@@ -1,4 +1,4 @@
-"""A notebook as a script whose parameters are flags and which logs the same metrics. Text in, text out."""
+"""Convert a notebook to a script that takes its parameters as flags and logs the same metrics. Text in, text out."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Script:
     Attributes
     ----------
     text
-        The script, always encodable as UTF-8.
+        The script's source, always valid UTF-8.
     language
         ``python`` or ``r``.
     suffix
         ``.py`` or ``.R``.
     notes
-        What the user should know, such as cells that are not valid code.
+        Warnings for the user, such as cells that are not valid code.
     """
 
     text: str
@@ -33,14 +33,14 @@ class Script:
 
 
 def script(notebook: Notebook) -> Script:
-    """Return the notebook as a script: parameters as ``--flags``, then its code cells in order between ``# %%`` marks.
+    """Return the notebook as a script: parameters as ``--flags``, then its code cells in order, separated by ``# %%``.
 
-    Cells tagged ``skip-execution`` stay out and those tagged ``raises-exception`` may fail, as in papermill.
+    Cells tagged ``skip-execution`` are left out and cells tagged ``raises-exception`` may fail, as in papermill.
 
     Raises
     ------
     NotSupported
-        When it is neither Python nor R.
+        When its language is not Python or R.
     """
     if notebook.language == "python":
         suffix, (text, notes) = ".py", python_script.convert(notebook, parameters(notebook))
@@ -49,8 +49,8 @@ def script(notebook: Notebook) -> Script:
     else:
         name = "this language" if notebook.language == "unknown" else notebook.language.title()
         raise NotSupported(
-            f"a notebook in {name} cannot become a script",
-            why=" ".join(notebook.notes) or "only Python and R notebooks can",
+            f"cannot convert a notebook in {name} to a script",
+            why=" ".join(notebook.notes) or "only Python and R are supported",
             hint="choose a Python or R kernel in Jupyter and save the notebook",
         )
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")

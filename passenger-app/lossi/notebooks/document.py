@@ -1,4 +1,4 @@
-"""A notebook file as it is read here: the standard library's json and a few checks, nothing of Jupyter.
+"""Read notebook files with the standard library's json and a few checks, without Jupyter.
 
 Reads one file, starts nothing. Format: nbformat 4, https://nbformat.readthedocs.io/en/latest/format_description.html
 """
@@ -19,7 +19,7 @@ from lossi.errors import Forbidden, InvalidInput, NotFound
 from lossi.notebooks import language as languages
 
 LIMIT_BYTES = 256 * 2**20
-"""A greater file is not read: it holds results that belong into artifacts."""
+"""Larger files are refused: their outputs belong in artifacts."""
 
 PARAMETERS_TAG = "parameters"
 INJECTED_TAG = "injected-parameters"
@@ -32,11 +32,11 @@ class Cell:
     Attributes
     ----------
     index
-        0-based place among all cells.
+        0-based position among all cells.
     kind
         ``code``, ``markdown`` or ``raw``.
     source
-        Its text, lines separated by a line feed.
+        Its text, with line feeds as line ends.
     """
 
     index: int
@@ -45,28 +45,28 @@ class Cell:
     tags: frozenset[str] = frozenset()
 
     def as_comment(self) -> str:
-        """Return the source as a comment of Python or R, of which nothing can be read as code."""
+        """Return the source as a Python or R comment; no line of it can be read as code."""
         return "\n".join(f"# {line}".rstrip() for line in self.source.replace("\0", "\ufffd").splitlines())
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """What a notebook file says.
+    """The content of a notebook file.
 
     Attributes
     ----------
     language
-        Lower-case name of its programming language (``python``, ``r``, ``julia``…), ``unknown`` if nothing tells.
+        Its programming language in lower case (``python``, ``r``, ``julia``…), or ``unknown``.
     kernel
-        Name of the kernelspec that it asks for, or None.
+        Name of its kernelspec, or None.
     nbformat
-        Major and minor version of the file's form.
+        Major and minor version of the file format.
     title
-        First heading, or an empty string.
+        Title from the metadata, else the first heading, else an empty string.
     data
-        The whole document, as JSON types.
+        The whole document as JSON types.
     notes
-        What the user should know, such as a language that had to be guessed.
+        Warnings for the user, such as a language that was guessed.
     """
 
     language: str
@@ -79,7 +79,7 @@ class Notebook:
 
     @property
     def code_cells(self) -> tuple[Cell, ...]:
-        """The cells that hold code, in order."""
+        """The code cells, in order."""
         return tuple(cell for cell in self.cells if cell.kind == "code")
 
     def tagged(self, tag: str) -> tuple[Cell, ...]:
@@ -93,11 +93,11 @@ def read(source: Path | bytes | BinaryIO) -> Notebook:
     Raises
     ------
     NotFound
-        When there is no such file.
+        When it does not exist.
     Forbidden
-        When it may not be read.
+        When it cannot be read.
     InvalidInput
-        When it is not a notebook of format 4 that can be read: broken JSON, other text than UTF-8, too large, …
+        When it is not a valid notebook of format 4: broken JSON, not UTF-8, too large, …
     """
     if isinstance(source, bytes):
         return parse(source)
@@ -109,12 +109,12 @@ def read(source: Path | bytes | BinaryIO) -> Notebook:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open an ordinary file for reading; a pipe, device or folder is refused without waiting for it.
+    """Open a regular file for reading; a pipe, device or folder is refused without blocking.
 
     Raises
     ------
     NotFound, Forbidden, InvalidInput
-        When it is missing, may not be read, or is no ordinary file of at most `LIMIT_BYTES`.
+        When it does not exist, cannot be read, or is not a regular file of at most `LIMIT_BYTES`.
     """
     try:
         stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
@@ -124,7 +124,7 @@ def open_regular(path: Path) -> BinaryIO:
         raise Forbidden(f"cannot read {path}", why="you have no permission", hint="ask its owner for read permission") from None
     except (OSError, ValueError) as error:
         why = "there is no such file" if isinstance(error, (FileNotFoundError, NotADirectoryError)) else str(error)
-        raise NotFound(f"cannot read {path}", why=why, hint="check the path of the notebook") from None
+        raise NotFound(f"cannot read {path}", why=why, hint="check the path") from None
     try:
         checked_size(stream, str(path))
     except BaseException:
@@ -134,7 +134,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def checked_size(stream: BinaryIO, name: str) -> int:
-    """Return the size in bytes of an open ordinary file of at most `LIMIT_BYTES`; raise InvalidInput otherwise."""
+    """Return the size in bytes of an open regular file; raise InvalidInput if it is not one or larger than `LIMIT_BYTES`."""
     status = os.fstat(stream.fileno())
     if not stat.S_ISREG(status.st_mode):
         raise _not_a_file(name)
@@ -144,12 +144,12 @@ def checked_size(stream: BinaryIO, name: str) -> int:
 
 
 def parse(content: bytes) -> Notebook:
-    """Return the notebook that these bytes hold; raises InvalidInput as `read` does."""
+    """Return the notebook in these bytes; raises InvalidInput as `read` does."""
     if len(content) > LIMIT_BYTES:
         raise _too_large(len(content))
     if not content.strip():
         raise InvalidInput(
-            "the notebook is empty", why="the file holds nothing", hint="open it in Jupyter, add a cell and save it"
+            "the notebook is empty", why="the file has no content", hint="open it in Jupyter, add a cell and save it"
         )
     document = _document(content)
     cells = _cells(document["cells"])
@@ -175,35 +175,35 @@ def _document(content: bytes) -> dict[str, Any]:
         raise InvalidInput(
             "the notebook is not UTF-8 text",
             why=f"byte {error.start} is {content[error.start]:#04x}",
-            hint="save it again from Jupyter, or convert it with `iconv -t UTF-8`",
+            hint="save it again in Jupyter, or convert it with `iconv -t UTF-8`",
         ) from None
     except json.JSONDecodeError as error:
         raise InvalidInput(
             "the notebook is not valid JSON",
             why=f"line {error.lineno}, column {error.colno}: {error.msg}",
-            hint="was it cut off or merged with conflict markers? restore it from a checkpoint or from git",
+            hint="is it truncated or does it have conflict markers? restore it from a checkpoint or from git",
         ) from None
     except (RecursionError, ValueError) as error:
-        raise InvalidInput("the notebook is not valid JSON", why=str(error), hint="save it again from Jupyter") from None
+        raise InvalidInput("the notebook is not valid JSON", why=str(error), hint="save it again in Jupyter") from None
     if not isinstance(document, dict) or not isinstance(document.get("nbformat"), int):
         raise InvalidInput(
-            "this is not a notebook", why="the file has no `nbformat`", hint="name a file that Jupyter saved (*.ipynb)"
+            "this is not a notebook", why="the file has no `nbformat`", hint="pass a file that Jupyter saved (*.ipynb)"
         )
     version = document["nbformat"]
     if version < 4:
         raise InvalidInput(
             f"the notebook has the old format {version}",
-            why="Lossi reads format 4",
+            why="only format 4 is supported",
             hint="convert it: jupyter nbconvert --to notebook --nbformat 4 NOTEBOOK",
         )
     if version > 4:
         raise InvalidInput(
             f"the notebook has format {version}",
-            why="this Lossi knows format 4",
+            why="this version of Lossi supports format 4",
             hint="save it in format 4, or use a newer Lossi",
         )
     if not isinstance(document.get("cells"), list):
-        raise InvalidInput("this is not a notebook", why="it has no list of `cells`", hint="save it again from Jupyter")
+        raise InvalidInput("this is not a notebook", why="it has no list of `cells`", hint="save it again in Jupyter")
     return document
 
 
@@ -212,18 +212,18 @@ def _cells(entries: list[Any]) -> tuple[Cell, ...]:
     for index, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("cell_type"), str):
             raise InvalidInput(
-                "this is not a notebook", why=f"cell {index + 1} has no `cell_type`", hint="save it again from Jupyter"
+                "this is not a notebook", why=f"cell {index + 1} has no `cell_type`", hint="save it again in Jupyter"
             )
         source = entry.get("source", "")
         if isinstance(source, list) and all(isinstance(line, str) for line in source):
             source = "".join(source)
         if not isinstance(source, str):
             raise InvalidInput(
-                "this is not a notebook", why=f"the source of cell {index + 1} is not text", hint="save it again from Jupyter"
+                "this is not a notebook", why=f"the source of cell {index + 1} is not text", hint="save it again in Jupyter"
             )
         tags = _mapping(entry.get("metadata")).get("tags")
         names = frozenset(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else frozenset[str]()
-        # Python and R read CRLF and a lone CR as a line end too.
+        # Python and R also read CRLF and CR as line ends.
         cells.append(Cell(index, entry["cell_type"], source.replace("\r\n", "\n").replace("\r", "\n"), names))
     return tuple(cells)
 
@@ -249,7 +249,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 def _not_a_file(name: str) -> InvalidInput:
     return InvalidInput(
-        f"{name} is not a file", why="it is a folder or a special file", hint="name the notebook itself (*.ipynb)"
+        f"{name} is not a file", why="it is a folder or a special file", hint="pass the notebook itself (*.ipynb)"
     )
 
 

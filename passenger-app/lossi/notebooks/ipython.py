@@ -1,6 +1,6 @@
-"""What IPython adds to Python (magics, shell lines, help lines), found in a cell's text and turned into plain Python.
+"""Translate IPython's syntax (magics, shell lines, help lines) to plain Python.
 
-Pure functions over text; nothing is run and IPython is not imported. The translation of each form follows
+Pure functions on text; runs nothing and does not import IPython. The translations follow
 https://ipython.readthedocs.io/en/stable/config/inputtransforms.html
 """
 
@@ -32,9 +32,9 @@ _WITHOUT_EFFECT = frozenset(
         "quickref",
     ]
 )
-"""Line magics that change how a notebook looks or is edited, never what it computes."""
+"""Line magics that affect display or editing, never results."""
 _DISPLAYED_ONLY = frozenset(["html", "HTML", "javascript", "js", "latex", "markdown", "svg", "SVG"])
-"""Cell magics whose body is only shown."""
+"""Cell magics whose body is only displayed."""
 _EDITING_EXTENSIONS = frozenset(
     ("autoreload", "tensorboard", "google.colab.data_table", "nb_black", "lab_black", "jupyter_black")
 )
@@ -51,12 +51,12 @@ _MAGIC = re.compile(r"%(?P<name>\w[\w.]*)\s*(?P<rest>.*)", re.S)
 
 @dataclass(frozen=True)
 class LogicalLine:
-    """One or more physical lines that Python (or IPython) reads as one; ``first`` is the 0-based number of its first."""
+    """One or more physical lines that Python or IPython reads as one; ``first`` is the 0-based number of the first."""
 
     first: int
     lines: tuple[str, ...]
     special: bool
-    """Whether it is IPython's and not Python's."""
+    """Whether it is IPython syntax."""
 
     @property
     def indent(self) -> str:
@@ -65,7 +65,7 @@ class LogicalLine:
 
     @property
     def text(self) -> str:
-        """The lines joined; backslashes at line ends are resolved in IPython's lines."""
+        """The joined lines; in IPython syntax without backslashes at line ends."""
         if self.special:
             return " ".join(line.removesuffix("\\") for line in self.lines).strip()
         return "\n".join(self.lines)
@@ -81,12 +81,12 @@ class Translation:
 
 
 def parses(source: str) -> bool:
-    """Return whether a cell is Python, apart from what IPython adds."""
+    """Return whether a cell is valid Python apart from IPython syntax."""
     return compiles(masked(source))
 
 
 def compiles(code: str) -> bool:
-    """Return whether this is Python of the running version, top-level ``await`` allowed. Nothing is run."""
+    """Return whether this is valid Python of the running version, allowing top-level ``await``. Runs nothing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -97,9 +97,9 @@ def compiles(code: str) -> bool:
 
 
 def masked(source: str) -> str:
-    """Return the cell with the same number of lines and ``pass`` in place of every line that is IPython's.
+    """Return the cell with the same number of lines and ``pass`` in place of IPython syntax.
 
-    The body of ``%%time`` and ``%%capture`` is Python; that of other cell magics is not, and all of it is masked.
+    The body of ``%%time`` and ``%%capture`` is Python; the body of other cell magics is masked.
     """
     head, body = _cell_magic(source)
     if head is not None:
@@ -113,7 +113,7 @@ def masked(source: str) -> str:
 
 
 def translated(source: str) -> Translation:
-    """Return the cell as plain Python that does the same; what only concerns the display becomes a comment."""
+    """Return the cell as plain Python that does the same; what only affects the display becomes a comment."""
     head, body = _cell_magic(source)
     if head is not None:
         return _translated_cell_magic(head, body)
@@ -134,9 +134,9 @@ def translated(source: str) -> Translation:
 
 
 def logical_lines(source: str) -> Iterator[LogicalLine]:
-    """Yield the logical lines of a cell in order; together they are all its physical lines.
+    """Yield the logical lines of a cell in order; together they contain all its physical lines.
 
-    Works on text that is not (yet) Python: brackets, strings and backslashes are followed, nothing else.
+    Also works on invalid Python: only brackets, strings and backslashes are interpreted.
     """
     lines = source.split("\n")
     start = 0
@@ -152,7 +152,7 @@ def logical_lines(source: str) -> Iterator[LogicalLine]:
 
 
 def is_special(text: str) -> bool:
-    """Return whether a logical line is IPython's. None of its forms is valid Python."""
+    """Return whether a logical line is IPython syntax, none of which is valid Python."""
     line = text.strip()
     if not line or line[0] == "#":
         return False
@@ -169,7 +169,7 @@ def is_special(text: str) -> bool:
 
 
 def _python_end(lines: list[str], start: int) -> int:
-    """Return the number of the line after the logical line of Python that begins at ``start``."""
+    """Return the number of the line after the logical line of Python at ``start``."""
     depth, quote, number = 0, "", start
     while number < len(lines):
         line, column, continued = lines[number], 0, False
@@ -185,7 +185,7 @@ def _python_end(lines: list[str], start: int) -> int:
             if character == "#":
                 break
             if character.isalnum() or character == "_":
-                # A whole word, so that its last letters are not taken for a string's prefix.
+                # A whole word, so that its last letters are not read as a string's prefix.
                 column = _word_end(line, column)
                 continue
             if character == "\\" and column == len(line) - 1:
@@ -203,7 +203,7 @@ def _python_end(lines: list[str], start: int) -> int:
 
 
 def _in_string(line: str, column: int, quote: str) -> tuple[int, str]:
-    """Go on inside a string; return the new column and the quote that is still open."""
+    """Continue inside a string; return the new column and the quote if it is still open."""
     while column < len(line):
         if line[column] == "\\":
             column += 2
@@ -228,7 +228,7 @@ def _is_target(left: str) -> bool:
 
 
 def _cell_magic(source: str) -> tuple[str | None, str]:
-    """Return the line of a cell magic (None if there is none) and the body below it."""
+    """Return a cell magic's line (None if there is none) and its body."""
     text = source.lstrip("\n \t") if source.lstrip().startswith("%%") else source
     if not re.match(r"%%\w", text):
         return None, source
@@ -253,7 +253,7 @@ def _translated_cell_magic(head: str, body: str) -> Translation:
 
 
 def _translated_line(text: str) -> str | None:
-    """Return Python for one of IPython's lines, or None for one that has no effect on what is computed."""
+    """Return Python for a line of IPython syntax, or None if it does not affect results."""
     text = text.strip()
     if _HELP.fullmatch(text) and "?" in text:
         return None
@@ -286,7 +286,7 @@ def _translated_magic(text: str) -> str | None:
 
 
 def _without_prompts(source: str) -> str:
-    """Remove what IPython removes before it reads a cell: ``>>>`` prompts and an indentation of the whole cell."""
+    """Remove what IPython removes before it reads a cell: ``>>>`` prompts and the whole cell's indentation."""
     lines = source.split("\n")
     first = next((line for line in lines if line.strip()), "")
     if first.startswith(">>>"):
@@ -298,7 +298,7 @@ def _without_prompts(source: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Return a Python string literal of ``text``, over several lines where that can be read and is exact."""
+    """Return a Python string literal for ``text``, on several lines if that is readable and exact."""
     if "\n" in text and "\\" not in text and all(c.isprintable() or c in "\n\t" for c in text):
         for quote in ('"""', "'''"):
             if quote not in text and not text.endswith(quote[0]):

@@ -1,7 +1,4 @@
-"""Which programming language a notebook is written in: what its metadata says, else what its code looks like.
-
-Pure functions over the metadata and the code.
-"""
+"""Determine a notebook's programming language from its metadata, else from its code. Pure functions."""
 
 from __future__ import annotations
 
@@ -23,33 +20,33 @@ _R_CODE = re.compile(r"^\s*[\w.]+\s*<-|^\s*library\(", re.M)
 
 
 def of(metadata: Mapping[str, Any], code: Sequence[str]) -> tuple[str | None, str, tuple[str, ...]]:
-    """Return the kernel's name, the language and notes on how sure that is.
+    """Return the kernel's name, the language, and a note if the language is a guess.
 
     Parameters
     ----------
     metadata
-        The notebook's metadata; ``language_info.name`` counts more than ``kernelspec.language``, as in papermill.
+        The notebook's metadata; ``language_info.name`` takes precedence over ``kernelspec.language``, as in papermill.
     code
         The sources of its code cells.
     """
     kernelspec = metadata.get("kernelspec")
     info = metadata.get("language_info")
     kernel = _text(kernelspec, "name")
-    said = _text(info, "name") or _text(kernelspec, "language")
-    if said:
-        return kernel, _ALIASES.get(said.lower(), said.lower()), ()
+    declared = _text(info, "name") or _text(kernelspec, "language")
+    if declared:
+        return kernel, _ALIASES.get(declared.lower(), declared.lower()), ()
     if kernel:
         for pattern, language in _KERNELS:
             if pattern.match(kernel):
                 return kernel, language, ()
     guess = _from_code(code)
-    asked = f"the kernel {kernel!r}, whose language it does not say" if kernel else "no kernel"
-    outcome = f"taken as {'R' if guess == 'r' else guess.title()} by its code" if guess != UNKNOWN else "its language is unknown"
-    return kernel, guess, (f"the notebook names {asked}: {outcome}; open it in Jupyter, choose a kernel and save it",)
+    cause = f"the notebook does not say the language of its kernel {kernel!r}" if kernel else "the notebook names no kernel"
+    outcome = "its language is unknown" if guess == UNKNOWN else f"its code looks like {'R' if guess == 'r' else guess.title()}"
+    return kernel, guess, (f"{cause}: {outcome}; open it in Jupyter, choose a kernel and save it",)
 
 
 def _from_code(code: Sequence[str]) -> str:
-    if any(_R_CODE.search(cell) for cell in code):  # most of R's lines would pass for Python too
+    if any(_R_CODE.search(cell) for cell in code):  # most lines of R are valid Python
         return "r"
     return "python" if any(cell.strip() for cell in code) and all(ipython.parses(cell) for cell in code) else UNKNOWN
 

@@ -1,4 +1,4 @@
-"""One parameter of a notebook, and what stands for a default that JSON cannot hold."""
+"""A parameter of a notebook."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TYPES = ("int", "float", "str", "bool", "list", "dict", "none", "any")
 
 
 class NotPlain(Exception):
-    """The default is no literal, or JSON has no form for it."""
+    """The default is not a literal, or not representable in JSON."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ class Parameter:
     name
         Identifier in the notebook's language.
     type
-        One of `TYPES`: from the annotation, else from the default; ``none`` when the default says nothing, ``any`` when it
-        is not a literal.
+        One of `TYPES`: from the annotation, else from the default; ``none`` if the default is None, ``any`` if it is not a
+        literal.
     default
-        The default as JSON types (floats may be NaN or infinite); None when it is not a literal.
+        The default as JSON types (floats may be NaN or infinite); None if it is not a literal.
     source
-        The default as it stands in the cell; empty when there is none.
+        The default's source text in the cell; empty if there is none.
     comment
-        What the comment behind it says.
+        The comment after it.
     required
         Declared without a default.
     optional
-        None (in R, NULL) is a value too.
+        Whether None (in R, NULL) is allowed.
     """
 
     name: str
@@ -48,5 +48,5 @@ _TYPES_OF_VALUES: Final = {bool: "bool", int: "int", float: "float", str: "str",
 
 
 def type_of(value: object) -> str:
-    """Return which of `TYPES` a plain value has."""
+    """Return the type of a plain value, one of `TYPES`."""
     return _TYPES_OF_VALUES.get(type(value), "any")

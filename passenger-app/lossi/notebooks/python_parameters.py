@@ -1,4 +1,4 @@
-"""Parameters of a Python notebook, read from the syntax tree of the tagged cell. No code is run."""
+"""Read a Python notebook's parameters from the syntax tree of the tagged cell. Runs no code."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _TYPE_COMMENT = re.compile(r"type:\s*(?P<type>\S+)\s*(?P<rest>.*)")
 
 
 def read(source: str) -> tuple[tuple[Parameter, ...], tuple[str, ...]]:
-    """Return the parameters that a cell assigns, in order, and notes on lines that were not understood.
+    """Return the parameters that a cell assigns, in order, and notes on lines that could not be parsed.
 
-    Assignments at the top level of the cell count: ``name = value``, ``name: type = value``, ``a = b = value``,
-    ``a, b = 1, 2`` and, without a default, ``name: type``. A name that is assigned twice has its last value. Names that
-    begin with two underscores are left out.
+    Parameters are assignments at the cell's top level: ``name = value``, ``name: type = value``, ``a = b = value``,
+    ``a, b = 1, 2`` and, without a default, ``name: type``. The last assignment of a name wins. Names that start with two
+    underscores are ignored.
     """
-    found: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     notes: list[str] = []
     for first, text in _parts(ipython.masked(source)):
         try:
@@ -36,18 +36,18 @@ def read(source: str) -> tuple[tuple[Parameter, ...], tuple[str, ...]]:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = first + (error.lineno or 1) if isinstance(error, SyntaxError) else first + 1
             reason = error.msg if isinstance(error, SyntaxError) else "too deeply nested, or not text"
-            notes.append(f"line {line} of the parameters cell was not understood: {reason}")
+            notes.append(f"line {line} of the parameters cell cannot be parsed: {reason}")
             continue
         lines = text.split("\n")
         for statement in tree.body:
             for item in _assigned(statement, lines):
                 if not item.name.startswith("__"):
-                    found[item.name] = item
-    return tuple(found.values()), tuple(notes)
+                    parameters[item.name] = item
+    return tuple(parameters.values()), tuple(notes)
 
 
 def _parts(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (number of lines before, text): the whole cell, or its statements when it does not parse as a whole."""
+    """Yield (number of lines before, text): the whole cell, or its statements if the whole does not parse."""
     try:
         _tree(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -91,22 +91,24 @@ def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, ast.expr]]:
         and len(target.elts) == len(value.elts)
         and not any(isinstance(item, ast.Starred) for item in (*target.elts, *value.elts))
     ):
-        for one, its in zip(target.elts, value.elts, strict=True):
-            yield from _pairs(one, its)
+        for element, its_value in zip(target.elts, value.elts, strict=True):
+            yield from _pairs(element, its_value)
 
 
 def _parameter(
     name: str, annotation: tuple[str | None, bool], value: ast.expr | None, comment: str, lines: list[str]
 ) -> Parameter:
-    said, optional = annotation
+    declared, optional = annotation
     if value is None:
-        return Parameter(name, said or "any", comment=comment, required=True, optional=optional or said in (None, "any", "none"))
+        return Parameter(
+            name, declared or "any", comment=comment, required=True, optional=optional or declared in (None, "any", "none")
+        )
     source = _segment(value, lines)
     try:
         default = _plain(value)
     except (NotPlain, RecursionError):
-        return Parameter(name, said or "any", None, source, comment, optional=optional or said in (None, "any"))
-    kind = said or type_of(default)
+        return Parameter(name, declared or "any", None, source, comment, optional=optional or declared in (None, "any"))
+    kind = declared or type_of(default)
     if kind == "float" and type(default) is int and abs(default) <= 2**53:
         default = float(default)
     return Parameter(name, kind, default, source, comment, optional=optional or default is None or kind == "any")
@@ -139,7 +141,7 @@ def _key(node: ast.expr | None) -> str:
 
 
 def _called(function: str, arguments: list[ast.expr]) -> Any:
-    """Return the value of ``float("nan")`` and the like."""
+    """Return the value of a call such as ``float("nan")``."""
     if function in ("list", "tuple", "dict") and not arguments:
         return {} if function == "dict" else []
     if function == "float" and len(arguments) == 1 and isinstance(arguments[0], ast.Constant):
@@ -151,7 +153,7 @@ def _called(function: str, arguments: list[ast.expr]) -> Any:
 
 
 def _from_annotation(node: ast.expr) -> tuple[str | None, bool]:
-    """Return the type that an annotation names (None: it tells nothing) and whether None is allowed."""
+    """Return the type that an annotation names (None: none of ours) and whether None is allowed."""
     if isinstance(node, ast.Constant):
         if node.value is None:
             return "none", True
@@ -198,7 +200,7 @@ def _from_text(annotation: str) -> tuple[str | None, bool]:
 
 
 def _comment(statement: ast.stmt, lines: list[str]) -> tuple[tuple[str | None, bool], str]:
-    """Return (type of a type comment, comment) behind a statement, or behind the bracket that its first line ends with."""
+    """Return (type of a type comment, comment) after a statement, or after the bracket that ends its first line."""
     rest = _behind(lines[_row(statement.end_lineno)], statement.end_col_offset or 0).lstrip(" \t;").rstrip()
     if not rest.startswith("#") and statement.end_lineno != statement.lineno:
         opened = re.search(r"[\[({]\s*(#.*)", lines[_row(statement.lineno)])
@@ -211,7 +213,7 @@ def _comment(statement: ast.stmt, lines: list[str]) -> tuple[tuple[str | None, b
 
 
 def _segment(node: ast.expr, lines: list[str]) -> str:
-    """Return the text of a node; columns of the syntax tree count UTF-8 bytes."""
+    """Return the source of a node; columns of the syntax tree count UTF-8 bytes."""
     first, last = _row(node.lineno), _row(node.end_lineno)
     if first == last:
         return (

@@ -1,4 +1,4 @@
-"""A Python notebook as a script. Text in, text out; no code is run."""
+"""Convert a Python notebook to a script. Text in, text out; runs no code."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _INTRODUCTION = """\
 # Made from a Jupyter notebook by `lossi notebook script`; --help lists the notebook's parameters.
 """
 _NO_FILE = """\
-# As in a notebook: processes that multiprocessing starts do not run all of this again.
+# As in a notebook: multiprocessing does not run this file again in its child processes.
 globals().pop("__file__", None)
 """
 _NO_SCREEN = """\
 import os
 
-os.environ.setdefault("MPLBACKEND", "Agg")  # figures are drawn without a screen
+os.environ.setdefault("MPLBACKEND", "Agg")  # draw figures without a screen
 """
 _DISPLAY = """\
 try:
@@ -44,7 +44,7 @@ def convert(notebook: Notebook, parameters: Parameters) -> tuple[str, tuple[str,
     """Return the script's text, and notes on cells that are not valid Python."""
     text, notes = _converted(notebook, parameters, apart=False)
     if not _compiles_as_file(text):
-        # Cells that are valid one by one can clash in one file: `global` behind a use, for example.
+        # Cells that are valid alone can clash in one file, for example with `global` after a use.
         text, notes = _converted(notebook, parameters, apart=True)
     return text, notes
 
@@ -67,7 +67,7 @@ def _converted(notebook: Notebook, parameters: Parameters, *, apart: bool) -> tu
 
 
 class _Cells:
-    """Converts code cells one by one and collects what they need of the script around them."""
+    """Converts code cells one by one and collects what they need in the script's prelude."""
 
     def __init__(self, apart: bool) -> None:
         self.apart = apart
@@ -77,17 +77,17 @@ class _Cells:
         self.notes: list[str] = []
 
     def converted(self, cell: Cell) -> str:
-        """Return a cell as it stands in the script."""
+        """Return a cell's code in the script."""
         if SKIPPED_TAG in cell.tags:
             return cell.as_comment()
-        # JSON can hold half a character, which no file can: as an escape it means the same in a string.
+        # JSON can contain lone surrogates, UTF-8 files cannot: as escapes they mean the same in a string.
         source = cell.source.encode("utf-8", "backslashreplace").decode("utf-8")
         translation = ipython.translated(source.strip("\n"))
         self.ipython = self.ipython or translation.needs_ipython
         code = self._without_futures(translation.code)
         may_fail = MAY_FAIL_TAG in cell.tags
         if not ipython.compiles(code):
-            self.notes.append(f"cell {cell.index + 1} is not valid Python: the script stops there, as the notebook does")
+            self.notes.append(f"cell {cell.index + 1} is not valid Python: the script fails there, as the notebook does")
         elif not (self.apart or may_fail or _NEEDS_LOOP.search(code) or _awaits(code)):
             return code
         elif not code.strip():
@@ -96,7 +96,7 @@ class _Cells:
         return f"_cells.run({cell.index + 1}, {ipython.literal(code)}{', may_fail=True' if may_fail else ''})"
 
     def _without_futures(self, code: str) -> str:
-        """Move ``from __future__`` imports out: they must stand at the top of a file."""
+        """Move ``from __future__`` imports out: they must be at the top of the file."""
         if "__future__" not in code:
             return code
         kept: list[str] = []
@@ -130,7 +130,7 @@ def _prelude(code: str, cells: _Cells, parameters: Parameters, title: str) -> li
 
 
 def _row(item: Parameter) -> tuple[str, str, bool, bool, str]:
-    """Return what `_parse_args` needs to know of a parameter."""
+    """Return a parameter as `_parse_args` takes it."""
     source = " ".join(item.source.split())
     source = source if len(source) <= _HELP_LENGTH else source[: _HELP_LENGTH - 1] + "…"
     default = "required" if item.required else f"default: {source}"
@@ -147,7 +147,7 @@ def _assignments(parameters: Parameters) -> str:
 
 
 def _last_before_flags(notebook: Notebook, parameters: Parameters) -> int | None:
-    """Return the cell behind which papermill would put the values."""
+    """Return the index of the cell after which papermill would inject values."""
     injected = notebook.tagged(INJECTED_TAG)
     return injected[0].index if injected else parameters.cell_index
 
@@ -158,7 +158,7 @@ def _label(cell: Cell) -> str:
 
 
 def _awaits(code: str) -> bool:
-    """Return whether code is only valid where top-level ``await`` is."""
+    """Return whether code needs top-level ``await``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         compiled = compile(code, "<cell>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)

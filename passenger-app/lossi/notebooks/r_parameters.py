@@ -1,4 +1,4 @@
-"""Parameters of an R notebook: an own reader of assignments and literals. No code is run and R is not needed.
+"""Read an R notebook's parameters with a parser of assignments and literals. Runs no code and does not need R.
 
 Literals follow https://cran.r-project.org/doc/manuals/r-release/R-lang.html#Literal-constants
 """
@@ -36,16 +36,16 @@ _EMPTY_VECTORS = frozenset(("character", "numeric", "integer", "double", "logica
 
 def read(source: str) -> tuple[tuple[Parameter, ...], tuple[str, ...]]:
     """Return the parameters that a cell assigns (``name <- value`` or ``name = value``), in order, and notes."""
-    found: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     for text, comment in statements(source):
         match = _ASSIGNMENT.fullmatch(text)
         if not match:
             continue
         name = match["name"].strip("`")
-        # What needs backquotes cannot be a flag or a field's name either.
+        # A name that needs backquotes cannot be the name of a flag or field.
         if is_r_name(name):
-            found[name] = _parameter(name, match["value"].strip(), comment)
-    return tuple(found.values()), ()
+            parameters[name] = _parameter(name, match["value"].strip(), comment)
+    return tuple(parameters.values()), ()
 
 
 def _parameter(name: str, source: str, comment: str) -> Parameter:
@@ -57,7 +57,7 @@ def _parameter(name: str, source: str, comment: str) -> Parameter:
 
 
 def statements(source: str) -> Iterator[tuple[str, str]]:
-    """Yield (statement, comment behind it) of R code; brackets, strings and lines ending in an operator are followed."""
+    """Yield (statement, comment after it) of R code; statements end at line ends outside brackets, strings and operators."""
     text, comment, depth, position = "", "", 0, 0
     while position < len(source):
         string = _string_end(source, position)
@@ -82,7 +82,7 @@ def statements(source: str) -> Iterator[tuple[str, str]]:
 
 
 def _string_end(source: str, position: int) -> int | None:
-    """Return where the string or backquoted name that begins here ends, or None when none begins."""
+    """Return the end of the string or backquoted name that starts here, or None."""
     character = source[position]
     if character in "\"'":
         match = _STRING.match(source, position)
@@ -109,14 +109,14 @@ def _raw_close(match: re.Match[str]) -> str:
 
 
 class _Reader:
-    """Reads one literal from the start of a text to its end."""
+    """Parses one literal."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.position = 0
 
     def whole(self) -> tuple[str, Any]:
-        """Return (type, value) of the literal that is the whole text."""
+        """Return (type, value) of the literal, which must be the whole text."""
         result = self.value()
         self.space()
         if self.position != len(self.text):
@@ -204,7 +204,7 @@ def _number(match: re.Match[str]) -> tuple[str, Any]:
 
 
 def _unquoted(text: str) -> str:
-    """Return what an R string literal means."""
+    """Return the value of an R string literal."""
     raw = _RAW.match(text)
     if raw:
         close = _raw_close(raw)
@@ -229,7 +229,7 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def _combined(names: list[str | None], items: list[tuple[str, Any]]) -> tuple[str, Any]:
-    """Return what ``c(…)`` means: R makes all elements one type, so only elements of one type are taken."""
+    """Return the value of ``c(…)``. R coerces elements to one type, so only elements of one type are accepted."""
     kinds = {kind for kind, value in items if value is not None}
     if not items:
         return "none", None

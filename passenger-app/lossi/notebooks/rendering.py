@@ -1,7 +1,7 @@
-"""A notebook as one HTML page, made by nbconvert in a child process and kept by the content's digest.
+"""Render notebooks to HTML with nbconvert in a child process; pages are cached by the content's digest.
 
-Starts at most one child per content and writes only below the cache folder. The child has limits of memory and time, a
-clean environment and the lowest priority, and dies with its parent.
+Starts at most one child per content and writes only below the cache folder. The child has memory and time limits, a clean
+environment and the lowest priority, and dies with its parent.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from lossi.files import atomic
 from lossi.notebooks.document import checked_size, open_regular
 
 FORM = "1"
-"""Changes when the child makes other pages of the same notebook, so that old ones are not taken from the cache."""
+"""Increase it when the child renders the same notebook differently, so that old pages are not used."""
 STARTED = b"started"
 _CHILD = Path(__file__).with_name("rendering_child.py")
 _LOOK_EVERY_S = 0.02
 
 
 class StillRendering(Unavailable):
-    """The page is being made and takes longer than the caller wanted to wait."""
+    """The page is not ready within the caller's waiting time."""
 
     slug = "still-rendering"
     title = "Still working"
 
 
 def render(source: Path | bytes | BinaryIO, *, cache: Path | None = None, wait_s: float | None = None) -> Path:
-    """Return a file with the notebook as one HTML page without scripts and without references to other hosts.
+    """Return the path of the notebook as one HTML page, without scripts or references to other hosts.
 
     Parameters
     ----------
@@ -48,15 +48,14 @@ def render(source: Path | bytes | BinaryIO, *, cache: Path | None = None, wait_s
     cache
         Folder of rendered pages; by default ``render`` in the cache folder of the settings.
     wait_s
-        How long to wait for the page, in seconds; None waits to the end. What was started goes on, and the next call
-        finds its result.
+        How long to wait for the page, in seconds; None: to the end. Rendering continues, and a later call returns its result.
 
     Raises
     ------
     NotFound, Forbidden, InvalidInput
         As `read` does.
     StillRendering
-        When ``wait_s`` is over.
+        When ``wait_s`` has passed.
     NotSupported
         When the page needs more memory or time than the settings allow.
     Unavailable
@@ -85,7 +84,7 @@ def render(source: Path | bytes | BinaryIO, *, cache: Path | None = None, wait_s
             if _finished(page, child, deadline):
                 return page
             if time.monotonic() >= deadline:
-                raise StillRendering("the notebook is still being rendered", hint="ask again in a few seconds")
+                raise StillRendering("the notebook is still being rendered", hint="try again in a few seconds")
 
 
 @contextlib.contextmanager
@@ -113,7 +112,7 @@ def _digest(stream: BinaryIO) -> str:
 
 
 def _still_there(page: Path) -> bool:
-    """Return whether the page is in the cache, and mark it as used."""
+    """Return whether the page is cached, and mark it as used."""
     try:
         os.utime(page)
     except OSError:
@@ -146,9 +145,9 @@ def _lock(page: Path) -> Iterator[int | None]:
 
 
 def _start(stream: BinaryIO, page: Path, lock: int, limits: settings.Settings) -> subprocess.Popen[bytes]:
-    """Start the child that makes a page; the lock says ``started`` until it has ended in order."""
+    """Start the child that renders a page; the lock file contains ``started`` until it ends normally."""
     os.pwrite(lock, STARTED, 0)
-    # An own description of the file: the position of the caller's must not move.
+    # Opened again, because the position of the caller's descriptor must not move.
     notebook = os.open(f"/proc/self/fd/{stream.fileno()}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         limits_given = (str(limits.render_limit_mb), str(limits.render_timeout_s))
@@ -166,7 +165,7 @@ def _start(stream: BinaryIO, page: Path, lock: int, limits: settings.Settings) -
 
 
 def _environment() -> dict[str, str]:
-    """Return what the child sees: nothing of the user's configuration, no proxies, no secrets."""
+    """Return the child's environment: no user configuration, no proxies, no secrets."""
     return {
         "PATH": "/usr/bin:/bin",
         "HOME": "/nonexistent",
@@ -178,7 +177,7 @@ def _environment() -> dict[str, str]:
 
 
 def _finished(page: Path, child: subprocess.Popen[bytes] | None, deadline: float) -> bool:
-    """Wait until the page is there or whoever makes it has ended; return whether it is there."""
+    """Wait until the page exists or its process has ended; return whether the page exists."""
     while not page.exists():
         if child is not None:
             try:
@@ -198,7 +197,7 @@ def _finished(page: Path, child: subprocess.Popen[bytes] | None, deadline: float
 
 
 def _raise_earlier_problem(page: Path, lock: int) -> None:
-    """Raise what the last child of this page reported, or that it died; once, so that the next call tries again."""
+    """Raise the problem of this page's last child, or that it died; only once, so that the next call tries again."""
     report = page.with_suffix(".problem")
     died = os.pread(lock, len(STARTED), 0) == STARTED
     os.ftruncate(lock, 0)
@@ -209,8 +208,8 @@ def _raise_earlier_problem(page: Path, lock: int) -> None:
         if died and not page.exists():
             raise NotSupported(
                 "the notebook could not be rendered",
-                why="the renderer was ended: it needed more memory or time than it may have",
-                hint="clear large outputs of the notebook, or raise render_limit_mb or render_timeout_s in the settings",
+                why="the renderer exceeded its memory or time limit",
+                hint="clear large outputs in the notebook, or raise render_limit_mb or render_timeout_s in the settings",
             ) from None
         return
     raise _error(problem)

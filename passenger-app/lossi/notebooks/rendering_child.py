@@ -1,4 +1,4 @@
-"""The child process of `rendering`: one notebook on standard input, one page (or one report of a problem) as files.
+"""The child process of `rendering`: reads a notebook from standard input, writes a page or a problem report.
 
 The only module of this room that imports nbconvert. It is run as a file by the interpreter of Lossi, never imported by the
 web process: ``python -I rendering_child.py PAGE LOCK_DESCRIPTOR PARENT_PID MEMORY_MIB SECONDS``.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 CACHE_BYTES = 512 * 2**20
-"""The pages used longest ago are removed beyond this."""
+"""Above this size, the least recently used pages are removed."""
 _LOCK_LIFETIME_S = 7 * 86400
 _CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; media-src data:; font-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 _TEMPLATE = f"""\
@@ -35,7 +35,7 @@ _ACTIVE = re.compile(
 
 
 def main() -> int:
-    """Make the page that the arguments name; return the exit status."""
+    """Render the page named in the arguments; return the exit status."""
     page, lock = Path(sys.argv[1]), int(sys.argv[2])
     parent, memory_mb, seconds = (int(argument) for argument in sys.argv[3:6])
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -51,12 +51,12 @@ def main() -> int:
     except LossiError as error:
         problem = error
     except ModuleNotFoundError as error:
-        problem = Unavailable("notebooks cannot be rendered here", why=str(error), hint="install nbconvert beside Lossi")
-    except (MemoryError, ImportError, SystemError):  # want of memory shows as either of the latter while libraries are loaded
+        problem = Unavailable("notebooks cannot be rendered here", why=str(error), hint="install nbconvert next to Lossi")
+    except (MemoryError, ImportError, SystemError):  # out of memory while libraries load raises either of the latter
         problem = NotSupported(
             "the notebook could not be rendered",
-            why=f"that needs more than {memory_mb} MiB of memory",
-            hint="clear large outputs of the notebook, or raise render_limit_mb in the settings",
+            why=f"it needs more than {memory_mb} MiB of memory",
+            hint="clear large outputs in the notebook, or raise render_limit_mb in the settings",
         )
     except Exception as error:
         why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
@@ -80,14 +80,14 @@ def _make(page: Path) -> None:
 
     content = sys.stdin.buffer.read()
     if hashlib.sha256(content).hexdigest() != page.stem:
-        raise Unavailable("the notebook changed while it was read", hint="try again")
+        raise Unavailable("the notebook changed while it was being read", hint="try again")
     notebook = document.parse(content)
     del content
     atomic.write(page, html(notebook.data, notebook.title or "Notebook").encode("utf-8", "replace"), mode=0o600)
 
 
 def html(data: dict[str, Any], title: str) -> str:
-    """Return a notebook's document as one page: no scripts, nothing loaded from elsewhere."""
+    """Return a notebook as one HTML page without scripts or external resources."""
     import jinja2
     from nbconvert.exporters import HTMLExporter
     from nbformat.v4.nbjson import JSONReader
@@ -110,7 +110,7 @@ def html(data: dict[str, Any], title: str) -> str:
 
 
 def _prepared(data: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what nbconvert expects in every notebook, and make outputs in HTML inert."""
+    """Add what nbconvert expects in every notebook, and make HTML outputs inert."""
     data.setdefault("nbformat_minor", 4)
     data.setdefault("metadata", {}).pop("widgets", None)
     for cell in data["cells"]:
@@ -126,7 +126,7 @@ def _prepared(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inert(text: str) -> str:
-    """Remove elements that load or run something.
+    """Remove elements that load or run anything.
 
     The page's own policy forbids all of it anyway, except a redirection. Each output by itself, so that a script that is never
     closed does not swallow the others.

@@ -1,16 +1,16 @@
-"""Functions that are copied as they stand into the scripts made from Python notebooks.
+"""Functions whose source is copied into scripts made from Python notebooks.
 
-They run in the notebook's environment: Python 3.9 or later, standard library, IPython only where a cell needs it. Each must
-stand alone, because its source travels without this module; so annotations that need an import are in quotes.
+They run in the notebook's environment: Python 3.9 or later, standard library, IPython only if a cell needs it. Each must work
+without this module; so annotations that need an import are in quotes.
 """
 
 from typing import Any
 
 
 def _parse_args(about: str, parameters: "list[tuple[str, str, bool, bool, str]]") -> "dict[str, Any]":
-    """Return the parameters that the command line gives, by name.
+    """Return the parameters set on the command line, by name.
 
-    `parameters` holds (name, type, required, optional, help) of each. A flag can be written with dashes or underscores.
+    `parameters` has (name, type, required, optional, help) of each. Flags can be written with dashes or underscores.
     """
     import argparse
     import json
@@ -39,14 +39,14 @@ def _parse_args(about: str, parameters: "list[tuple[str, str, bool, bool, str]]"
                 value = None
             if self.kind == "any" or isinstance(value, {"list": list, "dict": dict}.get(self.kind, ())):
                 return value
-            wanted = {
+            expected = {
                 "int": "a whole number",
                 "float": "a number",
                 "bool": "true or false",
                 "list": "a JSON list",
                 "dict": "a JSON object",
             }
-            raise argparse.ArgumentTypeError(f"expected {wanted[self.kind]}, not {text[:60]!r}")
+            raise argparse.ArgumentTypeError(f"expected {expected[self.kind]}, not {text[:60]!r}")
 
     about = about.replace("%", "%%") if "%(prog)" in about else about
     parser = argparse.ArgumentParser(description=about, allow_abbrev=False, add_help=False)
@@ -72,17 +72,17 @@ def _parse_args(about: str, parameters: "list[tuple[str, str, bool, bool, str]]"
     arguments = []
     rest = iter(sys.argv[1:])
     for argument in rest:
-        # Joined, because a value may begin with a minus sign.
+        # Joined, because a value may start with a minus sign.
         value = next(rest, None) if argument in valued else None
         arguments.append(argument if value is None else argument + "=" + value)
-    given = vars(parser.parse_args(arguments))
-    # What follows was a notebook: it reads no arguments.
+    values = vars(parser.parse_args(arguments))
+    # The cells come from a notebook and expect no arguments.
     del sys.argv[1:]
-    return given
+    return values
 
 
 def _start_ipython(names: "dict[str, Any]") -> "Any":
-    """Return `get_ipython` of an IPython that works on these names, for magics and shell lines."""
+    """Return `get_ipython` of an IPython shell that uses these names, for magics and shell lines."""
     import sys
 
     from IPython.core.interactiveshell import InteractiveShell
@@ -94,7 +94,7 @@ def _start_ipython(names: "dict[str, Any]") -> "Any":
 
 
 class _Cells:
-    """Runs cells that a plain script cannot hold: they await at the top level, need a running event loop or may fail."""
+    """Runs cells that a plain script cannot: they use top-level await, need a running event loop or may fail."""
 
     def __init__(self, names: "dict[str, Any]") -> None:
         import asyncio

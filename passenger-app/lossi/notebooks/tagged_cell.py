@@ -1,7 +1,6 @@
-"""The parameters of a notebook: what the cell tagged ``parameters`` assigns, with types, defaults and comments.
+"""A notebook's parameters: the assignments in the cell tagged ``parameters``, with types, defaults and comments.
 
-Papermill's semantics: the first cell with the tag counts, and values from outside are assigned in a cell after it. Reads
-text only; no cell is ever run.
+As in papermill, the first tagged cell counts, and values are injected in a cell after it. Runs no cells.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from lossi.notebooks.document import INJECTED_TAG, PARAMETERS_TAG, Notebook
 from lossi.notebooks.parameter import Parameter
 
 HOW_TO_TAG = (
-    "put the values that may change into one cell and tag it `parameters`: in JupyterLab open the Property Inspector "
-    "(gear wheels at the right) and add the tag under Cell Tags; in VS Code choose Add Cell Tag in the cell's menu"
+    "put the values that vary in one cell and tag it `parameters`: in JupyterLab open the Property Inspector "
+    "(gears at the right) and add the tag under Cell Tags; in VS Code choose Add Cell Tag in the cell's menu"
 )
 
 _READERS: Mapping[str, Callable[[str], tuple[tuple[Parameter, ...], tuple[str, ...]]]] = MappingProxyType(
@@ -29,18 +28,18 @@ LANGUAGES = frozenset(_READERS)
 
 @dataclass(frozen=True)
 class Parameters:
-    """What may be set from outside.
+    """The parameters of a notebook.
 
     Attributes
     ----------
     language
-        Language of the notebook.
+        The notebook's language.
     cell_index
-        0-based place of the tagged cell among all cells; None when there is none.
+        0-based position of the tagged cell among all cells; None if there is none.
     parameters
-        In the order of the cell.
+        In the cell's order.
     notes
-        What could not be understood, and why.
+        What could not be parsed, and why.
     """
 
     language: str
@@ -55,7 +54,7 @@ class Parameters:
 
 
 def parameters(notebook: Notebook) -> Parameters:
-    """Return the parameters of a notebook; a notebook without a tagged cell has none, and a note says how to tag one."""
+    """Return a notebook's parameters; without a tagged cell there are none, and a note says how to tag one."""
     tagged = notebook.tagged(PARAMETERS_TAG)
     notes = list(notebook.notes)
     if not tagged:
@@ -63,20 +62,20 @@ def parameters(notebook: Notebook) -> Parameters:
     cell = tagged[0]
     if len(tagged) > 1:
         places = ", ".join(str(other.index + 1) for other in tagged[1:])
-        notes.append(f"only the first cell tagged `parameters` counts (cell {cell.index + 1}, not {places})")
+        notes.append(f"several cells are tagged `parameters`: only the first counts (cell {cell.index + 1}, not {places})")
     if notebook.tagged(INJECTED_TAG):
         notes.append(
-            "the notebook holds values of an earlier run (a cell tagged `injected-parameters`), which new values replace"
+            "the notebook contains values of an earlier run (a cell tagged `injected-parameters`); new values replace them"
         )
     reader = _READERS.get(notebook.language)
     if reader is None:
         return Parameters(notebook.language, cell.index, notes=(*notes, not_readable(notebook.language)))
-    found, more = reader(cell.source)
-    return Parameters(notebook.language, cell.index, found, (*notes, *more))
+    parsed, more = reader(cell.source)
+    return Parameters(notebook.language, cell.index, parsed, (*notes, *more))
 
 
 def not_readable(language: str) -> str:
     """Return why the parameters of this language cannot be read."""
     if language == "unknown":
-        return "parameters cannot be read because the notebook's language is unknown"
-    return f"parameters of {language.title()} notebooks cannot be read or set safely yet: Python and R can"
+        return "the notebook's language is unknown, so its parameters cannot be read"
+    return f"parameters of {language.title()} notebooks are not supported, only of Python and R"

@@ -1,6 +1,6 @@
-"""Values for the parameters of a notebook: do the names exist, do the values fit, and what does a text mean.
+"""Check and convert values for a notebook's parameters. Pure functions.
 
-Pure functions. A value that passes can be written as JSON and be assigned in the notebook's language.
+A checked value can be written as JSON and assigned in the notebook's language.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from lossi.notebooks.tagged_cell import HOW_TO_TAG, LANGUAGES, Parameters, not_r
 
 TRUE = frozenset(("true", "yes", "on", "1"))
 FALSE = frozenset(("false", "no", "off", "0"))
-NOTHING = frozenset(("none", "null"))
+NONE = frozenset(("none", "null"))
 
-_WANTED = {
+_EXPECTED = {
     "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "list": "a list", "dict": "an object",
 }  # fmt: skip
 _EXAMPLES = {
@@ -30,28 +30,27 @@ _R_EXACT = 2**53
 
 
 def check_values(parameters: Parameters, values: Mapping[str, object], *, from_text: bool = False) -> dict[str, Any]:
-    """Return the values as they will be assigned, in the order given.
+    """Return the values as they will be assigned, in the same order.
 
     Parameters
     ----------
     parameters
-        What the notebook can be given.
+        The notebook's parameters.
     values
-        By name: JSON types.
+        By name, as JSON types.
     from_text
-        Texts among the values come from a command line or CSV file: ``3`` is 3 for an int, a list or dict is JSON, a bool
-        ``true`` or ``false``.
+        Whether strings come from a command line or CSV file and are converted: ``3`` to 3 for an int, JSON for a list or
+        dict, ``true`` or ``false`` for a bool.
 
     Raises
     ------
     InvalidInput
-        A name is unknown, a required one is missing, a value does not fit its type, or values were given to a notebook
-        without a tagged cell.
+        When a name is unknown, a required one is missing, a value has the wrong type, or the notebook has no tagged cell.
     NotSupported
-        Values were given to a notebook whose language cannot take them.
+        When parameters of the notebook's language are not supported.
     """
     if values:
-        _ready(parameters)
+        _refuse_unless_supported(parameters)
     known = parameters.by_name
     checked: dict[str, Any] = {}
     for name, value in values.items():
@@ -59,25 +58,25 @@ def check_values(parameters: Parameters, values: Mapping[str, object], *, from_t
         if item is None:
             raise _unknown(name, parameters)
         if from_text and isinstance(value, str):
-            value = _meaning(item, value)
-        checked[name] = _fitting(item, value)
+            value = _from_text(item, value)
+        checked[name] = _checked(item, value)
         if parameters.language == "r":
             _check_for_r(name, checked[name])
     missing = [item.name for item in parameters.parameters if item.required and item.name not in checked]
     if missing:
         raise InvalidInput(
             f"parameter {missing[0]!r} is missing",
-            why="the notebook declares it without a default",
-            hint=f"give it a value: {missing[0]}=…",
+            why="it has no default in the notebook",
+            hint=f"set it: {missing[0]}=…",
             parameter=missing[0],
         )
     return checked
 
 
-def _ready(parameters: Parameters) -> None:
+def _refuse_unless_supported(parameters: Parameters) -> None:
     if parameters.language not in LANGUAGES:
         raise NotSupported(
-            "this notebook cannot be given parameters", why=not_readable(parameters.language), hint="use a Python or R notebook"
+            "cannot set parameters of this notebook", why=not_readable(parameters.language), hint="use a Python or R notebook"
         )
     if parameters.cell_index is None:
         raise InvalidInput("the notebook takes no parameters", why="no cell is tagged `parameters`", hint=HOW_TO_TAG)
@@ -89,16 +88,18 @@ def _unknown(name: str, parameters: Parameters) -> InvalidInput:
         why = "a parameter's name must be an identifier: letters, digits and underscores"
     else:
         why = "the parameters cell does not assign it" + (f"; {parameters.notes[-1]}" if parameters.notes and not names else "")
-    hint = did_you_mean(name, names) or (f"there are {_some(', '.join(names), 300)}" if names else "assign it in the tagged cell")
-    return InvalidInput(f"the notebook has no parameter {_some(name)!r}", why=why, hint=hint, parameter=_some(name))
+    hint = did_you_mean(name, names) or (
+        f"it has {_shortened(', '.join(names), 300)}" if names else "assign it in the tagged cell"
+    )
+    return InvalidInput(f"the notebook has no parameter {_shortened(name)!r}", why=why, hint=hint, parameter=_shortened(name))
 
 
-def _meaning(item: Parameter, text: str) -> Any:
-    """Return what a text means for a parameter of this type."""
+def _from_text(item: Parameter, text: str) -> Any:
+    """Return a string converted to the parameter's type."""
     word = text.strip()
     if item.type == "str":
         return text
-    if item.optional and word.lower() in NOTHING:
+    if item.optional and word.lower() in NONE:
         return None
     try:
         if item.type == "int":
@@ -111,15 +112,15 @@ def _meaning(item: Parameter, text: str) -> Any:
             return json.loads(word)
     except (ValueError, RecursionError) as error:
         if item.type in ("list", "dict"):
-            raise _unfit(item, text, f"it is not JSON: {error}") from None
-        raise _unfit(item, text) from None
+            raise _wrong_type(item, text, f"not valid JSON: {error}") from None
+        raise _wrong_type(item, text) from None
     if item.type in ("any", "none"):
         return _literal(text)
-    raise _unfit(item, text)
+    raise _wrong_type(item, text)
 
 
 def _literal(text: str) -> Any:
-    """Return the JSON value or Python word that a text is, else the text itself."""
+    """Return the value of a text that is JSON or a Python constant, else the text itself."""
     words = {"True": True, "False": False, "None": None, "nan": math.nan, "inf": math.inf, "-inf": -math.inf}
     if text.strip() in words:
         return words[text.strip()]
@@ -129,7 +130,7 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _fitting(item: Parameter, value: object) -> Any:
+def _checked(item: Parameter, value: object) -> Any:
     """Return the value as the parameter's type, or raise InvalidInput."""
     if value is None and (item.optional or item.type in ("any", "none")):
         return None
@@ -148,7 +149,7 @@ def _fitting(item: Parameter, value: object) -> Any:
         "dict": isinstance(value, dict),
     }.get(item.type, True)
     if not fits:
-        raise _unfit(item, value)
+        raise _wrong_type(item, value)
     return _plain(item, value)
 
 
@@ -160,22 +161,22 @@ def _plain(item: Parameter, value: object, depth: int = 0) -> Any:
         return [_plain(item, element, depth + 1) for element in value]
     if depth < 100 and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _plain(item, element, depth + 1) for key, element in value.items()}
-    raise _unfit(
-        item, value, "only numbers, text, true/false, null, lists and objects of them can be passed on, not too deeply nested"
+    raise _wrong_type(
+        item, value, "only numbers, text, true, false, null, and lists and objects of these are allowed, at most 100 levels deep"
     )
 
 
-def _unfit(item: Parameter, value: object, why: str = "") -> InvalidInput:
-    shown = repr(_some(value)) if isinstance(value, str) else _some(repr(value))
-    what = f"parameter {item.name!r} takes {_WANTED.get(item.type, 'another value')}, not {shown}"
+def _wrong_type(item: Parameter, value: object, why: str = "") -> InvalidInput:
+    shown = repr(_shortened(value)) if isinstance(value, str) else _shortened(repr(value))
+    what = f"parameter {item.name!r} must be {_EXPECTED.get(item.type, 'another value')}, not {shown}"
     if not why and item.source:
-        why = f"its default is {_some(item.source)}"
+        why = f"its default is {_shortened(item.source)}"
     if item.type == "int" and isinstance(value, (str, float)) and _is_number(value):
-        hint = f"give a whole number, or declare it as a number in the parameters cell: {item.name}: float = …"
+        hint = f"pass a whole number, or declare it as a number in the parameters cell: {item.name}: float = …"
     elif item.type == "str":
-        hint = "send it as text, in quotes"
+        hint = "pass it as text, in quotes"
     else:
-        hint = f"write for example {item.name}={_EXAMPLES.get(item.type, '…')}"
+        hint = f"for example {item.name}={_EXAMPLES.get(item.type, '…')}"
     return InvalidInput(what, why=why, hint=hint, parameter=item.name)
 
 
@@ -188,7 +189,7 @@ def _is_number(value: str | float) -> bool:
 
 
 def _check_for_r(name: str, value: object) -> None:
-    """Raise InvalidInput for what R has no form for."""
+    """Raise InvalidInput for a value that R cannot represent."""
     if isinstance(value, (list, tuple)):
         for element in value:
             _check_for_r(name, element)
@@ -198,7 +199,7 @@ def _check_for_r(name: str, value: object) -> None:
             _check_for_r(name, element)
     elif isinstance(value, str) and ("\0" in value or any("\ud800" <= character <= "\udfff" for character in value)):
         raise InvalidInput(
-            f"parameter {name!r} cannot be passed to R", why="the text holds a NUL or a broken character", hint="remove it"
+            f"parameter {name!r} cannot be passed to R", why="the text contains a NUL or an invalid character", hint="remove it"
         )
     elif isinstance(value, int) and abs(value) > _R_EXACT:
         raise InvalidInput(
@@ -206,18 +207,7 @@ def _check_for_r(name: str, value: object) -> None:
         )
 
 
-def _some(text: object, length: int = _SHOWN) -> str:
-    """Return the beginning of a text that may be a megabyte."""
-    whole = str(text)
-    return whole if len(whole) <= length else whole[: length - 1] + "…"
-
-
-def json_safe(value: Any) -> Any:
-    """Return a value with NaN and the infinities as the texts ``NaN``, ``Infinity`` and ``-Infinity``: JSON has no such numbers."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, list):
-        return [json_safe(item) for item in value]
-    if isinstance(value, dict):
-        return {key: json_safe(item) for key, item in value.items()}
-    return value
+def _shortened(text: object, length: int = _SHOWN) -> str:
+    """Return the start of a text that may be very long."""
+    full = str(text)
+    return full if len(full) <= length else full[: length - 1] + "…"

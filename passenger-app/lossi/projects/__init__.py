@@ -1,7 +1,7 @@
-"""Which directories are projects, their stores and index, and the snapshot of their code at submission.
+"""Projects: where they are, their stores and index, and the snapshot of their code at submission.
 
-Touches ``<project>/.lossi``, the user's registry of projects and the cache of empty stores; reads git repositories through
-libgit2, which runs nothing that a repository's configuration names.
+Writes ``<project>/.lossi``, the user's registry of projects and the cache of empty stores; reads git repositories through
+libgit2, which never runs programs from a repository's configuration.
 """
 
 from lazy_loader import attach_stub

@@ -1,6 +1,6 @@
-"""The diff between a commit and a snapshot, as `git apply` reads it, with secrets masked. Pure functions.
+"""The diff between a commit and a snapshot, in the format of `git apply`, with secrets masked. Pure functions.
 
-Lines are compared by libgit2 on two buffers without a repository: no attribute or configuration of a repository takes part.
+libgit2 compares two buffers without a repository, so no attributes or configuration of a repository apply.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lossi.projects.git import Old
 
 @dataclass(frozen=True)
 class New:
-    """What a snapshot has of a path that differs from the commit. ``data`` None: too large to be shown."""
+    """A changed path in the snapshot. ``data`` None: too large to be shown."""
 
     data: bytes | None
     mode: int
@@ -27,9 +27,9 @@ def diff(old: Mapping[str, Old], new: Mapping[str, New]) -> bytes:
     Parameters
     ----------
     old
-        Every path that differs, with what the commit has of it.
+        Every changed path as it is in the commit.
     new
-        What the snapshot has of those paths; one that is missing was deleted.
+        Those paths as they are in the snapshot; a missing path was deleted.
     """
     parts = []
     for path in sorted(old):
@@ -37,11 +37,11 @@ def diff(old: Mapping[str, Old], new: Mapping[str, New]) -> bytes:
         after = New(before.new, before.mode) if before.new is not None else new.get(path)
         if before.data is None and after is None:
             continue
-        parts.append(_one(path, before, after))
+        parts.append(_diff_of(path, before, after))
     return secrets.masked(b"".join(parts))
 
 
-def _one(path: str, before: Old, after: New | None) -> bytes:
+def _diff_of(path: str, before: Old, after: New | None) -> bytes:
     name_a, name_b = _name("a/", path), _name("b/", path)
     header = [b"diff --git " + name_a + b" " + name_b]
     if before.data is None and after is not None:
@@ -75,7 +75,7 @@ def _body(path: str, before: Old, after: New | None) -> bytes:
 
 
 def _name(prefix: str, path: str) -> bytes:
-    """Quote a path as git does where it has control characters, quotes, backslashes or is not UTF-8."""
+    """Quote a path as git does if it has control characters, quotes, backslashes or is not UTF-8."""
     raw = os.fsencode(prefix + path)
     try:
         raw.decode()
@@ -90,5 +90,5 @@ def _name(prefix: str, path: str) -> bytes:
 
 
 def _tabbed(name: bytes) -> bytes:
-    """Git ends a name that has spaces with a tab, so that nothing after it is taken for a date."""
+    """Append a tab to a name with spaces, as git does, so that its end is not read as a date."""
     return name + b"\t" if b" " in name and not name.startswith(b'"') else name

@@ -1,4 +1,4 @@
-"""A project as users see it in a list: where it is, its commit, how much is in it. Reads only."""
+"""Describe a project as users see it in a list: its path, commit, and number of jobs and runs. Only reads."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lossi.projects.project import Project
 
 
 class GitInfo(BaseModel):
-    """The repository around a project."""
+    """The git repository that contains a project."""
 
     model_config = ConfigDict(frozen=True)
 
-    commit: str | None = Field(description="Full hash; none before the first commit.")
-    branch: str | None = Field(description="None when the head is detached.")
-    dirty: bool | None = Field(description="Whether files differ from the commit; none: not looked at.")
+    commit: str | None = Field(description="Full hash; null before the first commit.")
+    branch: str | None = Field(description="Null if HEAD is detached.")
+    dirty: bool | None = Field(description="Whether files differ from the commit; null: not checked.")
 
 
 class ProjectInfo(BaseModel):
@@ -28,24 +28,24 @@ class ProjectInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(description="The folder's name, or the one given in Open OnDemand's Project Manager.")
+    name: str = Field(description="The folder's name, or the name in Open OnDemand's Project Manager.")
     path: str = Field(description="Absolute path, links resolved.")
-    git: GitInfo | None = Field(description="None where no repository is.")
-    jobs: int | None = Field(description="Jobs in the index; none when it cannot be read.")
-    runs: int | None = Field(description="Runs in the store that are not deleted; none when it cannot be read.")
+    git: GitInfo | None = Field(description="Null if there is no repository.")
+    jobs: int | None = Field(description="Number of jobs in the index; null if it cannot be read.")
+    runs: int | None = Field(description="Number of runs in the store that are not deleted; null if it cannot be read.")
     writable: bool = Field(description="Whether this user can submit jobs there.")
-    store_revision: str | None = Field(description="Schema revision of the tracking store; none where there is no store yet.")
+    store_revision: str | None = Field(description="Schema revision of the tracking store; null if there is no store yet.")
 
 
 def describe(project: Project, *, changes: bool = False) -> ProjectInfo:
-    """Return what a project is and holds. What cannot be read is None, never an error.
+    """Return a project's description. Unreadable parts are None, never an error.
 
     Parameters
     ----------
     project
-        One that exists.
+        An existing project.
     changes
-        Whether to compare the working tree with the commit, which looks at every file.
+        Whether to compare the working tree with the commit, which checks every file.
     """
     revision = None
     with contextlib.suppress(LossiError):
@@ -63,8 +63,8 @@ def describe(project: Project, *, changes: bool = False) -> ProjectInfo:
 
 def _git(project: Project, changes: bool) -> GitInfo | None:
     try:
-        found = git.head(project.root)
-        if found is None:
+        head = git.head(project.root)
+        if head is None:
             return None
         dirty = None
         if changes:
@@ -74,7 +74,7 @@ def _git(project: Project, changes: bool) -> GitInfo | None:
             dirty = bool(tree.changed or tree.untracked) or tree.commit is None
     except git.Unreadable:
         return None
-    return GitInfo(commit=found[0], branch=found[1], dirty=dirty)
+    return GitInfo(commit=head[0], branch=head[1], dirty=dirty)
 
 
 def _jobs(project: Project) -> int | None:

@@ -1,8 +1,8 @@
-"""A git repository as it is: commit, tracked, untracked and ignored files, and what the commit had of changed ones. Reads only.
+"""Read a git repository: commit, tracked, untracked and ignored files, and the old content of changed files. Only reads.
 
-Through libgit2, which knows neither external diffs, filter programs, fsmonitor nor hooks, so that nothing a repository's
-configuration names can run. What the configuration could still do is lead elsewhere: a repository is taken only where its files
-and its working tree are its own (`_refuse_pointers`).
+Uses libgit2, which has no external diffs, filter programs, fsmonitor or hooks, so no program in a repository's configuration can
+run. The configuration could still point elsewhere: a repository is accepted only if its files and its working tree are its own
+(`_refuse_pointers`).
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from lossi.files import permissions
 
 SUBMODULE = 0o160000
 MAX_DEPTH = 8
-"""Of repositories inside repositories."""
+"""Of nested repositories."""
 
 DIFF_LIMIT = 1 << 20
-"""Bytes of a file above which a diff only says that it differs."""
+"""Bytes above which the diff of a file only says that it differs."""
 
 
 class Unreadable(Exception):
-    """There is a repository, but it cannot or must not be read; the message says why."""
+    """The repository cannot or must not be read; the message says why."""
 
 
 @dataclass(frozen=True)
 class Old:
-    """What the commit has of a changed path.
+    """A changed path in the commit.
 
     Attributes
     ----------
     data
-        Its content; None where the commit does not have the path.
+        Its content; None if the commit does not have the path.
     mode
-        As git writes it: 0o100644, 0o100755, 0o120000 (link) or 0o160000 (submodule).
+        Git's file mode: 0o100644, 0o100755, 0o120000 (link) or 0o160000 (submodule).
     large
-        Whether it is above `DIFF_LIMIT`, and ``data`` therefore empty.
+        Whether it is larger than `DIFF_LIMIT`, and ``data`` is empty.
     new
-        The content it has now, for a submodule; None: it is to be read from the working tree.
+        Its new content, for a submodule; None: read it from the working tree.
     """
 
     data: bytes | None
@@ -54,7 +54,7 @@ class Old:
 
 @dataclass
 class Tree:
-    """A working tree. Paths are relative to the folder it was read for, with forward slashes."""
+    """A working tree. Paths are relative to the folder that was read, with forward slashes."""
 
     commit: str | None = None
     branch: str | None = None
@@ -62,14 +62,14 @@ class Tree:
     tracked: list[str] = field(default_factory=list)
     untracked: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
-    """Files, and folders of which everything is ignored."""
+    """Ignored files, and folders that are ignored as a whole."""
     changed: dict[str, Old] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     repository: bool = True
-    """False where the list was made without git."""
+    """False if the files were listed without git."""
 
     def add(self, inner: Tree, prefix: str, *, tracked: bool) -> None:
-        """Take in a repository that lies inside this one."""
+        """Add a nested repository."""
         for path in inner.tracked:
             (self.tracked if tracked else self.untracked).append(prefix + path)
         self.untracked += [prefix + path for path in inner.untracked]
@@ -79,13 +79,13 @@ class Tree:
             self.changed |= {prefix + path: old for path, old in inner.changed.items()}
 
     def below(self, prefix: str) -> Tree:
-        """Return the part of the tree that lies in a folder of it (``prefix`` ends with ``/``)."""
+        """Return the part of the tree below a folder (``prefix`` ends with ``/``)."""
 
         def cut(paths: list[str]) -> list[str]:
             return [path[len(prefix) :] for path in paths if path.startswith(prefix)]
 
         changed = {path[len(prefix) :]: old for path, old in self.changed.items() if path.startswith(prefix)}
-        # A folder that is ignored as a whole may contain the part, or be it.
+        # An ignored folder can be the part itself.
         return Tree(
             self.commit,
             self.branch,
@@ -99,12 +99,12 @@ class Tree:
 
 
 def read(root: Path) -> Tree | None:
-    """Return the working tree below ``root``, or None where no repository tracks a file there.
+    """Return the working tree below ``root``, or None if no repository tracks a file there.
 
     Raises
     ------
     Unreadable
-        When there is a repository that cannot or must not be read.
+        When the repository cannot or must not be read.
     """
     folder = repository_folder(root)
     if folder is None:
@@ -113,13 +113,13 @@ def read(root: Path) -> Tree | None:
         tree = _explained(folder)
     if folder != root:
         tree = tree.below(f"{root.relative_to(folder).as_posix()}/")
-        if not tree.tracked:  # such as a home folder that keeps its dotfiles in git
+        if not tree.tracked:  # such as a home folder with its dotfiles in git
             return None
     return tree
 
 
 def head(root: Path) -> tuple[str | None, str | None] | None:
-    """Return commit and branch of the repository around ``root`` without looking at files; None where there is none."""
+    """Return commit and branch of the repository that contains ``root``, without checking files; None if there is none."""
     folder = repository_folder(root)
     if folder is None:
         return None
@@ -133,7 +133,7 @@ def head(root: Path) -> tuple[str | None, str | None] | None:
 
 
 def repository_folder(root: Path) -> Path | None:
-    """Return the nearest folder from ``root`` upwards with a ``.git`` that nobody else could have put there."""
+    """Return the nearest folder from ``root`` upwards with a ``.git`` that no stranger can have created."""
     for folder in (root, *root.parents):
         if permissions.is_trusted_marker(folder, ".git"):
             return folder
@@ -171,7 +171,7 @@ def _read(folder: Path, depth: int) -> Tree:
             submodules[entry.path] = str(entry.id)
         else:
             tree.tracked.append(entry.path)
-    tree.tracked = sorted(set(tree.tracked))  # a path in conflict is there up to three times
+    tree.tracked = sorted(set(tree.tracked))  # a path in conflict appears up to three times
     for path, flags in repository.status(untracked_files="all", ignored=True).items():
         bare = path.rstrip("/")
         if bare in submodules or flags == FileStatus.CURRENT:
@@ -185,15 +185,15 @@ def _read(folder: Path, depth: int) -> Tree:
                 tree.untracked.append(path)
         else:
             tree.changed[path] = _old(repository, committed, path)
-    for path, wanted in submodules.items():
+    for path, recorded in submodules.items():
         _add_inner(tree, folder, path, depth, tracked=True)
-        _compare_submodule(tree, folder, committed, path, wanted)
+        _compare_submodule(tree, folder, committed, path, recorded)
     return tree
 
 
 def _add_inner(tree: Tree, folder: Path, path: str, depth: int, *, tracked: bool) -> None:
     if depth >= MAX_DEPTH:
-        tree.notes.append(f"{path} (repositories nested too deep)")
+        tree.notes.append(f"{path} (repositories are nested too deep)")
         return
     if not permissions.is_trusted_marker(folder / path, ".git"):
         tree.notes.append(f"{path} (the submodule is not checked out)")
@@ -204,8 +204,8 @@ def _add_inner(tree: Tree, folder: Path, path: str, depth: int, *, tracked: bool
         tree.notes.append(f"{path} (its repository cannot be read: {error})")
 
 
-def _compare_submodule(tree: Tree, folder: Path, committed: Any, path: str, wanted: str) -> None:
-    now = head_of(folder / path) or wanted
+def _compare_submodule(tree: Tree, folder: Path, committed: Any, path: str, recorded: str) -> None:
+    now = head_of(folder / path) or recorded
     before = None
     if committed is not None:
         with contextlib.suppress(KeyError):
@@ -219,8 +219,8 @@ def head_of(folder: Path) -> str | None:
     """Return the commit of the repository in ``folder`` itself, or None."""
     if not permissions.is_trusted_marker(folder, ".git"):
         return None
-    found = head(folder)
-    return found[0] if found else None
+    commit_and_branch = head(folder)
+    return commit_and_branch[0] if commit_and_branch else None
 
 
 def _old(repository: Any, committed: Any, path: str) -> Old:
@@ -260,23 +260,23 @@ def _open(folder: Path) -> Any:
 
     _refuse_pointers(folder / ".git")
     repository = pygit2.Repository(os.fspath(folder), RepositoryOpenFlag.NO_SEARCH)
-    # `core.worktree` may name any folder of the user's: then the "working tree" would be their private files.
+    # `core.worktree` could name any folder of the user, and then the "working tree" would be private files.
     if repository.workdir is None or os.path.realpath(repository.workdir) != os.path.realpath(folder):
         raise Unreadable("its configuration names another working tree")
     return repository
 
 
 def _refuse_pointers(marker: Path) -> None:
-    """Refuse a repository of another user that leads to files elsewhere: its diff could show what only the reader may read.
+    """Refuse another user's repository that points to files elsewhere: its diff could show files that only the reader can read.
 
-    Git's own ``safe.directory`` refuses every repository of another user; here a group's shared one is normal, and only
-    those are refused whose ``.git`` is, or has, a pointer to something that its owner does not own.
+    Git's ``safe.directory`` refuses all repositories of other users. Here, shared repositories of a group are normal; refused are
+    only those whose ``.git`` is or contains a pointer to something that its owner does not own.
     """
     try:
-        found = marker.lstat()
-        if stat.S_ISDIR(found.st_mode):
+        mode = marker.lstat().st_mode
+        if stat.S_ISDIR(mode):
             inner = marker
-        elif stat.S_ISLNK(found.st_mode):
+        elif stat.S_ISLNK(mode):
             inner = Path(os.path.realpath(marker))
             _same_owner(marker, inner)
         else:
@@ -292,12 +292,12 @@ def _refuse_pointers(marker: Path) -> None:
 
 
 def _pointed(pointer: Path, prefix: str) -> Path:
-    """Return the (first) place that a pointer file names, after looking at the owners of all of them."""
+    """Return the first target of a pointer file, after checking the owners of all targets."""
     text = os.fsdecode(pointer.read_bytes()[:65536])
     lines = [line.removeprefix(prefix) for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         raise Unreadable(f"{pointer} is empty")
-    # Relative alternates start from `objects`, everything else from the pointer's own folder.
+    # Alternates are relative to `objects`, other pointers to their own folder.
     base = pointer.parent.parent if pointer.name == "alternates" else pointer.parent
     targets = [Path(os.path.realpath(base / line)) for line in lines]
     for target in targets:
@@ -315,12 +315,12 @@ def _refuse_links(folder: Path) -> None:
 def _same_owner(pointer: Path, target: Path) -> None:
     owner = pointer.lstat().st_uid
     if owner not in (os.geteuid(), target.stat().st_uid):
-        raise Unreadable(f"{pointer} of another user leads to files that are not theirs")
+        raise Unreadable(f"{pointer} belongs to another user and points to files that are not theirs")
 
 
 @contextlib.contextmanager
 def _any_owner() -> Iterator[None]:
-    """Let libgit2 open a colleague's repository in a shared project: nothing of its configuration runs, see above."""
+    """Let libgit2 open a colleague's repository in a shared project: no program in its configuration runs, see above."""
     import pygit2
     from pygit2.enums import Option
 

@@ -1,7 +1,7 @@
-"""``.lossi/lossi.db``: job facts and the ledger of ingest. The schema is owned here, written by jobs/ and tracking/.
+"""``.lossi/lossi.db``: job facts and the ledger of ingest. Defines the schema; jobs/ and tracking/ write the rows.
 
-Rollback journal, never WAL: WAL needs shared memory and cannot work across nodes. No STRICT tables: EL9 has SQLite 3.34.
-The columns of ``tasks`` are those of `facts.TaskFacts`; an index of an older Lossi gets the columns it lacks when it is next written.
+Uses a rollback journal, because WAL needs shared memory and does not work across nodes. No STRICT tables: EL9 has SQLite 3.34.
+The columns of ``tasks`` are those of `facts.TaskFacts`; an older index gets missing columns when it is next written.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ CREATE TABLE IF NOT EXISTS jobs (
     sweep INTEGER NOT NULL DEFAULT 0,
     resubmitted_from TEXT,
     expected_start TEXT,                        -- while it waits, if the scheduler says so
-    refreshed REAL NOT NULL DEFAULT 0           -- seconds since the epoch of the last look at the scheduler
+    refreshed REAL NOT NULL DEFAULT 0           -- time of the last query of the scheduler, seconds since the epoch
 );
 CREATE INDEX IF NOT EXISTS jobs_created ON jobs (created);
--- A task gets its row when something is known of it; one without a row is queued.
+-- A task gets its row with the first news of it; a task without a row is queued.
 CREATE TABLE IF NOT EXISTS tasks (
 """
     + facts.sql_columns()
@@ -60,20 +60,20 @@ CREATE TABLE IF NOT EXISTS task_runs (
     position INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS task_runs_task ON task_runs (job_id, task);
--- The ledger: what ingest has taken in.
+-- The ledger: what was ingested.
 CREATE TABLE IF NOT EXISTS ingested_jobs (
     job_id TEXT PRIMARY KEY,
-    complete INTEGER NOT NULL DEFAULT 0         -- every task final and its last snapshot taken in
+    complete INTEGER NOT NULL DEFAULT 0         -- every task is final and its last snapshot is ingested
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS ingested_snapshots (
     job_id TEXT NOT NULL,
     task INTEGER NOT NULL,
     seq INTEGER NOT NULL,
     digest TEXT NOT NULL,
-    final INTEGER NOT NULL DEFAULT 0,           -- 0 live, 1 the last one is taken in, 2 and its file is removed
+    final INTEGER NOT NULL DEFAULT 0,           -- 0 live, 1 the last one is ingested, 2 and its file is removed
     PRIMARY KEY (job_id, task)
 ) WITHOUT ROWID;
--- Every run ever taken in, with what was taken in last: one that is missing in the store was removed there for good.
+-- Every run ever ingested, with its last ingested state: a run missing from the store was removed there for good.
 CREATE TABLE IF NOT EXISTS ingested_runs (
     run_id TEXT PRIMARY KEY,
     name TEXT,
@@ -92,12 +92,12 @@ CREATE TABLE IF NOT EXISTS ingested_values (
     value TEXT,
     PRIMARY KEY (job_id, task, kind, owner, key)
 ) WITHOUT ROWID;
--- Snapshots that could not be taken in, so that they are not read again each time.
+-- Snapshots that could not be ingested, so that they are not read again each time.
 CREATE TABLE IF NOT EXISTS refused_snapshots (
     job_id TEXT NOT NULL,
     task INTEGER NOT NULL,
     name TEXT NOT NULL,                         -- of the file
-    stamp TEXT NOT NULL,                        -- its size, time and what this Lossi could read
+    stamp TEXT NOT NULL,                        -- its size, time and what this version could read
     reason TEXT NOT NULL,
     PRIMARY KEY (job_id, task, name)
 ) WITHOUT ROWID;
@@ -135,7 +135,7 @@ def connect(project: Project) -> sqlite3.Connection:
 
 @functools.cache
 def _columns() -> dict[str, dict[str, str]]:
-    """Return the columns of every table: name → its type, and its default where it has one."""
+    """Return the columns of every table: name → type and default, if any."""
     with contextlib.closing(sqlite3.connect(":memory:")) as model:
         model.executescript(SCHEMA)
         tables = [row[0] for row in model.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -149,7 +149,7 @@ def _columns() -> dict[str, dict[str, str]]:
 
 
 def _missing(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Return table and column of everything that a new index, or one of an older Lossi, lacks."""
+    """Return (table, column) of everything that a new or older index lacks."""
     return [
         (table, column)
         for table, columns in _columns().items()
@@ -158,7 +158,7 @@ def _missing(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:
-    """Make the tables of a new index, and add the columns that one of an older Lossi lacks."""
+    """Create the tables of a new index; add missing columns to an older one."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statement in SCHEMA.split(";\n"):
@@ -173,7 +173,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
 
 @contextlib.contextmanager
 def writing(project: Project) -> Iterator[sqlite3.Connection]:
-    """Yield a connection inside one write transaction, committed at the end or rolled back."""
+    """Yield a connection inside one write transaction, which is committed at the end or rolled back on an exception."""
     connection = connect(project)
     try:
         connection.execute("BEGIN IMMEDIATE")
@@ -191,7 +191,7 @@ def writing(project: Project) -> Iterator[sqlite3.Connection]:
 
 @contextlib.contextmanager
 def reading(project: Project) -> Iterator[sqlite3.Connection]:
-    """Yield a read-only connection; an index that does not exist yet reads as an empty one."""
+    """Yield a read-only connection; a missing index reads as an empty one."""
     try:
         if project.index.exists():
             connection = sqlite3.connect(f"{project.index.as_uri()}?mode=ro", uri=True, timeout=2.0, isolation_level=None)

@@ -1,4 +1,4 @@
-"""What a job sees of the live project: data that a snapshot does not copy, and where symbolic links lead.
+"""What a job uses from the live project: data that a snapshot does not copy, and targets of symbolic links.
 
 Reads names, links and ``*.dvc`` files; opens nothing else.
 """
@@ -20,20 +20,20 @@ DVC_FILE_LIMIT = 1 << 20
 
 
 def dvc_outs(root: Path, files: Iterable[str]) -> list[str]:
-    """Return the paths that ``*.dvc`` files among ``files`` track, relative to the project, where they exist.
+    """Return the existing paths, relative to the project, that ``*.dvc`` files among ``files`` track.
 
-    The form is DVC's own: ``outs`` is a list of mappings with ``path``, relative to ``wdir``, which is relative to the file's folder
-    (https://dvc.org/doc/user-guide/project-structure/dvc-files). A file that is not of this form tracks nothing.
+    In DVC's format, ``outs`` is a list of mappings with ``path``, relative to ``wdir``, which is relative to the file's folder
+    (https://dvc.org/doc/user-guide/project-structure/dvc-files). Other files are ignored.
     """
-    found = []
+    outs = []
     for file in files:
         if not file.endswith(".dvc") or posixpath.basename(file) == ".dvc":
             continue
         for out in _outs(root, file):
             path = posixpath.normpath(posixpath.join(posixpath.dirname(file), out))
             if not path.startswith(("../", "/")) and path not in ("..", ".") and os.path.lexists(root / path):
-                found.append(path)
-    return found
+                outs.append(path)
+    return outs
 
 
 def _outs(root: Path, file: str) -> list[str]:
@@ -52,28 +52,28 @@ def _outs(root: Path, file: str) -> list[str]:
     return [posixpath.join(folder, path) for path in paths if isinstance(path, str) and "://" not in path and "\0" not in path]
 
 
-def collect(root: Path, wanted: Iterable[str], kept: Collection[str]) -> tuple[list[DataLink], list[str]]:
-    """Return links for paths of the live project, as few as possible, and notes on what has none.
+def collect(root: Path, paths: Iterable[str], kept: Collection[str]) -> tuple[list[DataLink], list[str]]:
+    """Return as few links as possible to paths of the live project, and notes on paths without a link.
 
-    A folder in which nothing is kept is linked as a whole instead of its files; a link never lies on or above a kept path.
+    A folder without kept files is linked as a whole; a link never replaces or contains a kept path.
 
     Parameters
     ----------
     root
         The project.
-    wanted
-        Files and folders relative to ``root``; caches among them are dropped.
+    paths
+        Files and folders relative to ``root``; caches are ignored.
     kept
-        Paths that are in the snapshot.
+        Paths in the snapshot.
     """
     folders = _folders(kept)
-    paths: set[str] = set()
-    for path in wanted:
+    linked: set[str] = set()
+    for path in paths:
         if not walk.is_cache(path) and path not in kept:
-            paths.update(_around(root, _highest(path, folders), folders, kept))
+            linked.update(_around(root, _highest(path, folders), folders, kept))
     links, notes = [], []
     last = "\0"
-    for path in sorted(paths, key=lambda path: path.split("/")):
+    for path in sorted(linked, key=lambda path: path.split("/")):
         if path.startswith(f"{last}/"):
             continue
         last = path
@@ -81,14 +81,12 @@ def collect(root: Path, wanted: Iterable[str], kept: Collection[str]) -> tuple[l
         if target.exists():
             links.append(DataLink(path, os.fspath(target)))
     if len(links) > MAX_LINKS:
-        notes.append(
-            f"{len(links) - MAX_LINKS} more files that git ignores (too many to link; put them in a folder of their own)"
-        )
+        notes.append(f"{len(links) - MAX_LINKS} more files that git ignores (too many to link; move them to a separate folder)")
     return links[:MAX_LINKS], notes
 
 
 def _folders(paths: Iterable[str]) -> set[str]:
-    """Return every folder that lies above one of the paths."""
+    """Return all parent folders of the paths."""
     folders: set[str] = set()
     for path in paths:
         folder = posixpath.dirname(path)
@@ -99,7 +97,7 @@ def _folders(paths: Iterable[str]) -> set[str]:
 
 
 def _highest(path: str, folders: set[str]) -> str:
-    """Return the topmost folder around ``path`` in which nothing is kept, or the path itself."""
+    """Return the topmost parent folder of ``path`` without kept files, or the path itself."""
     folder = posixpath.dirname(path)
     while folder and folder not in folders:
         path, folder = folder, posixpath.dirname(folder)
@@ -107,7 +105,7 @@ def _highest(path: str, folders: set[str]) -> str:
 
 
 def _around(root: Path, path: str, folders: set[str], kept: Collection[str]) -> list[str]:
-    """Return the path, or what lies in it beside the kept files where some of them are in it."""
+    """Return the path, or, if it contains kept files, its other entries."""
     if path not in folders:
         return [path]
     result = []
@@ -123,20 +121,20 @@ def _around(root: Path, path: str, folders: set[str], kept: Collection[str]) -> 
 
 
 def place(root: Path, path: str, target: str) -> tuple[str, str]:
-    """Say what becomes of a symbolic link in a snapshot.
+    """Decide what a symbolic link becomes in a snapshot.
 
     Returns
     -------
     tuple
-        ``("keep", text)``: stays a link with this (relative) text, because it leads to something inside the project;
-        ``("link", path)``: leads out, and a job is given what it leads to; ``("drop", reason)``: leads nowhere.
+        ``("keep", text)``: stays a link with this relative target, because it points inside the project; ``("link", path)``:
+        points outside, and the job gets a link to its target; ``("drop", reason)``: points nowhere.
     """
     here = posixpath.dirname(path)
     lexical = posixpath.normpath(posixpath.join(here, target))
     stays = not target.startswith("/") and lexical != ".." and not lexical.startswith("../")
     resolved = os.path.realpath(root / path)
     if not Path(resolved).exists():
-        return ("keep", target) if stays else ("drop", "leads nowhere")
+        return ("keep", target) if stays else ("drop", "points nowhere")
     top = os.path.realpath(root)
     if resolved != top and not resolved.startswith(f"{top}/"):
         return "link", resolved

@@ -1,7 +1,7 @@
-"""Files of a project written to a tar archive that has the same bytes whenever they have the same content.
+"""Write a project's files to a tar archive; equal content gives equal bytes.
 
-Every file is opened relative to a descriptor of its folder without following links, so that a folder swapped for a link while
-this reads leads nowhere. Touches the archive it is told to write.
+Files are opened relative to a descriptor of their folder without following links, so that a folder swapped for a link during
+reading leads nowhere. Writes only the archive.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from lossi.errors import Conflict
 from lossi.files import atomic
 
 EPOCH = 315_532_800
-"""1980-01-01, the time of every member: the earliest that zip files, and so wheels built in a job, can hold."""
+"""1980-01-01, the time of every member: the earliest that zip files, and so wheels built in a job, support."""
 
 SMALL = 1 << 20
-"""Bytes up to which a file is read at once and shown to the inspector."""
+"""Files up to this many bytes are read at once and passed to the inspector."""
 
 
 @dataclass
 class Packed:
-    """What was written."""
+    """The result of packing."""
 
     sha256: str = ""
     files: int = 0
@@ -39,35 +39,35 @@ class Packed:
 
 
 Inspector = Callable[[str, int, "bytes | None"], "str | None"]
-"""``(path, git's mode, content or None when large)`` → a reason to leave the file out, or None."""
+"""``(path, git's mode, content or None if large)`` → a reason to leave the file out, or None."""
 
 Placer = Callable[[str, str], tuple[str, str]]
 """``(path, link text)`` → see `lossi.projects.links.place`."""
 
 
 def pack(root: Path, paths: Iterable[str], archive: Path, inspect: Inspector, place: Placer) -> tuple[Packed, dict[str, str]]:
-    """Write files below ``root`` to a tar archive (GNU form, names sorted, owner 0, one fixed time, modes 0644 and 0755).
+    """Write files below ``root`` to a tar archive (GNU format, sorted names, owner 0, one fixed time, modes 0644 and 0755).
 
     Parameters
     ----------
     root
         Where the files are.
     paths
-        Relative to ``root``; what is missing meanwhile, or behind a link, is skipped.
+        Relative to ``root``; paths that have disappeared or go through a link are skipped.
     archive
-        Where the tar goes.
+        Path of the tar archive.
     inspect, place
-        Decide on files and symbolic links.
+        Decide about files and symbolic links.
 
     Returns
     -------
     tuple
-        What was written, and the links that lead out: path → what they lead to.
+        The result, and the links that point outside: path → target.
 
     Raises
     ------
     Conflict
-        When a file became shorter while it was read.
+        When a file shrank while it was being read.
     Forbidden, Unavailable
         When the archive cannot be written.
     """
@@ -82,8 +82,8 @@ def pack(root: Path, paths: Iterable[str], archive: Path, inspect: Inspector, pl
                 if folder is None:
                     continue
                 try:
-                    found = os.lstat(name, dir_fd=folder)
-                    if stat.S_ISLNK(found.st_mode):
+                    mode = os.lstat(name, dir_fd=folder).st_mode
+                    if stat.S_ISLNK(mode):
                         what, text = place(path, os.readlink(name, dir_fd=folder))
                         if what == "keep":
                             _add_link(tar, packed, path, text)
@@ -92,17 +92,17 @@ def pack(root: Path, paths: Iterable[str], archive: Path, inspect: Inspector, pl
                             outside[path] = text
                         else:
                             packed.left_out.append(f"{path} ({text})")
-                    elif stat.S_ISREG(found.st_mode):
+                    elif stat.S_ISREG(mode):
                         _add_file(tar, packed, path, folder, name, inspect)
-                    elif not stat.S_ISDIR(found.st_mode):
+                    elif not stat.S_ISDIR(mode):
                         packed.left_out.append(f"{path} (not a regular file)")
                 except OSError as error:
-                    # Went away, became a link, or (EINVAL, from resolving one) stopped being a link meanwhile.
+                    # Disappeared, became a link, or (EINVAL from readlink) stopped being a link.
                     if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EINVAL):
                         continue
                     if error.errno not in (errno.EACCES, errno.EPERM):
                         raise
-                    packed.left_out.append(f"{path} (you may not read it)")
+                    packed.left_out.append(f"{path} (no permission to read it)")
         packed.sha256 = digest.hash.hexdigest()
     return packed, outside
 
@@ -110,22 +110,22 @@ def pack(root: Path, paths: Iterable[str], archive: Path, inspect: Inspector, pl
 def _add_file(tar: tarfile.TarFile, packed: Packed, path: str, folder: int, name: str, inspect: Inspector) -> None:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=folder)
     with os.fdopen(descriptor, "rb", buffering=0) as stream:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             return
-        executable = bool(found.st_mode & stat.S_IXUSR)
+        executable = bool(status.st_mode & stat.S_IXUSR)
         data = None
-        if found.st_size <= SMALL:
-            data = _read(stream, found.st_size, path)
+        if status.st_size <= SMALL:
+            data = _read(stream, status.st_size, path)
         reason = inspect(path, 0o100755 if executable else 0o100644, data)
         if reason:
             packed.left_out.append(f"{path} ({reason})")
             return
         member = _member(path)
-        member.size = found.st_size
+        member.size = status.st_size
         member.mode = 0o755 if executable else 0o644
-        tar.addfile(member, cast("IO[bytes]", _Exactly(stream, found.st_size, path, data)))
-        packed.bytes += found.st_size
+        tar.addfile(member, cast("IO[bytes]", _Exactly(stream, status.st_size, path, data)))
+        packed.bytes += status.st_size
     packed.files += 1
     packed.paths.add(path)
 
@@ -157,32 +157,32 @@ def _read(stream: IO[bytes], size: int, path: str) -> bytes:
 
 
 def _shrank(path: str) -> Conflict:
-    return Conflict(f"{path} changed while it was being read", hint="wait until it is written and submit again")
+    return Conflict(f"{path} changed while it was being read", hint="wait until it is complete and submit again")
 
 
 class _Exactly:
-    """A file of exactly the size that its header says, whatever is appended to it meanwhile."""
+    """A file of exactly the size in its header, whatever is appended to it during reading."""
 
     def __init__(self, stream: IO[bytes], size: int, path: str, data: bytes | None) -> None:
         self.stream, self.left, self.path, self.data = stream, size, path, data
 
     def read(self, size: int = -1) -> bytes:
-        wanted = self.left if size < 0 else min(size, self.left)
+        count = self.left if size < 0 else min(size, self.left)
         if self.data is not None:
             start = len(self.data) - self.left
-            part = self.data[start : start + wanted]
+            part = self.data[start : start + count]
         else:
-            part = self.stream.read(wanted)
-        if wanted and not part:
+            part = self.stream.read(count)
+        if count and not part:
             raise _shrank(self.path)
         self.left -= len(part)
-        if len(part) < wanted:  # a short read of the kernel's; tarfile takes it for the end
-            part += self.read(wanted - len(part))
+        if len(part) < count:  # a short read, which tarfile would take for the end
+            part += self.read(count - len(part))
         return part
 
 
 class _Digest:
-    """Hashes what it passes on."""
+    """Hashes what is written through it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
@@ -197,13 +197,13 @@ class _Digest:
 
 
 class _Folders:
-    """Descriptors of the folders down to the one that is being read; the sorted order of paths makes one chain enough."""
+    """Descriptors of the folders down to the current one; one chain is enough because paths are sorted."""
 
     def __init__(self, root: Path) -> None:
         self.chain: list[tuple[str, int]] = [("", os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))]
 
     def open(self, path: str) -> tuple[int | None, str]:
-        """Return a descriptor of the path's folder (None where a part of it is missing or a link) and its last part."""
+        """Return a descriptor of the path's folder (None if a part of it is missing or a link) and its last component."""
         *folders, name = path.split("/")
         depth = 0
         while depth < len(folders) and depth + 1 < len(self.chain) and self.chain[depth + 1][0] == folders[depth]:

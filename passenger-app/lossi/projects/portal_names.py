@@ -1,6 +1,6 @@
-"""What a project is called in Open OnDemand's Project Manager, whose folders are called by an id such as ``kq3in8yn``.
+"""The name of a project in Open OnDemand's Project Manager, whose folders are named by an id such as ``kq3in8yn``.
 
-It keeps them in ``…/ondemand/data/sys/dashboard/projects/ID``, with the name in ``.ondemand/manifest.yml``
+They are ``…/ondemand/data/sys/dashboard/projects/ID``, with the name in ``.ondemand/manifest.yml``
 (github.com/OSC/ondemand, apps/dashboard/app/models/project.rb).
 """
 
@@ -16,7 +16,7 @@ LONGEST = 200
 
 
 def name_of(root: Path) -> str | None:
-    """Return the name that was given to a project there; None for all other folders, and where it cannot be read."""
+    """Return a project's name there; None for other folders, or if it cannot be read."""
     if root.parent.name != "projects" or root.parent.parent.name != "dashboard":
         return None
     try:
@@ -28,10 +28,10 @@ def name_of(root: Path) -> str | None:
 @functools.lru_cache(maxsize=256)
 def _read(path: Path, written: int) -> str | None:
     try:
-        found = document.read(path)
+        manifest = document.read(path)
     except document.Unreadable:
         return None
-    name = found.data.get("name") if found and isinstance(found.data, dict) else None
+    name = manifest.data.get("name") if manifest and isinstance(manifest.data, dict) else None
     if not isinstance(name, str) or not name.isprintable() or "/" in name or not 0 < len(name.strip()) <= LONGEST:
         return None
     return name.strip()

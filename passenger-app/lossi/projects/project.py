@@ -1,4 +1,4 @@
-"""A project: the directory that holds code, jobs and the tracking store, and where each of them lies in it."""
+"""A project: the directory of code, jobs and the tracking store, and the paths in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from lossi.files import atomic, permissions
 from lossi.projects import portal_names
 
-IGNORE = b"# Everything of Lossi stays out of git by itself.\n*\n"
+IGNORE = b"# Keeps Lossi's files out of git.\n*\n"
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Project:
 
     @property
     def name(self) -> str:
-        """What users call it: the folder's name, or what they called it in Open OnDemand's Project Manager."""
+        """Its name for users: the folder's name, or the name in Open OnDemand's Project Manager."""
         return portal_names.name_of(self.root) or self.root.name
 
     @property
     def home(self) -> Path:
-        """``.lossi``, where everything of ours lies."""
+        """``.lossi``, the folder of all our files."""
         return self.root / ".lossi"
 
     @property
@@ -51,13 +51,13 @@ class Project:
 
     @property
     def index(self) -> Path:
-        """``lossi.db``: job facts and the ingest ledger; can be deleted and is made again from the job directories."""
+        """``lossi.db``: job facts and the ingest ledger; can be deleted and is rebuilt from the job directories."""
         return self.home / "lossi.db"
 
     def make_home(self) -> None:
-        """Create ``.lossi`` and what it always holds, where it is missing.
+        """Create ``.lossi`` and its folders if they do not exist.
 
-        Its mode is 0750, or 2770 in a project that its group may write to; a ``.gitignore`` in it keeps it out of git.
+        The mode is 0750, or 2770 in a group-writable project; a ``.gitignore`` in it keeps it out of git.
 
         Raises
         ------
@@ -75,7 +75,7 @@ class Project:
             atomic.create_exclusive(ignore, IGNORE)
 
     def share(self, path: Path) -> None:
-        """Let the group write to a file of ours, where it may write to the project; somebody else's file is left alone."""
+        """Make one of our files group-writable if the project is; other users' files are left alone."""
         if permissions.is_shared(self.home):
             with contextlib.suppress(OSError):
                 path.chmod(permissions.file_mode(self.home))

@@ -1,16 +1,15 @@
-"""Which directories are projects: found from a path, made, and remembered in one registry file per user.
+"""Find, create and remember projects; each user has one registry file.
 
-Touches the markers of a project, ``.lossi`` of a new one, and ``projects.json`` in the user's state folder.
+Reads the markers of projects, creates ``.lossi``, and writes ``projects.json`` in the user's state folder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from lossi import settings
@@ -19,13 +18,13 @@ from lossi.files import atomic, permissions
 from lossi.projects.project import Project
 
 MARKERS = (".lossi", ".ondemand", ".git")
-"""What makes a directory a project; ``.ondemand`` is Open OnDemand's own Project Manager."""
+"""Entries that make a directory a project; ``.ondemand`` is from Open OnDemand's Project Manager."""
 
 
 def find(path: Path | None = None) -> Project:
-    """Return the project around a path: the nearest parent with one of the `MARKERS`.
+    """Return the project that contains a path: the nearest parent with one of the `MARKERS`.
 
-    In a folder that everybody may write to, such as ``/tmp``, only a marker of the user's own counts.
+    In a world-writable folder, such as ``/tmp``, only the user's own markers count.
 
     Parameters
     ----------
@@ -45,16 +44,16 @@ def find(path: Path | None = None) -> Project:
     for folder in (start, *start.parents) if is_folder else start.parents:
         if _is_project(folder):
             return Project(folder)
-    raise NotFound(f"{start} is not in a project", hint="make one with `lossi project init` in its folder")
+    raise NotFound(f"{start} is not in a project", hint="create one with `lossi project init` in its folder")
 
 
 def init(path: Path) -> Project:
-    """Make a directory a project (creating it when it is missing) and remember it. Doing so twice changes nothing.
+    """Make a directory a project, creating it if necessary, and remember it. Idempotent.
 
     Raises
     ------
     Forbidden
-        When the user may not write there, or every user of the machine may.
+        When the user cannot write there, or every user of the machine can.
     InvalidInput
         When the path is not a directory.
     Unavailable
@@ -64,11 +63,11 @@ def init(path: Path) -> Project:
     try:
         root.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise InvalidInput(f"{root} is not a directory", hint="name a folder for the project") from None
+        raise InvalidInput(f"{root} is not a directory", hint="pass a folder for the project") from None
     except OSError as error:
         raise atomic.explained(error, root) from error
     if root == Path(root.anchor):
-        raise InvalidInput("the root folder cannot be a project", hint="name a folder of your own")
+        raise InvalidInput("the root folder cannot be a project", hint="use a folder of your own")
     permissions.refuse_open_ancestors(root)
     project = Project(root)
     project.make_home()
@@ -77,9 +76,9 @@ def init(path: Path) -> Project:
 
 
 def registered() -> list[Project]:
-    """Return the user's known projects and the site's shared ones that exist and may be entered, sorted by name.
+    """Return the user's known projects and the site's shared ones that are accessible, sorted by name.
 
-    A project that is away for the moment (a filesystem that is not mounted) stays remembered but is not listed.
+    A project on a filesystem that is not mounted stays in the registry but is not listed.
     """
     shared = [Path(os.path.realpath(path)) for path in settings.load().shared_projects]
     roots = {*_read(), *shared}
@@ -99,7 +98,7 @@ def register(project: Project) -> None:
 
 
 def forget(project: Project) -> None:
-    """Drop a project from the user's registry; nothing in its directory is touched.
+    """Remove a project from the user's registry; its directory is not touched.
 
     Raises
     ------
@@ -107,35 +106,35 @@ def forget(project: Project) -> None:
         When it is not in the registry.
     """
     if project.root not in _read():
-        raise NotFound(f"project {project.name!r} is not among your projects", hint="`lossi project list` shows them")
+        raise NotFound(f"project {project.name!r} is not one of your projects", hint="`lossi project list` shows them")
     _change(lambda roots: roots - {project.root})
 
 
 def by_name_or_path(text: str) -> Project:
-    """Return the project that a user names: a path (or a path inside it), or the name of a known one.
+    """Return a project by its path, a path inside it, or the name of a known project.
 
     Raises
     ------
     NotFound
-        When there is none.
+        When it does not exist.
     Conflict
         When several known projects have this name.
     """
     if "\0" in text or not text:
-        raise NotFound(f"no project {text!r}", hint="`lossi project list` shows the known ones")
+        raise NotFound(f"no project {text!r}", hint="`lossi project list` shows the known projects")
     if os.sep in text or text in (".", "..", "~"):
         return find(Path(os.path.expanduser(text)))  # noqa: PTH111  (Path.expanduser raises for an unknown ~user)
     known = registered()
     same = [project for project in known if text in (project.name, project.root.name)]
     if len(same) > 1:
         paths = ", ".join(str(project.root) for project in same)
-        raise Conflict(f"you have {len(same)} projects called {text!r}: {paths}", hint="name one by its path")
+        raise Conflict(f"you have {len(same)} projects named {text!r}: {paths}", hint="use the path")
     if same:
         return same[0]
     if Path(text).is_dir():
         return find(Path(text))
     hint = did_you_mean(text, (project.name for project in known))
-    raise NotFound(f"no project {text!r}", hint=hint or "`lossi project list` shows the known ones; or name one by its path")
+    raise NotFound(f"no project {text!r}", hint=hint or "`lossi project list` shows the known projects; or use the path")
 
 
 def _is_project(folder: Path) -> bool:
@@ -151,7 +150,7 @@ def _file() -> Path:
 
 
 def _read() -> set[Path]:
-    """Return the remembered roots; a file that somebody broke reads as empty (and is kept aside by the next change)."""
+    """Return the registered roots; a broken file reads as empty (and is kept aside by the next change)."""
     try:
         data = json.loads(_file().read_bytes())
         return {Path(item) for item in data["projects"] if os.path.isabs(item)}  # noqa: PTH117
@@ -164,15 +163,18 @@ def _change(change: Callable[[set[Path]], set[Path]]) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
+        raise _no_state(atomic.explained(error, path)) from error
+    try:
+        with atomic.locked(path.with_suffix(".lock")):
+            before = _read()
+            if not before and path.exists() and not _is_readable_json(path):
+                with contextlib.suppress(OSError):
+                    path.replace(path.with_suffix(".broken"))
+            roots = sorted(os.fspath(root) for root in change(before))
+            # ASCII only: a path that is not UTF-8 survives as escaped surrogates.
+            atomic.write(path, json.dumps({"projects": roots}, indent=1).encode("ascii") + b"\n", mode=0o600)
+    except LossiError as error:
         raise _no_state(error) from error
-    with _locked(path):
-        before = _read()
-        if not before and path.exists() and not _is_readable_json(path):
-            with contextlib.suppress(OSError):
-                path.replace(path.with_suffix(".broken"))
-        roots = sorted(os.fspath(root) for root in change(before))
-        # ASCII only: a path that is not UTF-8 survives as escaped surrogates.
-        atomic.write(path, json.dumps({"projects": roots}, indent=1).encode("ascii") + b"\n", mode=0o600)
 
 
 def _is_readable_json(path: Path) -> bool:
@@ -182,25 +184,9 @@ def _is_readable_json(path: Path) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the registry for a read-change-write; where the filesystem has no locks, the last one wins."""
-    try:
-        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise _no_state(error) from error
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _no_state(error: OSError) -> LossiError:
-    explained = atomic.explained(error, _file())
-    return type(explained)(
-        f"cannot remember the project in {_file()}",
-        why=explained.why,
-        hint="free some space there, or set XDG_STATE_HOME to a folder that you may write to",
+def _no_state(error: LossiError) -> LossiError:
+    return type(error)(
+        f"cannot register the project in {_file()}",
+        why=error.why,
+        hint="free some space there, or set XDG_STATE_HOME to a writable folder",
     )

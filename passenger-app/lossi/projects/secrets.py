@@ -1,6 +1,6 @@
-"""What looks like a secret: file names that are kept out of snapshots, and texts that are masked in a diff. Pure functions.
+"""Detect likely secrets: files to leave out of snapshots, and text to mask in diffs. Pure functions.
 
-A net with meshes: it finds the usual forms, not every secret. What it takes for one and is none is only left out or masked.
+Heuristic: finds the usual forms, not every secret. A false positive is only left out or masked.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ NAMES = (
 FOLDERS = (".ssh", ".aws", ".gnupg", ".kube", ".docker")
 
 HARMLESS = ("*.example", "*.sample", "*.template", "*.dist", "*.py", "*.r", "*.ipynb", "*.md", "*.pub")
-"""Endings that say the file is a model to copy, or code."""
+"""Patterns of templates and code."""
 
 PRIVATE_KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----")
 
 WORDS = rb"(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|auth[_-]?key|credentials?)"
 
-# A name that ends in such a word (not `tokenizer`, `max_tokens`), then a quoted text of four or more characters; the quotes may be
-# escaped, as they are in a notebook's JSON.
-# Blanks are bounded and the text is taken possessively, so that no input takes more than linear time.
+# A name that ends in such a word (not `tokenizer`, `max_tokens`), then quoted text of four or more characters; the quotes can be
+# escaped, as in a notebook's JSON. Bounded spaces and possessive quantifiers keep matching linear on any input.
 QUOTED = re.compile(
     rb"""((?<![A-Za-z])""" + WORDS + rb"""(?![A-Za-z])[\w-]{0,60}(?:\\?["'])?\]?[ \t]{0,20}(?::[ \t]{0,20}[\w.]{1,60}[ \t]{0,20})?"""
     rb"""(?:=>|<-|[:=])[ \t]{0,20}[rbf]?(\\?["']))(?:(?!\2)[^\r\n]){4,}+""",
@@ -66,7 +65,7 @@ MASK = b"***"
 
 
 def suspicious_name(path: str) -> bool:
-    """Return whether a file's path (with forward slashes) is one that usually holds secrets."""
+    """Return whether a file with this path (with forward slashes) usually contains secrets."""
     *folders, name = path.lower().split("/")
     if any(fnmatchcase(name, pattern) for pattern in HARMLESS):
         return False
@@ -74,13 +73,13 @@ def suspicious_name(path: str) -> bool:
 
 
 def holds_private_key(data: bytes) -> bool:
-    """Return whether a file's content has a private key in PEM form."""
+    """Return whether a file's content contains a private key in PEM format."""
     return PRIVATE_KEY.search(data) is not None
 
 
 def masked(diff: bytes) -> bytes:
-    """Return a diff with everything that looks like a secret replaced by ``***``; the number of lines stays."""
-    diff = KEY_BLOCK.sub(lambda found: found[1] + re.sub(rb"(?m)^([+\- ]?)[^\n]+$", rb"\1***", found[2]) + found[3], diff)
+    """Return a diff with likely secrets replaced by ``***``; the number of lines stays the same."""
+    diff = KEY_BLOCK.sub(lambda match: match[1] + re.sub(rb"(?m)^([+\- ]?)[^\n]+$", rb"\1***", match[2]) + match[3], diff)
     diff = IN_URL.sub(rb"\1***\3", diff)
     diff = SHAPES.sub(MASK, diff)
     diff = QUOTED.sub(rb"\1***", diff)

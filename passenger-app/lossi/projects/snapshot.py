@@ -1,7 +1,7 @@
-"""The project's code as it is at submission: one archive, the diff against the commit, and what is linked instead of copied.
+"""The project's code at submission: one archive, the diff against the commit, and links to what is not copied.
 
-Reads the project (see `git`, `walk`, `links`), writes the two files it is told to. Nothing of the repository's configuration
-is run, and no link is followed out of the project.
+Reads the project (see `git`, `walk`, `links`) and writes two files. Runs no programs from the repository's configuration and
+follows no link outside the project.
 """
 
 from __future__ import annotations
@@ -24,41 +24,40 @@ MAX_NOTES = 500
 def take(
     project: Project, archive: Path, diff: Path, *, untracked_limit_bytes: int, include: Collection[str] = ()
 ) -> records.CodeSnapshot:
-    """Write the project's tree as it is now.
+    """Write a snapshot of the project.
 
-    Taken are the files that git tracks, as they are in the working tree, and those it neither tracks nor ignores up to a
-    limit; without git, all files up to that limit. Left out are caches, what looks like a secret, and what is no file. What git
-    ignores, what ``*.dvc`` files track, what is over the limit and what links lead to outside the project is named in
-    ``links`` for the job to see as it is then.
+    Copied are tracked files as they are in the working tree, and untracked files up to a limit; without git, all files up to that
+    limit. Left out are caches, likely secrets and special files. ``links`` lists what the job uses from the live project: ignored
+    files, what ``*.dvc`` files track, untracked files over the limit, and targets of links outside the project.
 
     Parameters
     ----------
     project
-        Its whole folder is meant.
+        The whole folder is read.
     archive
-        Where the tar goes: names sorted, one fixed time and owner, so equal trees give equal bytes.
+        Path of the tar archive: sorted names, one fixed time and owner, so equal trees give equal bytes.
     diff
-        Where the diff of tracked files against the commit goes, secrets masked. Written only when there is one; then
+        Path of the diff of tracked files against the commit, secrets masked. Written only if there are changes; then
         ``diff_sha256`` is set.
     untracked_limit_bytes
-        Of all untracked files together.
+        Total size of untracked files.
     include
-        Paths relative to the project that are taken whatever git, the limit or their name says: the notebook itself.
+        Paths relative to the project that are always copied, such as the notebook.
 
     Returns
     -------
     CodeSnapshot
-        ``dirty`` is whether the commit alone does not give this tree: tracked files differ, untracked ones were taken, or
-        there is no commit. Without git it is False and ``commit`` None.
+        ``dirty``: the commit alone does not give this tree, because tracked files differ, untracked files were copied, or there
+        is no commit. Without git it is False and ``commit`` is None.
 
     Raises
     ------
     Forbidden
-        When every user of the machine could write to the project or to a folder above it; when ``include`` leads out.
+        When the project or a folder above it is world-writable; when ``include`` has a path outside the project.
     NotFound
         When a path of ``include`` does not exist.
     Conflict
-        When a file became shorter while it was read.
+        When a file shrank while it was being read.
     """
     root = project.root
     permissions.refuse_open_ancestors(root)
@@ -103,15 +102,13 @@ def take(
 
 
 def _tree(root: Path, notes: list[str]) -> git.Tree:
-    """Return the working tree by git, or the files that are there where git cannot say."""
+    """Return the working tree from git, or without a usable repository the existing files."""
     try:
-        found = git.read(root)
+        if (tree := git.read(root)) is not None:
+            return tree
     except git.Unreadable as error:
         notes.append(f".git (the repository was not read: {error})")
-        found = None
-    if found is not None:
-        return found
-    listed = walk.listing(root)
+    listed = walk.list_files(root)
     return git.Tree(untracked=listed.files, ignored=listed.aside, notes=listed.notes, repository=False)
 
 
@@ -120,10 +117,10 @@ def _private(path: str) -> bool:
 
 
 def _inside(root: Path, path: str) -> str:
-    """Return a path of ``include`` in the form that git has, refusing what is not a file of the project."""
+    """Return a path of ``include`` in git's form; refuse paths that are not in the project."""
     text = posixpath.normpath(path)
     if text.startswith(("/", "../")) or text in ("..", ".") or "\0" in text:
-        raise Forbidden(f"{path} is not in the project", hint=f"name a file below {root}")
+        raise Forbidden(f"{path} is not in the project", hint=f"use a file below {root}")
     if not os.path.lexists(root / text):
         raise NotFound(f"{path} does not exist in {root}", hint="was it moved or deleted? check its name")
     return text
@@ -134,7 +131,7 @@ def _shortened(notes: list[str]) -> list[str]:
 
 
 class _Covered:
-    """Whether a path is, or lies in, one of some paths."""
+    """Whether a path is, or is inside, one of the paths."""
 
     def __init__(self, paths: Collection[str]) -> None:
         self.paths = set(paths)

@@ -1,6 +1,6 @@
-"""How MLflow writes the places of a project's store and artifacts, for any path that a user may choose.
+"""The paths of a project's store and artifacts in MLflow's notation, for any path of a project.
 
-Touches one link in the user's state folder, and only for paths that MLflow's URIs cannot say.
+Creates a link in the user's state folder, only for paths that MLflow's URIs cannot express.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from lossi.projects.project import Project
 
 
 def artifact_location(project: Project, experiment_id: str) -> str:
-    """Return where an experiment's artifacts lie, in the form that MLflow reads back as the same folder.
+    """Return an experiment's artifact location in a form that MLflow resolves to the same folder.
 
-    A plain absolute path; a ``file://`` URI where the path holds ``%`` (MLflow unquotes plain paths,
+    A plain absolute path; a ``file://`` URI if the path contains ``%`` (MLflow unquotes plain paths,
     `mlflow.utils.file_utils.local_file_uri_to_path`) or is not UTF-8.
     """
     path = project.artifacts / experiment_id
@@ -29,7 +29,7 @@ def artifact_location(project: Project, experiment_id: str) -> str:
 
 
 def local_path(uri: str) -> Path | None:
-    """Return the path that an artifact location or URI of MLflow means, or None when it is not on this filesystem."""
+    """Return the path for one of MLflow's artifact locations or URIs, or None if it is not on this filesystem."""
     if uri.startswith("file:"):
         parts = urlsplit(uri)
         return Path(os.fsdecode(unquote(parts.path, errors="surrogateescape"))) if parts.netloc in ("", "localhost") else None
@@ -37,15 +37,15 @@ def local_path(uri: str) -> Path | None:
 
 
 def tracking_uri(project: Project) -> str:
-    """Return the URI by which an MLflow client opens the project's store.
+    """Return the URI with which an MLflow client opens the project's store.
 
-    ``sqlite:///`` URIs have no form that every SQLAlchemy reads alike for paths with ``?``, ``#`` or ``%``, and such a path
-    fails silently with an empty store elsewhere. There, the URI goes through a link in the user's state folder.
+    SQLAlchemy versions read ``sqlite:///`` URIs of paths with ``?``, ``#`` or ``%`` differently, and silently create an empty store
+    elsewhere. For such paths the URI goes through a link in the user's state folder.
 
     Raises
     ------
     Forbidden, Unavailable
-        When that link is needed and cannot be made.
+        When that link cannot be created.
     """
     text = os.fspath(project.store)
     if not re.search(r"[?#%]", text) and is_utf8(text):
@@ -62,7 +62,7 @@ def tracking_uri(project: Project) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Return whether a text can be written as UTF-8, which a path need not be."""
+    """Return whether a text can be encoded as UTF-8, which is not true of every path."""
     try:
         text.encode()
     except UnicodeEncodeError:

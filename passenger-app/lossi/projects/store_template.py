@@ -1,18 +1,16 @@
-"""Empty MLflow stores, each made once per environment by that environment's own MLflow and kept in the user's cache.
+"""Empty MLflow stores, created once per environment by its own MLflow and kept in the user's cache.
 
-A fresh store runs all of MLflow's migrations, which takes seconds; a copy of a ready-made one takes milliseconds. Touches
-``<cache>/stores`` and starts one child process, the only way in which MLflow is ever used from here.
+Creating a store runs all of MLflow's migrations, which takes seconds; copying one takes milliseconds. Writes ``<cache>/stores``
+and starts one child process, the only use of MLflow here.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lossi import processes, settings
@@ -20,15 +18,15 @@ from lossi.errors import LossiError, NotSupported, Unavailable
 from lossi.files import atomic
 
 FORM = 1
-"""Raised when `CHILD` changes, so that older cached stores are not used."""
+"""Increase it when `CHILD` changes, so that older cached stores are not used."""
 
 PAGE_BYTES = 1024
-"""MLflow's fifty tables and their indexes take a page each: 286 kB with these instead of 954 kB with 4,096-byte pages."""
+"""MLflow's fifty tables and their indexes use a page each: 286 kB in total, instead of 954 kB with 4,096-byte pages."""
 
 TIME_LIMIT_S = 300.0
 
-# The store is made in the child's own temporary folder and comes back through the pipe: nothing needs to be mounted into a
-# container, and no text of a user's becomes part of a path. Whatever MLflow prints goes to stderr.
+# The child creates the store in a temporary folder and returns it through the pipe: nothing needs to be mounted in a container,
+# and no user text becomes part of a path. MLflow's own output goes to stderr.
 CHILD = f"""
 import os, sqlite3, sys, tempfile
 out = os.dup(1)
@@ -43,13 +41,13 @@ with tempfile.TemporaryDirectory(prefix="lossi-store-") as folder:
     connection.execute("PRAGMA page_size={PAGE_BYTES}")
     connection.execute("VACUUM")
     connection.close()
-    with open(path, "rb") as made, os.fdopen(out, "wb") as answer:
-        answer.write(made.read())
+    with open(path, "rb") as store, os.fdopen(out, "wb") as answer:
+        answer.write(store.read())
 """
 
 
 def template(argv_prefix: Sequence[str], cache_key: str, variables: Mapping[str, str]) -> Path:
-    """Return the path of an empty MLflow store made by an environment's own MLflow, from the cache where it is there.
+    """Return the path of an empty MLflow store created by an environment's own MLflow, cached.
 
     Parameters
     ----------
@@ -58,17 +56,17 @@ def template(argv_prefix: Sequence[str], cache_key: str, variables: Mapping[str,
     cache_key
         What the store depends on: image digest, or interpreter and versions. Any text.
     variables
-        The whole environment of the child; telemetry is switched off in it, and MLflow's own variables are left out.
+        The child's whole environment; MLflow's variables are removed and telemetry is switched off.
 
     Returns
     -------
     Path
-        A SQLite file with 1,024-byte pages, alembic's revision and experiment 0. Only ever copied, never written.
+        A SQLite file with 1,024-byte pages, alembic's revision and experiment 0. Copy it, never write to it.
 
     Raises
     ------
     NotSupported
-        When the environment's MLflow cannot open SQLite (mlflow-skinny), or there is none.
+        When the environment has no MLflow, or one that cannot open SQLite (mlflow-skinny).
     Unavailable
         When the interpreter cannot be started, or the cache cannot be written.
     """
@@ -80,9 +78,9 @@ def template(argv_prefix: Sequence[str], cache_key: str, variables: Mapping[str,
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise atomic.explained(error, folder) from error
-    with _one_maker(path):
+    with atomic.locked(path.with_suffix(".lock")):  # a second process waits for the first one's store
         if not path.exists():
-            data = _made(argv_prefix, variables)
+            data = _create(argv_prefix, variables)
             atomic.write(path, data, mode=0o600)
             _check(path)
     return path
@@ -94,7 +92,7 @@ def _file_stem(cache_key: str) -> str:
     return f"{readable}-{digest}"
 
 
-def _made(argv_prefix: Sequence[str], variables: Mapping[str, str]) -> bytes:
+def _create(argv_prefix: Sequence[str], variables: Mapping[str, str]) -> bytes:
     argv = [*argv_prefix, "-I", "-c", CHILD]
     environment = {name: value for name, value in variables.items() if not name.startswith(("MLFLOW_", "_MLFLOW_"))}
     environment |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_CONFIGURE_LOGGING": "false"}
@@ -104,7 +102,7 @@ def _made(argv_prefix: Sequence[str], variables: Mapping[str, str]) -> bytes:
         done = processes.run(argv, environment=environment, limit_s=TIME_LIMIT_S)
     except processes.TimeLimitReached:
         raise Unavailable(
-            f"{shown} did not make an MLflow store within {TIME_LIMIT_S:.0f} s", hint="is its filesystem slow? try again"
+            f"{shown} did not create an MLflow store within {TIME_LIMIT_S:.0f} s", hint="is its filesystem slow? try again"
         ) from None
     except OSError as error:
         raise Unavailable(
@@ -118,15 +116,15 @@ def _made(argv_prefix: Sequence[str], variables: Mapping[str, str]) -> bytes:
 def _failed(shown: str, last: str) -> LossiError:
     if "No module named" in last or "ImportError" in last:
         return NotSupported(
-            f"{shown} cannot make an MLflow store",
+            f"{shown} cannot create an MLflow store",
             why=last,
             hint="the environment needs the full mlflow package (mlflow-skinny cannot open SQLite); see `lossi env check`",
         )
-    return Unavailable(f"{shown} could not make an MLflow store", why=last, hint="check it with `lossi env check`")
+    return Unavailable(f"{shown} could not create an MLflow store", why=last, hint="check it with `lossi env check`")
 
 
 def _check(path: Path) -> None:
-    """Refuse a store that is not whole; the file is removed so that the next call makes it again."""
+    """Refuse and remove a damaged store, so that the next call creates it again."""
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
         try:
@@ -142,18 +140,3 @@ def _check(path: Path) -> None:
     if not whole:
         path.unlink(missing_ok=True)
         raise Unavailable("the new MLflow store cannot be used", why=why, hint="try again; check space in the cache folder")
-
-
-@contextlib.contextmanager
-def _one_maker(path: Path) -> Iterator[None]:
-    """Let a second process wait for the first one's store instead of making its own (where the filesystem has locks)."""
-    try:
-        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise atomic.explained(error, path) from error
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

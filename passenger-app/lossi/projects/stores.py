@@ -1,14 +1,13 @@
-"""The project's embedded MLflow store and the small stores that tasks log to: made, seeded and opened with sqlite3 alone.
+"""The project's embedded MLflow store and the stores that tasks log to: created, seeded and opened with sqlite3 alone.
 
-Touches ``.lossi/mlflow.db``, ``.lossi/artifacts`` and the files it is told to write. The schema is MLflow's own
-(`mlflow/store/tracking/dbmodels/models.py`); columns are copied by name, so a revision with more of them still works.
+Writes ``.lossi/mlflow.db``, ``.lossi/artifacts`` and task stores. The schema is MLflow's
+(`mlflow/store/tracking/dbmodels/models.py`); columns are copied by name, so that a revision with more columns works.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import sqlite3
 import time
@@ -38,7 +37,7 @@ __all__ = [
 ]
 
 KNOWN_REVISIONS = {"dc11669786a5": "3.17"}
-"""Alembic revision → MLflow version, for the schemas that are written here; others are read only."""
+"""Alembic revision → MLflow version, for schemas that we write; others are only read."""
 
 PAGE_BYTES = 4096
 WRITE_TIMEOUT_S = 10.0
@@ -52,7 +51,7 @@ REGISTRY_TABLES = (
     "model_version_tags",
     "registered_model_aliases",
 )
-"""Parents before children, as foreign keys want it."""
+"""Parents before children, for foreign keys."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,9 @@ class Experiment:
     Attributes
     ----------
     id
-        As MLflow shows it: a decimal number as text.
+        Decimal number as text, as in MLflow.
     artifact_location
-        Absolute path, or a ``file://`` URI where a plain path would be misread; `local_path` understands both.
+        Absolute path, or a ``file://`` URI if a plain path would be misread; `local_path` reads both.
     """
 
     id: str
@@ -73,10 +72,10 @@ class Experiment:
 
 
 def ensure(project: Project, template: Path) -> None:
-    """Make the project's store from an empty one if there is none. Two creators at once are fine: the first one's stays.
+    """Create the project's store from an empty one unless it exists. Of two concurrent creators, the first wins.
 
-    The result is what MLflow itself would have made: its schema at its revision, experiment 0 ("Default") with artifacts
-    below ``.lossi/artifacts``, 4,096-byte pages, a rollback journal.
+    The result is what MLflow would create: its schema at its revision, experiment 0 ("Default") with artifacts below
+    ``.lossi/artifacts``, 4,096-byte pages, a rollback journal.
 
     Raises
     ------
@@ -86,17 +85,17 @@ def ensure(project: Project, template: Path) -> None:
     if project.store.exists():
         return
     project.make_home()
-    with _beside(project.store) as beside:
-        _copy(template, beside, permissions.file_mode(project.home))
-        with _changing(beside) as connection:
+    with _temporary(project.store) as temporary:
+        _copy(template, temporary, permissions.file_mode(project.home))
+        with _writing(temporary) as connection:
             connection.execute(
                 "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (artifact_location(project, "0"),)
             )
-        _rebuild(beside, PAGE_BYTES)
-        _sync(beside)
+        _rebuild(temporary, PAGE_BYTES)
+        _sync(temporary)
         try:
             with contextlib.suppress(FileExistsError):
-                os.link(beside, project.store)
+                os.link(temporary, project.store)
             atomic.sync_folder(project.home)
         except OSError as error:
             raise atomic.explained(error, project.store) from error
@@ -105,38 +104,38 @@ def ensure(project: Project, template: Path) -> None:
 
 
 def ensure_experiment(project: Project, name: str) -> Experiment:
-    """Return the experiment of this name in the project's store, creating it when it is missing.
+    """Return the experiment with this name in the project's store; create it if it does not exist.
 
-    The id is the one that MLflow's SQL store would give: the greatest one plus 1 (``INTEGER PRIMARY KEY`` of SQLite).
+    The new id is the one that MLflow's SQL store would use: the largest id plus 1 (SQLite's ``INTEGER PRIMARY KEY``).
 
     Raises
     ------
     InvalidInput
-        When the name is empty, too long or holds control characters.
+        When the name is empty, too long or contains control characters.
     Conflict
-        When it was deleted in MLflow and not restored.
+        When it was deleted in MLflow.
     NotFound
         When the project has no store yet.
     NotSupported
-        When the store's schema is one that must not be written.
+        When the store's schema must not be written.
     Unavailable
         When the store is locked or cannot be written.
     """
     _check_name(name)
     with contextlib.closing(connect_readonly(project.store)) as connection, _explaining(project.store):
-        found = _experiment(connection, name)
-    if found is not None:
-        _artifact_folder(project, found.id)
-        return found
+        experiment = _experiment(connection, name)
+    if experiment is not None:
+        _artifact_folder(project, experiment.id)
+        return experiment
     known = revision(project.store)
     if known not in KNOWN_REVISIONS:
         raise NotSupported(
             f"{project.store} has the schema of another MLflow (revision {known})",
-            hint=f"use an environment with MLflow {' or '.join(KNOWN_REVISIONS.values())}; until then the store is read only",
+            hint=f"use an environment with MLflow {' or '.join(KNOWN_REVISIONS.values())}; until then the store is read-only",
         )
-    with _changing(project.store) as connection:
-        found = _experiment(connection, name)
-        if found is None:
+    with _writing(project.store) as connection:
+        experiment = _experiment(connection, name)
+        if experiment is None:
             now = int(time.time() * 1000)
             row = {
                 "name": name,
@@ -152,16 +151,16 @@ def ensure_experiment(project: Project, name: str) -> Experiment:
             ).lastrowid
             location = artifact_location(project, str(inserted))
             connection.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (location, inserted))
-            found = Experiment(str(inserted), name, location)
-    _artifact_folder(project, found.id)
-    return found
+            experiment = Experiment(str(inserted), name, location)
+    _artifact_folder(project, experiment.id)
+    return experiment
 
 
 def task_template(project: Project, template: Path, experiment: Experiment, destination: Path) -> None:
-    """Write the store that each task of a job starts from: an empty one with the project's experiments and model registry.
+    """Write the store that each task of a job starts with: empty except for the project's experiments and model registry.
 
-    The experiments keep their ids, names and artifact locations, so that a run logged in a task has the place it will have
-    in the project; the registry lets ``models:/name@alias`` work there. 1,024-byte pages; whole or not at all.
+    The experiments keep their ids, names and artifact locations, so that a task's run has the same location as in the project; the
+    registry makes ``models:/name@alias`` work in tasks. Uses 1,024-byte pages. Atomic.
 
     Raises
     ------
@@ -170,28 +169,28 @@ def task_template(project: Project, template: Path, experiment: Experiment, dest
     NotFound
         When the project has no store.
     Unavailable
-        When something cannot be read or written.
+        When a file cannot be read or written.
     """
-    with _beside(destination) as beside:
-        _copy(template, beside, 0o640)
+    with _temporary(destination) as temporary:
+        _copy(template, temporary, 0o640)
         with contextlib.closing(connect_readonly(project.store)) as source, _explaining(project.store):
-            source.execute("BEGIN")  # one state of the store, whatever is written meanwhile
-            with _changing(beside) as target:
+            source.execute("BEGIN")  # a consistent snapshot of the store
+            with _writing(temporary) as target:
                 target.execute("DELETE FROM experiments")
                 for table in ("experiments", *REGISTRY_TABLES):
                     _copy_rows(source, target, table)
                 if not target.execute("SELECT 1 FROM experiments WHERE experiment_id = ?", (int(experiment.id),)).fetchone():
                     raise Conflict(f"experiment {experiment.name!r} is no longer in {project.store}", hint="submit the job again")
-        _sync(beside)
+        _sync(temporary)
         try:
-            beside.replace(destination)
+            temporary.replace(destination)
             atomic.sync_folder(destination.parent)
         except OSError as error:
             raise atomic.explained(error, destination) from error
 
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
-    """Open a SQLite store for reading, so that neither a hostile schema nor an odd path can do anything.
+    """Open a SQLite store read-only, safe against hostile schemas and odd paths.
 
     Raises
     ------
@@ -203,7 +202,7 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
     uri = f"{Path(os.path.abspath(path)).as_uri()}?mode=ro"  # noqa: PTH100  (quotes `?`, `%` and `#`)
     try:
         if not path.exists():
-            raise NotFound(f"there is no store {path}", hint="it is made by the first job of the project")
+            raise NotFound(f"there is no store {path}", hint="the project's first job creates it")
         connection = sqlite3.connect(uri, uri=True, timeout=2.0, isolation_level=None)
     except (sqlite3.Error, OSError) as error:
         raise Unavailable(f"cannot open {path}", why=str(error), hint="check its permissions and try again") from error
@@ -214,7 +213,7 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
 
 
 def revision(path: Path) -> str | None:
-    """Return alembic's revision of a store, or None when it has none (or is no store).
+    """Return a store's alembic revision, or None if it has none or is not a store.
 
     Raises
     ------
@@ -236,8 +235,8 @@ def revision(path: Path) -> str | None:
 def _check_name(name: str) -> None:
     if not name.strip() or len(name) > EXPERIMENT_NAME_LIMIT or CONTROL.search(name):
         raise InvalidInput(
-            f"{name[:80]!r} cannot be the name of an experiment",
-            hint=f"give it 1 to {EXPERIMENT_NAME_LIMIT} characters on one line",
+            f"{name[:80]!r} is not a valid name for an experiment",
+            hint=f"use 1 to {EXPERIMENT_NAME_LIMIT} characters on one line",
         )
 
 
@@ -274,7 +273,7 @@ def _copy_rows(source: sqlite3.Connection, target: sqlite3.Connection, table: st
 
 
 def _artifact_folder(project: Project, experiment_id: str) -> None:
-    """Make the folder now, with the project's group, because MLflow would make it by the umask of whoever comes first."""
+    """Create the folder with the project's group, because MLflow would use the umask of the first user."""
     try:
         permissions.make_folder(project.artifacts, like=project.home)
         permissions.make_folder(project.artifacts / experiment_id, like=project.home)
@@ -283,12 +282,12 @@ def _artifact_folder(project: Project, experiment_id: str) -> None:
 
 
 @contextlib.contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+def _temporary(path: Path) -> Iterator[Path]:
+    temporary = atomic.temporary_name(path)
     try:
-        yield beside
+        yield temporary
     finally:
-        for leftover in (beside, beside.with_name(f"{beside.name}-journal")):
+        for leftover in (temporary, temporary.with_name(f"{temporary.name}-journal")):
             with contextlib.suppress(OSError):
                 leftover.unlink()
 
@@ -303,7 +302,7 @@ def _copy(source: Path, target: Path, mode: int) -> None:
 
 
 @contextlib.contextmanager
-def _changing(path: Path) -> Iterator[sqlite3.Connection]:
+def _writing(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection inside one write transaction on an existing store."""
     with _explaining(path):
         uri = f"{Path(os.path.abspath(path)).as_uri()}?mode=rw"  # noqa: PTH100
@@ -346,7 +345,7 @@ def _explaining(path: Path) -> Iterator[None]:
         if "locked" in text:
             hint = "another process is writing to it; try again in a few seconds"
         elif "readonly" in text or "unable to open" in text:
-            hint = "check that you may write to it and its folder"
+            hint = "check that you can write to it and its folder"
         elif "full" in text or "I/O" in text:
             hint = "free some space there and try again"
         else:

@@ -1,7 +1,4 @@
-"""The files of a project that git does not track: listed without git, sorted into what a snapshot takes and what it leaves.
-
-Reads names and sizes only.
-"""
+"""List a project's files without git, and choose which untracked files a snapshot copies. Reads only names and sizes."""
 
 from __future__ import annotations
 
@@ -21,47 +18,47 @@ CACHES = {".git", ".hg", ".svn", ".lossi", "__pycache__", ".ipynb_checkpoints", 
 CACHE_ENDINGS = (".pyc", ".pyo", ".swp", "~", ".DS_Store")
 
 HEAVY = {"node_modules", ".venv", "venv", ".tox", ".nox", ".conda", "renv", "mlruns", "wandb"}
-"""Folders that a snapshot never copies, even where no git says so; a job sees the live ones."""
+"""Folders that a snapshot never copies, even without git; jobs use the live ones."""
 
 MAX_ENTRIES = 10_000
-"""A folder with more than these, in a project without git, is data."""
+"""In a project without git, a folder with more entries is data."""
 
 CODE = {
     ".c", ".cc", ".cfg", ".conf", ".cpp", ".cu", ".f90", ".h", ".hpp", ".in", ".ini", ".ipynb", ".j2", ".jl", ".json", ".lock",
     ".md", ".mk", ".py", ".pyi", ".pyx", ".r", ".rmd", ".rs", ".rst", ".sh", ".slurm", ".sql", ".toml", ".txt", ".yaml", ".yml", "",
 }  # fmt: skip
-"""Endings of files that programs consist of: they are taken first."""
+"""Extensions of code: these files are copied first."""
 
 
 @dataclass
 class Listing:
-    """What a walk found; paths relative to the project."""
+    """Files of a project; paths are relative to it."""
 
     files: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
-    """Folders that are not copied but linked."""
+    """Folders to link instead of copying."""
     notes: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Choice:
-    """What a snapshot takes of the files that git does not track."""
+    """Which untracked files a snapshot copies."""
 
     kept: list[str] = field(default_factory=list)
     over: list[str] = field(default_factory=list)
-    """Over the limit: linked to the live files instead."""
+    """Files over the limit, to link instead."""
     notes: list[str] = field(default_factory=list)
 
 
 def is_cache(path: str) -> bool:
-    """Return whether a path is, or lies in, something that no job needs."""
+    """Return whether a path is, or is inside, something that no job needs."""
     parts = path.split("/")
     return not CACHES.isdisjoint(parts) or parts[-1].endswith(CACHE_ENDINGS)
 
 
-def listing(root: Path) -> Listing:
-    """Return the files below a folder that no git describes. Links are listed, not followed."""
-    found = Listing()
+def list_files(root: Path) -> Listing:
+    """Return the files below a folder without git. Links are listed, not followed."""
+    listing = Listing()
     todo = [""]
     while todo:
         folder = todo.pop()
@@ -73,29 +70,29 @@ def listing(root: Path) -> Listing:
                     if len(entries) > MAX_ENTRIES:
                         break
         except OSError as error:
-            found.notes.append(f"{folder or '.'} ({error.strerror})")
+            listing.notes.append(f"{folder or '.'} ({error.strerror})")
             continue
         if folder and (len(entries) > MAX_ENTRIES or any(entry.name == "pyvenv.cfg" for entry in entries)):
-            found.aside.append(folder)
+            listing.aside.append(folder)
             continue
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = f"{folder}/{entry.name}" if folder else entry.name
             if is_cache(path):
                 continue
             if not entry.is_dir(follow_symlinks=False):
-                found.files.append(path)
+                listing.files.append(path)
             elif entry.name in HEAVY or path.endswith(".dvc/cache"):
-                found.aside.append(path)
+                listing.aside.append(path)
             else:
                 todo.append(path)
-    return found
+    return listing
 
 
 def choose(root: Path, paths: Iterable[str], limit: int, *, always: Collection[str] = ()) -> Choice:
-    """Sort untracked files into those that a snapshot takes and those it leaves.
+    """Choose the untracked files that a snapshot copies.
 
-    Code comes first, the smallest files first; then data, a folder's together or not at all, because half a data set is
-    worse than a link to the whole. What looks like a secret is left out.
+    Code first, smallest files first; then data, all of a folder or nothing, because half a data set is worse than a link to the
+    whole. Likely secrets are left out.
 
     Parameters
     ----------
@@ -104,9 +101,9 @@ def choose(root: Path, paths: Iterable[str], limit: int, *, always: Collection[s
     paths
         Relative to ``root``.
     limit
-        Bytes of all kept files together.
+        Total bytes of the kept files.
     always
-        Paths that are taken whatever their size or name.
+        Paths to copy regardless of size and name.
     """
     choice = Choice()
     code: list[tuple[int, str]] = []
@@ -114,10 +111,10 @@ def choose(root: Path, paths: Iterable[str], limit: int, *, always: Collection[s
     used = 0
     for path in paths:
         try:
-            found = (root / path).lstat()
-        except OSError:  # removed meanwhile
+            status = (root / path).lstat()
+        except OSError:  # just removed
             continue
-        size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+        size = status.st_size if stat.S_ISREG(status.st_mode) else 0
         name = PurePosixPath(path)
         if path in always:
             choice.kept.append(path)

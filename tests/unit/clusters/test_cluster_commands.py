@@ -45,7 +45,7 @@ def lossi(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
     return int(ended.value.code or 0), shown.out, shown.err
 
 
-def test_list_shows_what_is_offered_and_what_is_wrong(site: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_clusters_and_problems(site: Write, capsys: pytest.CaptureFixture[str]) -> None:
     file = site(SITE)
     code, out, err = lossi(capsys, "clusters", "list")
     assert code == 0 and "mahti (default)" in out and "small, gpu" in out and "a100" in out and "quiet" not in out
@@ -151,7 +151,7 @@ def levels(found: list[Finding]) -> dict[str, str]:
     return {finding.what.removeprefix("cluster mahti").removeprefix(": "): finding.level for finding in found}
 
 
-def test_a_sound_cluster_is_found_sound(examine: Callable[..., list[Finding]]) -> None:
+def test_the_doctor_finds_nothing_wrong_with_a_good_cluster(examine: Callable[..., list[Finding]]) -> None:
     found = examine()
     assert {finding.level for finding in found} == {"ok"}, found
     assert set(levels(found)) == {"", "accounting", "partitions", "GPU types", "account"}
@@ -174,7 +174,7 @@ def test_a_sound_cluster_is_found_sound(examine: Callable[..., list[Finding]]) -
         ({"error": Unavailable("no answer from slurmctld", hint="wait")}, "", "error", "no answer"),
     ],
 )
-def test_what_is_wrong_with_a_cluster_is_found_with_a_remedy(
+def test_the_doctor_finds_problems_with_hints(
     examine: Callable[..., list[Finding]], answers: dict[str, Any], what: str, level: str, words: str
 ) -> None:
     found = next(item for item in examine(**answers) if item.what.removeprefix("cluster mahti").removeprefix(": ") == what)
@@ -187,5 +187,5 @@ def test_a_cluster_that_does_not_answer_does_not_hide_the_others(examine: Callab
     assert [(item.what, item.level) for item in found] == [("clusters", "error"), ("cluster a", "error"), ("cluster b", "error")]
 
 
-def test_without_clusters_the_doctor_is_content() -> None:
+def test_the_doctor_accepts_no_clusters() -> None:
     assert [finding.level for finding in doctor_clusters.findings()] == ["ok"]

@@ -37,7 +37,7 @@ def names() -> list[str]:
     return [cluster.name for cluster in clusters.load().clusters]
 
 
-def test_without_anything_there_is_no_cluster() -> None:
+def test_without_configuration_and_sbatch_there_is_no_cluster() -> None:
     found = clusters.load()
     assert (found.clusters, found.problems, found.default) == ((), (), None)
     with pytest.raises(NotFound, match="no cluster is configured here"):
@@ -57,7 +57,7 @@ def test_without_configuration_sbatch_on_path_is_a_cluster(no_slurm_here: Path, 
     assert names() == []
 
 
-def test_what_ood_says_is_taken(ood: Write) -> None:
+def test_clusters_of_ood_are_read(ood: Write) -> None:
     ood("owens", OOD)
     cluster = clusters.load().get("owens")
     assert (cluster.title, cluster.login_host, cluster.slurm_name) == ("Owens", "owens.example.org", "owens")
@@ -66,7 +66,7 @@ def test_what_ood_says_is_taken(ood: Write) -> None:
     assert (cluster.command("sbatch"), cluster.command("squeue")) == ("/usr/local/bin/sbatch", "/opt/slurm/bin/squeue")
 
 
-def test_one_file_of_ood_may_hold_all_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_file_of_ood_can_have_all_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "all.yml"
     file.write_text("v2:\n  a: {job: {adapter: slurm}}\n  b: {metadata: {hidden: true}, job: {adapter: slurm}}\n  c: 3\n")
     monkeypatch.setenv("OOD_CLUSTERS", str(file))

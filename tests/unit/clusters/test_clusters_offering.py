@@ -29,7 +29,7 @@ MIXED = Cluster(
 OPEN = Cluster(name="open")
 
 
-def test_gpu_types_are_known_with_their_partitions() -> None:
+def test_gpu_types_are_listed_with_their_partitions() -> None:
     assert clusters.gpu_types(MIXED) == {
         "mi250": ("amd", "both"),
         "a100": ("small", "arm", "both"),
@@ -49,7 +49,7 @@ def test_the_variant_of_an_environment_follows_from_the_partition() -> None:
     assert clusters.accelerator_of(OPEN, "any", "a100") is None
 
 
-def test_a_partition_or_gpu_that_is_not_offered_is_refused_with_what_is() -> None:
+def test_a_partition_or_gpu_that_is_not_offered_is_refused_with_those_that_are() -> None:
     with pytest.raises(InvalidInput, match="did you mean 'small'"):
         clusters.offered(MIXED, "smal")
     with pytest.raises(InvalidInput, match="mi250 is in amd and both"):
@@ -59,12 +59,12 @@ def test_a_partition_or_gpu_that_is_not_offered_is_refused_with_what_is() -> Non
     assert clusters.offered(OPEN, "anything") is None
 
 
-def test_without_a_name_the_only_type_of_a_partition_is_meant() -> None:
+def test_without_a_name_the_only_gpu_type_of_a_partition_is_used() -> None:
     assert clusters.gpu_type(MIXED, "amd", None) == MI250
     assert clusters.gpu_type(MIXED, "small", None) is None
 
 
-def test_gpu_hours_are_those_of_cards_where_the_scheduler_counts_dies() -> None:
+def test_gpu_hours_count_cards_even_if_the_scheduler_counts_dies() -> None:
     assert clusters.gpu_hours(MIXED, "amd", None, gpus=8, seconds=3600) == 4
     assert clusters.gpu_hours(MIXED, "both", "mi250", gpus=1, seconds=1800) == 0.25
     assert clusters.gpu_hours(MIXED, "gone", "mi250", gpus=2, seconds=3600) == 1
@@ -72,7 +72,7 @@ def test_gpu_hours_are_those_of_cards_where_the_scheduler_counts_dies() -> None:
     assert clusters.gpu_hours(OPEN, "any", None, gpus=3, seconds=3600) == 3
 
 
-def test_an_offer_tells_nothing_of_how_the_cluster_is_reached() -> None:
+def test_an_offer_does_not_tell_how_to_reach_the_cluster() -> None:
     cluster = Cluster.model_validate(
         {
             "name": "r",
@@ -110,7 +110,7 @@ lines = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs", "Cc"])
         max_size=3,
     )
 )
-def test_what_is_exported_is_read_back_as_the_same(found: dict[str, dict[str, object]]) -> None:
+def test_an_exported_cluster_is_read_back_unchanged(found: dict[str, dict[str, object]]) -> None:
     from lossi.files import document
 
     given_clusters = [Cluster.model_validate({**members, "name": name}) for name, members in found.items()]

@@ -53,7 +53,7 @@ def test_full_disk_is_explained_and_the_old_content_stays(tmp_path: Path, monkey
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
-def test_no_space_left_reads_as_such() -> None:
+def test_no_space_left_is_explained() -> None:
     with pytest.raises(OSError) as caught, Path("/dev/full").open("wb", buffering=0) as stream:
         stream.write(b"x")
     error = atomic.explained(caught.value, Path("/dev/full"))

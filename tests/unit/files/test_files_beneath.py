@@ -34,7 +34,7 @@ def test_plain_file_is_read(root: Path) -> None:
 @pytest.mark.parametrize(
     "relative", ["../secret/file.txt", "a/../../secret/file.txt", "a/b/..", "/etc/passwd", "a\0b", "..", "a/b/file.txt/.."]
 )
-def test_ways_out_are_refused(root: Path, relative: str) -> None:
+def test_paths_outside_the_root_are_refused(root: Path, relative: str) -> None:
     with pytest.raises(Forbidden):
         read(root, relative)
 
@@ -52,13 +52,13 @@ def test_odd_names_are_only_names(root: Path, name: str | bytes) -> None:
     "target",
     ["../../secret/file.txt", "{outside}/secret/file.txt", "../../../../../../../../etc/passwd", "a/../../../secret/file.txt"],
 )
-def test_link_out_of_the_root_is_refused(root: Path, tmp_path: Path, target: str) -> None:
+def test_link_outside_the_root_is_refused(root: Path, tmp_path: Path, target: str) -> None:
     (root / "link").symlink_to(target.replace("{outside}", str(tmp_path)))
     with pytest.raises(Forbidden, match="points outside"):
         read(root, "link")
 
 
-def test_linked_folder_out_of_the_root_is_refused(root: Path, tmp_path: Path) -> None:
+def test_linked_folder_outside_the_root_is_refused(root: Path, tmp_path: Path) -> None:
     (root / "a" / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(Forbidden, match="points outside"):
         read(root, "a/link/file.txt")
@@ -87,21 +87,21 @@ def test_root_may_itself_be_reached_through_a_link(root: Path, tmp_path: Path) -
     assert read(root, "through-alias") == b"inside"
 
 
-def test_circle_of_links_is_refused(root: Path) -> None:
+def test_loop_of_links_is_refused(root: Path) -> None:
     (root / "x").symlink_to("y")
     (root / "y").symlink_to("x")
     with pytest.raises(Forbidden, match="too many links"):
         read(root, "x")
 
 
-def test_missing_and_through_a_file_are_not_found(root: Path) -> None:
+def test_missing_files_and_paths_through_a_file_are_not_found(root: Path) -> None:
     (root / "dangling").symlink_to("nowhere")
     for relative in ("missing", "a/missing/x", "a/b/file.txt/x", "dangling"):
         with pytest.raises(NotFound):
             read(root, relative)
 
 
-def test_too_large_file_is_refused_rather_than_cut(root: Path) -> None:
+def test_too_large_file_is_refused_not_truncated(root: Path) -> None:
     with pytest.raises(InvalidInput, match="larger than 5 bytes"):
         beneath.read_bytes(root, "a/b/file.txt", 5)
     assert beneath.read_bytes(root, "a/b/file.txt", 6) == b"inside"
@@ -132,7 +132,7 @@ def test_descriptors_are_not_left_open(root: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_list_says_what_each_name_is(root: Path) -> None:
+def test_list_tells_the_kind_of_each_entry(root: Path) -> None:
     (root / "good").symlink_to("a/b/file.txt")
     (root / "goodfolder").symlink_to("a")
     (root / "bad").symlink_to("/etc/passwd")
@@ -152,7 +152,7 @@ def test_list_says_what_each_name_is(root: Path) -> None:
     assert [entry.name for entry in beneath.list_folder(root)][:2] == ["a", "goodfolder"]
 
 
-def test_link_swapped_in_while_reading_never_leads_out(root: Path, tmp_path: Path) -> None:
+def test_link_swapped_in_during_reading_never_leads_outside(root: Path, tmp_path: Path) -> None:
     """An attacker exchanges a folder for a link out of the root as fast as the machine can."""
     target = root / "a" / "b"
     aside, link = root / "a" / "b-real", root / "a" / "b-link"

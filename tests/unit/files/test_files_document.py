@@ -34,7 +34,7 @@ def test_alias_bomb_is_refused() -> None:
         document.parse(bomb)
 
 
-def test_alias_that_holds_itself_is_refused() -> None:
+def test_alias_that_contains_itself_is_refused() -> None:
     with pytest.raises(document.Unreadable):
         document.parse(b"a: &a\n  b: *a\n")
 
@@ -72,7 +72,7 @@ def test_huge_file_is_refused() -> None:
         (b"a: 1\nb: *nobody\n", 2),
     ],
 )
-def test_what_is_wrong_is_said_with_its_line(text: bytes, line: int) -> None:
+def test_errors_name_the_line(text: bytes, line: int) -> None:
     with pytest.raises(document.Unreadable) as caught:
         document.parse(text)
     assert caught.value.line == line

@@ -13,7 +13,7 @@ from lossi.files.downloads import headers
 @pytest.mark.parametrize(
     "name", ["x.html", "x.svg", "x.xml", "x.xhtml", "x.pdf", "x.js", "x.mht", "x", "x.bin", "x.ipynb", "x.swf"]
 )
-def test_what_could_act_is_saved_not_shown(name: str) -> None:
+def test_active_content_is_downloaded_not_displayed(name: str) -> None:
     answer = headers(name)
     assert answer["Content-Disposition"].startswith("attachment;")
     assert not any(word in answer["Content-Type"] for word in ("html", "svg", "xml", "script", "pdf"))
@@ -41,14 +41,14 @@ def test_a_claimed_type_is_not_trusted_either(media_type: str) -> None:
         ("a.json", "application/json"),
     ],
 )
-def test_what_is_harmless_is_shown(name: str, sent: str) -> None:
+def test_harmless_content_is_displayed(name: str, sent: str) -> None:
     answer = headers(name)
     assert answer["Content-Type"] == sent
     assert answer["Content-Disposition"].startswith("inline;")
 
 
 @given(st.text(min_size=1))
-def test_any_name_gives_safe_headers_and_comes_back_whole(name: str) -> None:
+def test_any_name_gives_safe_headers_and_survives(name: str) -> None:
     answer = headers(name)
     assert "sandbox" in answer["Content-Security-Policy"]
     assert answer["X-Content-Type-Options"] == "nosniff"

@@ -33,13 +33,13 @@ def line(point: str, kind: str, options: str = "rw", own: str = "rw,relatime") -
         ("somethingnew", "rw", False),
     ],
 )
-def test_kind_and_options_decide(tmp_path: Path, kind: str, options: str, hold: bool) -> None:
+def test_filesystem_and_mount_options_decide(tmp_path: Path, kind: str, options: str, hold: bool) -> None:
     text = f"{ROOT}\n{line(str(tmp_path), kind, options)}\n"
     assert locks.hold_between_nodes(tmp_path, text) is hold
     assert locks.hold_between_nodes(Path("/"), text)
 
 
-def test_the_nearest_mount_counts_and_the_last_at_one_point(tmp_path: Path) -> None:
+def test_the_nearest_and_last_mount_counts(tmp_path: Path) -> None:
     folder = tmp_path / "with a space"
     folder.mkdir()
     point = str(folder).replace(" ", r"\040")
@@ -49,10 +49,10 @@ def test_the_nearest_mount_counts_and_the_last_at_one_point(tmp_path: Path) -> N
     assert locks.hold_between_nodes(tmp_path, text)
 
 
-def test_this_machine_can_be_asked(tmp_path: Path) -> None:
+def test_mounts_of_this_machine_are_read(tmp_path: Path) -> None:
     assert locks.hold_between_nodes(tmp_path) in (True, False)
 
 
 @given(st.text())
-def test_any_text_is_an_answer(text: str) -> None:
+def test_any_mountinfo_is_accepted(text: str) -> None:
     assert locks.hold_between_nodes(Path("/"), text) in (True, False)

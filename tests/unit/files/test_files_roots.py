@@ -35,7 +35,7 @@ def test_outside_is_forbidden_whether_or_not_it_exists(area: Path, home: Path, t
         allowed.resolve(text)
 
 
-def test_link_out_is_forbidden_and_link_in_is_resolved(area: Path) -> None:
+def test_link_outside_is_forbidden_and_link_inside_is_resolved(area: Path) -> None:
     (area / "allowed" / "out").symlink_to("/etc")
     (area / "allowed" / "in").symlink_to("sub dir?%20")
     allowed = roots.Roots([area / "allowed"])

@@ -34,7 +34,7 @@ def test_negative_offset_counts_from_the_end(tmp_path: Path) -> None:
     assert tail.read(log, -99, 100).data == b"0123456789"
 
 
-def test_shorter_file_in_its_place_is_read_from_the_start(tmp_path: Path) -> None:
+def test_shorter_replacement_is_read_from_the_start(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"new")
     assert tail.read(log, 5000, 100) == tail.Chunk(b"new", 0, 3, 3)

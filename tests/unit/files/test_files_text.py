@@ -34,7 +34,7 @@ def test_neutralised(raw: str, shown: str) -> None:
 
 
 @given(st.text(alphabet=st.one_of(st.sampled_from("\x1b[]0;m\x07\\\r\n\x9b\x9d\u202e\udcffPX^_c"), st.characters())))
-def test_nothing_that_acts_is_ever_left(raw: str) -> None:
+def test_no_control_character_is_ever_left(raw: str) -> None:
     shown = neutralised(raw)
     assert all(c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f") for c in shown)
     shown.encode("utf-8")

@@ -49,7 +49,7 @@ def published(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return file
 
 
-def test_room_is_that_of_the_filesystem(home: Path, tmp_path: Path) -> None:
+def test_free_space_is_that_of_the_filesystem(home: Path, tmp_path: Path) -> None:
     found = space.space(tmp_path / "not" / "there" / "yet")
     asked = os.statvfs(tmp_path)
     assert found.bytes_total == asked.f_blocks * asked.f_frsize
@@ -105,7 +105,7 @@ def test_folder_named_by_a_link_is_the_same(published: Path, tmp_path: Path) -> 
     assert len(space.space(tmp_path / "users" / "project").quotas) == 1
 
 
-def test_what_is_no_quota_file_says_nothing(published: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_quota_files_are_ignored(published: Path, tmp_path: Path) -> None:
     name = json.dumps(USER).encode()
     for data in (
         b"",
@@ -142,7 +142,7 @@ entries = st.builds(
 
 
 @given(st.lists(entries, max_size=6), st.sampled_from(["me", "you", "me{", 'm"e']))
-def test_one_users_lines_are_those_of_the_whole_file(quotas: list[dict[str, Any]], user: str) -> None:
+def test_parsing_one_users_entries_equals_parsing_the_whole_file(quotas: list[dict[str, Any]], user: str) -> None:
     found = space.parse(document(*quotas, timestamp=5), user)
     wanted = [one for one in quotas if one["user"] == user]
     assert [str(one.path) for one in found] == [os.path.normpath(one["path"]) for one in wanted]
@@ -158,12 +158,12 @@ def held(*, files: int = 0, of: int | None = None, used: int = 0, limit: int | N
     return space.Quota(Path("/p"), "user", used, limit, files, of, time.time() - age_s)
 
 
-def test_enough_room_needs_no_words() -> None:
+def test_enough_room_gives_no_warning() -> None:
     assert space_check.judge(room(quotas=(held(files=5, of=10**6, used=1, limit=100),)), 1000) == []
     assert space_check.judge(room(files=None), 10**6) == []
 
 
-def test_too_few_files_left_are_refused_with_numbers_and_remedy() -> None:
+def test_too_few_files_left_is_refused_with_numbers_and_hint() -> None:
     with pytest.raises(Unavailable) as caught:
         space_check.judge(room(files=10_000), 1000)
     assert caught.value.details == {"limit": "files", "asked": 10_012, "allowed": 10_000}
@@ -174,20 +174,20 @@ def test_too_few_files_left_are_refused_with_numbers_and_remedy() -> None:
         space_check.judge(room(quotas=(held(files=0, of=1000),)), 1000)
 
 
-def test_what_becomes_scarce_is_told() -> None:
+def test_scarce_space_gives_a_warning() -> None:
     assert "room for 15,000 more files" in space_check.judge(room(files=15_000), 1000)[0]
     assert "512 MiB left" in space_check.judge(room(free=512 << 20), 1)[0]
     assert "96 bytes of 100 bytes" in space_check.judge(room(quotas=(held(used=96, limit=100),)), 1)[0]
 
 
-def test_old_figures_refuse_nothing_and_say_their_age() -> None:
+def test_stale_figures_only_warn_with_their_age() -> None:
     old = held(files=1000, of=1000, used=99, limit=100, age_s=3.5 * 86400)
     files, size = space_check.judge(room(quotas=(old,)), 10)
     assert "3 days ago" in files and "3 days ago" in size
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 5000), st.integers(0, 5000))
-def test_fewer_tasks_are_never_refused_where_more_are_not(left: int, quota_left: int, tasks: int, fewer: int) -> None:
+def test_fewer_tasks_are_never_refused_if_more_are_not(left: int, quota_left: int, tasks: int, fewer: int) -> None:
     place = room(files=left, quotas=(held(files=10**6 - quota_left, of=10**6),))
     try:
         space_check.judge(place, tasks + fewer)
@@ -212,7 +212,7 @@ def small_disk(home: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.root
-def test_small_filesystem_is_told_as_it_is(small_disk: Path) -> None:
+def test_small_filesystem_is_reported(small_disk: Path) -> None:
     project = Project(small_disk)
     project.make_home()
     before = space.space(project.jobs)

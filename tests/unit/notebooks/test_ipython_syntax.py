@@ -34,7 +34,7 @@ def test_logical_lines_agree_with_the_syntax_tree() -> None:
 
 
 @given(source=st.text(st.sampled_from("ab =%!?()[]'\"\\\n#\t{}:;,01")))
-def test_every_text_is_taken_apart_without_loss(source: str) -> None:
+def test_logical_lines_contain_the_whole_text(source: str) -> None:
     lines = [line for logical in ipython.logical_lines(source) for line in logical.lines]
     assert "\n".join(lines) == source
     assert ipython.masked(source).count("\n") == source.count("\n")
@@ -61,7 +61,7 @@ def test_every_text_is_taken_apart_without_loss(source: str) -> None:
         "%run other.ipynb",
     ],
 )
-def test_magics_mean_what_ipython_makes_of_them(cell: str) -> None:
+def test_magics_translate_as_in_ipython(cell: str) -> None:
     ours = ipython.translated(cell)
     assert ours.needs_ipython
     theirs = TransformerManager().transform_cell(cell)
@@ -89,7 +89,7 @@ def test_magics_mean_what_ipython_makes_of_them(cell: str) -> None:
         ("a != b\nc %= 2\nd = e \\\n%f", "a != b\nc %= 2\nd = e \\\n%f"),
     ],
 )
-def test_what_only_concerns_the_display_is_neutralised(cell: str, code: str) -> None:
+def test_display_only_syntax_becomes_a_comment(cell: str, code: str) -> None:
     assert ipython.translated(cell) == ipython.Translation(code)
 
 

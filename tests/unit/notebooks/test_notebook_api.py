@@ -73,7 +73,7 @@ def test_page_is_in_a_sandbox(client: FlaskClient) -> None:
     assert again.headers["Content-Security-Policy"] == "sandbox"
 
 
-def test_page_that_takes_long_is_not_waited_for(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_page_is_not_waited_for(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "WAIT_S", 0.01)
     assert get(client, "render", "train é.ipynb").status_code == 202
     assert rendered(client, "train é.ipynb").status_code == 200
@@ -121,7 +121,7 @@ def test_large_notebook_is_refused(client: FlaskClient, project: projects.Projec
         assert (answer.status_code, "too large" in answer.json["detail"]) == (422, True)
 
 
-def test_answers_are_as_the_description_says(client: FlaskClient) -> None:
+def test_responses_match_the_openapi_document(client: FlaskClient) -> None:
     described = client.get("/api/v1/openapi.json").json
     assert {"/api/v1/notebooks/parameters", "/api/v1/notebooks/render"} <= set(described["paths"])
     schema = described["components"]["schemas"]["NotebookParameters"]

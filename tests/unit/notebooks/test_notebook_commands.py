@@ -78,7 +78,7 @@ def test_render_to_a_file(lossi: Any, saved: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"), [(None, "cannot read"), (b"{", "not valid JSON"), (b'{"nbformat": 3}', "--nbformat 4")]
 )
-def test_bad_notebooks_end_with_what_to_do(
+def test_errors_about_notebooks_have_a_hint(
     lossi: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], content: bytes | None, says: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -92,7 +92,7 @@ def test_bad_notebooks_end_with_what_to_do(
     assert not Path("page.html").exists()
 
 
-def test_julia_cannot_become_a_script(lossi: Any, saved: Any) -> None:
+def test_julia_notebooks_cannot_be_converted(lossi: Any, saved: Any) -> None:
     code, _, err = lossi("script", str(saved("x = 1", language="julia")))
     assert code == 2
     assert "Julia" in err

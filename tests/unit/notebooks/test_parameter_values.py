@@ -29,7 +29,7 @@ def declared(notebook: Any) -> notebooks.Parameters:
         ("computed", "[1]", [1]), ("maybe", "none", None), ("maybe", "4", 4),
     ],
 )  # fmt: skip
-def test_texts_mean_values_of_the_type(declared: notebooks.Parameters, name: str, text: str, value: Any) -> None:
+def test_text_is_converted_to_the_parameters_type(declared: notebooks.Parameters, name: str, text: str, value: Any) -> None:
     checked = notebooks.check_values(declared, {name: text}, from_text=True)
     assert checked == {name: value}
     assert type(checked[name]) is type(value)
@@ -43,7 +43,7 @@ def test_texts_mean_values_of_the_type(declared: notebooks.Parameters, name: str
         ("epochs", "none"), ("layers", "[" * 100_000),
     ],
 )  # fmt: skip
-def test_texts_that_do_not_fit(declared: notebooks.Parameters, name: str, text: str) -> None:
+def test_text_of_the_wrong_type_is_refused(declared: notebooks.Parameters, name: str, text: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         notebooks.check_values(declared, {name: text}, from_text=True)
     assert repr(name) in caught.value.what
@@ -59,7 +59,7 @@ def test_texts_that_do_not_fit(declared: notebooks.Parameters, name: str, text: 
         ("computed", None, None), ("name", "x" * 1_000_000, "x" * 1_000_000),
     ],
 )  # fmt: skip
-def test_json_values_that_fit(declared: notebooks.Parameters, name: str, value: Any, result: Any) -> None:
+def test_json_values_of_the_right_type(declared: notebooks.Parameters, name: str, value: Any, result: Any) -> None:
     checked = notebooks.check_values(declared, {name: value})[name]
     assert type(checked) is type(result)
     assert checked == result or (checked != checked and result != result)
@@ -81,20 +81,20 @@ def test_json_values_of_the_wrong_type(declared: notebooks.Parameters, name: str
     assert caught.value.details["parameter"] == name
 
 
-def test_misspelt_name_is_guessed(declared: notebooks.Parameters) -> None:
+def test_misspelt_name_gets_a_suggestion(declared: notebooks.Parameters) -> None:
     with pytest.raises(InvalidInput, match="no parameter 'epoch'") as caught:
         notebooks.check_values(declared, {"epoch": 3})
     assert caught.value.hint == "did you mean 'epochs'?"
 
 
-def test_unknown_name_lists_what_there_is(declared: notebooks.Parameters) -> None:
+def test_unknown_name_lists_the_parameters(declared: notebooks.Parameters) -> None:
     with pytest.raises(InvalidInput) as caught:
         notebooks.check_values(declared, {"zzzz": 3})
     assert "lr, epochs" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["a b", "x;y", "__import__('os')", "", "1x", "x" * 1_000_000, "ä-b\n"])
-def test_names_that_are_no_identifiers(declared: notebooks.Parameters, name: str) -> None:
+def test_names_that_are_not_identifiers(declared: notebooks.Parameters, name: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         notebooks.check_values(declared, {name: 1})
     assert len(str(caught.value)) < 700
@@ -116,7 +116,7 @@ def test_values_without_a_tagged_cell_say_how_to_tag_one(notebook: Any) -> None:
     assert "Property Inspector" in caught.value.hint
 
 
-def test_julia_is_refused_when_values_are_given(notebook: Any) -> None:
+def test_values_for_a_julia_notebook_are_refused(notebook: Any) -> None:
     declared = notebooks.parameters(notebooks.read(notebook(("x = 1", "parameters"), language="julia")))
     assert notebooks.check_values(declared, {}) == {}
     with pytest.raises(NotSupported) as caught:
@@ -125,7 +125,7 @@ def test_julia_is_refused_when_values_are_given(notebook: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["a\0b", "\ud800", ["a\0"], {"k\0": 1}, 2**60, [[2**60]]])
-def test_what_r_cannot_hold_is_refused_before_submission(notebook: Any, value: Any) -> None:
+def test_values_that_r_cannot_represent_are_refused_before_submission(notebook: Any, value: Any) -> None:
     declared = notebooks.parameters(notebooks.read(notebook(("my.x <- NULL", "parameters"), language="r")))
     assert notebooks.check_values(declared, {"my.x": "é\u2028"}) == {"my.x": "é\u2028"}
     with pytest.raises(InvalidInput, match="cannot be passed to R"):
@@ -144,13 +144,3 @@ def test_ten_thousand_combinations_are_checked(declared: notebooks.Parameters) -
     for number in range(10_000):
         values = {"lr": 0.1, "epochs": number, "name": "x", "layers": [1, 2]}
         assert notebooks.check_values(declared, values) == values
-
-
-def test_json_safe_has_no_nan() -> None:
-    assert notebooks.json_safe([1.5, math.nan, {"a": -math.inf}, math.inf, None]) == [
-        1.5,
-        "NaN",
-        {"a": "-Infinity"},
-        "Infinity",
-        None,
-    ]

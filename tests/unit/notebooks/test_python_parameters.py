@@ -130,14 +130,14 @@ def test_cell_in_another_language_has_no_parameters() -> None:
     assert read("%%bash\nlr=0.1") == {}
 
 
-def test_broken_line_is_noted_and_the_others_count() -> None:
+def test_invalid_line_becomes_a_note_and_the_others_count() -> None:
     found, notes = python_parameters.read("lr = 0.1\nn = = 3\nif x:\n    y = (\nz = 1  # after")
     assert [item.name for item in found][0] == "lr"
     assert "line 2" in notes[0]
-    assert "not understood" in notes[0]
+    assert "cannot be parsed" in notes[0]
 
 
-def test_hostile_cells_end_quickly() -> None:
+def test_hostile_cells_are_read_quickly() -> None:
     for source in (
         "x = " + "(" * 5000,
         "x = " + "-" * 50_000 + "1",
@@ -174,7 +174,7 @@ JSON = st.recursive(
 
 
 @given(value=JSON, comment=st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF)))
-def test_every_literal_is_read_back_as_what_it_means(value: Any, comment: str) -> None:
+def test_every_literal_is_read_as_its_value(value: Any, comment: str) -> None:
     comment = "".join(character for character in comment if character.isprintable()).strip("# ")
     if comment.startswith("type:"):
         return

@@ -66,7 +66,7 @@ def _has_ir() -> bool:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not _has_ir(), reason="the R kernel is not on this machine")
-def test_papermill_gives_values_to_an_r_notebook(tmp_path: Path, saved: Any) -> None:
+def test_papermill_passes_values_to_an_r_notebook(tmp_path: Path, saved: Any) -> None:
     """A real kernel: the injected cell comes behind the tagged one, and hostile text arrives as text."""
     path = saved(
         ("hostile <- 'x'\nbig <- ''\nv <- c(1, 2)\nkept <- 'default'", "parameters"),

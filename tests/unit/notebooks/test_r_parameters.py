@@ -56,13 +56,13 @@ def test_one_assignment(line: str, kind: str, default: Any, comment: str) -> Non
     assert type(item.default) is type(default)
 
 
-def test_names_order_and_what_is_no_parameter() -> None:
+def test_names_order_and_statements_that_are_not_parameters() -> None:
     source = "library(ggplot2)\n.hidden <- 1\nlearning.rate <- 0.1\nf(x = 3)\nif (TRUE) {\n  y <- 1\n}\n`odd name` <- 2\nif_ok <- 3\nTRUE -> z\na == b\n# c <- 4\nlearning.rate <- 0.2"
     assert [item.name for item in r_parameters.read(source)[0]] == [".hidden", "learning.rate", "if_ok"]
     assert r_parameters.read(source)[0][1].default == 0.2
 
 
-def test_hostile_cells_end_quickly() -> None:
+def test_hostile_cells_are_read_quickly() -> None:
     for source in (
         "x <- " + "c(" * 5000,
         "x <- " + "-" * 50_000 + "1",
@@ -92,7 +92,7 @@ PLAIN = st.recursive(
 
 
 @given(value=PLAIN)
-def test_what_the_runner_writes_for_r_is_read_back(value: Any) -> None:
+def test_values_written_by_the_runner_for_r_are_read_back(value: Any) -> None:
     """Two independent pieces: the translator of the runner and the reader here agree on R's literals."""
     code = r_translator.assignments({"x": value})
     item = r_parameters.read(code)[0][0]

@@ -42,7 +42,7 @@ def test_names_that_r_can_assign(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["\0", "\ud800", 2**53 + 1, -(10**400), object(), {1: 2}, [["\0"]], {"\0": 1}, b"x"])
-def test_what_r_has_no_form_for(value: Any) -> None:
+def test_values_that_r_cannot_represent_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="parameter 'x'"):
         r_translator.assignments({"x": value})
 

@@ -55,7 +55,7 @@ def test_windows_line_ends_and_byte_order_mark(notebook: Any) -> None:
         (b"1" * 10_000, "not valid JSON", "Jupyter"),
     ],
 )
-def test_what_is_no_notebook_gets_a_clear_answer(content: bytes, says: str, hint: str) -> None:
+def test_files_that_are_not_notebooks_are_refused_with_a_reason(content: bytes, says: str, hint: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         notebooks.read(content)
     assert says in caught.value.what
@@ -118,21 +118,21 @@ def test_empty_and_markdown_only_notebooks(notebook: Any) -> None:
     [
         ({"language_info": {"name": "ipython"}}, [], "python", ""),
         ({"kernelspec": {"name": "mine", "language": "R"}}, [], "r", ""),
-        ({"kernelspec": {"name": "conda-env-py311-python"}}, ["x"], "python", "taken as Python"),
+        ({"kernelspec": {"name": "conda-env-py311-python"}}, ["x"], "python", "its code looks like Python"),
         ({"kernelspec": {"name": "python3"}}, ["x"], "python", ""),
         ({"kernelspec": {"name": "ir"}}, [], "r", ""),
         ({"kernelspec": {"name": "ir_4.2"}}, [], "r", ""),
         ({"kernelspec": {"name": "julia-1.9"}}, [], "julia", ""),
         ({"kernelspec": {"name": "rust"}}, ["let x = 1;"], "unknown", "language is unknown"),
         ({"kernelspec": {"name": "my-kernel"}}, ["%matplotlib inline\nx = 1"], "python", "'my-kernel'"),
-        ({}, ["x <- 5\nprint(x)"], "r", "taken as R"),
+        ({}, ["x <- 5\nprint(x)"], "r", "its code looks like R"),
         ({}, ["import os"], "python", "names no kernel"),
         ({}, [], "unknown", "names no kernel"),
         ({"kernelspec": "broken", "language_info": None}, ["x = 1"], "python", "names no kernel"),
         ({"language_info": {"name": "scala"}}, [], "scala", ""),
     ],
 )
-def test_language_of_unknown_kernels_is_guessed_and_said(
+def test_language_of_unknown_kernels_is_guessed_with_a_note(
     notebook: Any, metadata: dict[str, Any], cells: list[str], language: str, note: str
 ) -> None:
     found = notebooks.read(notebook(*cells, language=None, **metadata))

@@ -130,14 +130,14 @@ def test_cache_of_its_own(notebook: Any, home: Path, tmp_path: Path) -> None:
         (b"[]", "not a notebook"),
     ],
 )
-def test_what_is_no_notebook_gets_the_same_answer_as_when_read(home: Path, content: bytes, says: str) -> None:
+def test_rendering_refuses_the_same_files_as_reading(home: Path, content: bytes, says: str) -> None:
     for _ in range(2):  # the second call looks again instead of finding nothing
         with pytest.raises(InvalidInput, match=says) as caught:
             notebooks.render(content)
         assert caught.value.hint
 
 
-def test_broken_outputs_are_a_clear_error(outputs: Any, home: Path) -> None:
+def test_broken_outputs_are_reported(outputs: Any, home: Path) -> None:
     with pytest.raises(InvalidInput, match="could not be rendered") as caught:
         notebooks.render(outputs({"output_type": "display_data", "data": 3, "metadata": {}}))
     assert "\n" not in caught.value.why
@@ -164,7 +164,7 @@ def test_missing_file_and_cache_that_cannot_be_made(tmp_path: Path, home: Path, 
     assert caught.value.hint
 
 
-def test_memory_limit_is_said(notebook: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_limit_is_reported(notebook: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSI_RENDER_LIMIT_MB", "64")
     with pytest.raises(NotSupported) as caught:
         notebooks.render(notebook("x = 1"))
@@ -174,7 +174,7 @@ def test_memory_limit_is_said(notebook: Any, home: Path, monkeypatch: pytest.Mon
     assert notebooks.render(notebook("x = 1")).exists()
 
 
-def test_time_limit_is_said(notebook: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_limit_is_reported(notebook: Any, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSI_RENDER_TIMEOUT_S", "1")
     with pytest.raises(NotSupported) as caught:
         notebooks.render(slow_notebook(notebook))
@@ -291,7 +291,7 @@ def test_using_a_page_keeps_it_in_the_cache(notebook: Any, home: Path) -> None:
     assert page.stat().st_mtime > 0
 
 
-def test_form_of_the_page_is_part_of_its_place(notebook: Any, home: Path) -> None:
+def test_changed_page_form_invalidates_the_cache(notebook: Any, home: Path) -> None:
     assert notebooks.render(notebook("x = 1")).parent.name == rendering.FORM
 
 

@@ -213,12 +213,12 @@ def test_text_of_markdown_never_becomes_code(notebook: Any, text: str, title: st
     assert all(line.startswith("#") or not line for line in marked.split("\n"))
 
 
-def test_half_a_character_in_the_notebook_is_no_obstacle(run: Run) -> None:
+def test_lone_surrogates_in_the_notebook_are_escaped(run: Run) -> None:
     done = run("print(ascii('\ud83d'))")
     assert done.stdout == "'\\ud83d'\n", done.stderr
 
 
-def test_parts_that_are_copied_run_on_python_3_9() -> None:
+def test_copied_functions_run_on_python_3_9() -> None:
     import ast
     import inspect
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from git_repository import Repository
+from snapshots import MIB, Take, Taken
 
 from lossi import projects
 from lossi.projects import stores
@@ -47,3 +48,15 @@ def repository(home: Path) -> Repository:
 def new_repository() -> Callable[[Path], Repository]:
     """Return a way to make further repositories."""
     return Repository
+
+
+@pytest.fixture
+def take(tmp_path: Path) -> Take:
+    """Return a way to take snapshots."""
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def take(repository: Repository | projects.Project, limit: int = 50 * MIB, include: tuple[str, ...] = ()) -> Taken:
+        return Taken(repository.root, out, limit, include)
+
+    return take

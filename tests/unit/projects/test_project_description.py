@@ -57,7 +57,7 @@ def test_broken_parts_are_unknown_not_errors(repository: Repository) -> None:
     assert (info.runs, info.jobs, info.git, info.store_revision) == (None, None, None, None)
 
 
-def test_folder_that_became_no_project_yet(home: Path) -> None:
+def test_folder_that_is_not_a_project_yet(home: Path) -> None:
     (home / "plain" / ".git").mkdir(parents=True)
     info = projects.describe(projects.find(home / "plain"))
     assert (info.jobs, info.runs, info.writable) == (0, 0, True)

@@ -77,7 +77,7 @@ def trapped(repository: Repository, home: Path) -> Path:
     return caught
 
 
-def test_nothing_that_the_configuration_names_is_run(repository: Repository, trapped: Path, tmp_path: Path) -> None:
+def test_programs_in_the_git_configuration_are_never_run(repository: Repository, trapped: Path, tmp_path: Path) -> None:
     record, written = take(repository.root, tmp_path / "out")
     projects.describe(projects.Project(repository.root), changes=True)
     assert not trapped.exists(), trapped.read_text()
@@ -86,7 +86,7 @@ def test_nothing_that_the_configuration_names_is_run(repository: Repository, tra
 
 
 @pytest.mark.host("git")
-def test_the_traps_of_that_test_do_work(repository: Repository, trapped: Path) -> None:
+def test_git_itself_runs_the_programs_in_the_configuration(repository: Repository, trapped: Path) -> None:
     """Otherwise it would prove nothing: the git program does run them."""
     argv = ["git", "-c", f"safe.directory={repository.root}", "-C", str(repository.root), "diff"]
     subprocess.run(argv, capture_output=True, timeout=300, check=False)
@@ -124,7 +124,7 @@ def private_repository(home: Path, new_repository: Callable[[Path], Repository])
 
 @as_root
 @pytest.mark.parametrize("way", ["gitdir", "link", "commondir", "objects", "alternates"])
-def test_strangers_pointer_to_ones_own_repository_is_not_followed(
+def test_strangers_pointer_to_the_users_repository_is_not_followed(
     repository: Repository, home: Path, tmp_path: Path, new_repository: Callable[[Path], Repository], way: str
 ) -> None:
     """The deletion of `diary.txt` would be in the diff, with its content, in a folder that the stranger may read."""
@@ -177,7 +177,7 @@ def test_colleagues_repository_in_a_group_project_is_read(repository: Repository
 
 
 @as_root
-def test_repository_that_a_stranger_planted_above_is_not_ours(home: Path, new_repository: Callable[[Path], Repository]) -> None:
+def test_repository_planted_by_a_stranger_above_is_ignored(home: Path, new_repository: Callable[[Path], Repository]) -> None:
     shared = home / "tmp"
     planted = new_repository(shared)
     (shared / "mine").mkdir()

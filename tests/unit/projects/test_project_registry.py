@@ -34,7 +34,7 @@ def test_a_git_worktrees_file_is_a_marker_too(home: Path) -> None:
     assert projects.find(home / "tree").name == "tree"
 
 
-def test_no_project_and_no_such_path_are_told_apart(home: Path) -> None:
+def test_no_project_and_no_such_path_are_different_errors(home: Path) -> None:
     with pytest.raises(NotFound, match="not in a project") as caught:
         projects.find(home)
     assert "lossi project init" in caught.value.hint
@@ -42,14 +42,14 @@ def test_no_project_and_no_such_path_are_told_apart(home: Path) -> None:
         projects.find(home / "nowhere")
 
 
-def test_current_folder_is_where_it_starts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_starts_in_the_current_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = projects.init(home / "p")
     (project.root / "sub").mkdir()
     monkeypatch.chdir(project.root / "sub")
     assert projects.find() == project
 
 
-def test_marker_of_a_stranger_in_an_open_folder_does_not_count(home: Path) -> None:
+def test_strangers_marker_in_a_world_writable_folder_does_not_count(home: Path) -> None:
     shared = home / "tmp"
     (shared / "mine").mkdir(parents=True)
     (shared / ".lossi").mkdir()
@@ -63,7 +63,7 @@ def test_marker_of_a_stranger_in_an_open_folder_does_not_count(home: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["with space", "a?b", "a%20b", "a#b", "ünï☃", "-dash", "q'\"$(x)"])
-def test_init_makes_a_project_of_any_name(home: Path, name: str) -> None:
+def test_init_creates_a_project_of_any_name(home: Path, name: str) -> None:
     project = projects.init(home / name)
     assert project.root == home / name
     assert project.name == name
@@ -75,7 +75,7 @@ def test_init_makes_a_project_of_any_name(home: Path, name: str) -> None:
     assert projects.registered() == [project]
 
 
-def test_init_keeps_what_is_there_and_git_does_not_see_it(home: Path) -> None:
+def test_init_keeps_existing_files_and_is_invisible_to_git(home: Path) -> None:
     import pygit2
 
     root = home / "p"
@@ -109,7 +109,7 @@ def test_group_project_lets_the_group_write_and_keeps_the_group(home: Path) -> N
         assert stat.S_IMODE(folder.stat().st_mode) == 0o2770
 
 
-def test_init_refuses_what_cannot_be_a_project(home: Path) -> None:
+def test_init_refuses_paths_that_cannot_be_projects(home: Path) -> None:
     (home / "file").write_text("")
     with pytest.raises(InvalidInput):
         projects.init(home / "file")
@@ -163,7 +163,7 @@ def test_shared_projects_of_the_site_are_listed_and_absent_ones_are_not(home: Pa
     assert own in projects.registered()  # a filesystem that was not mounted
 
 
-def test_broken_registry_is_kept_aside_and_does_not_stop_anything(home: Path) -> None:
+def test_broken_registry_is_kept_aside_and_ignored(home: Path) -> None:
     file = settings.state_dir() / "projects.json"
     file.parent.mkdir(parents=True)
     for broken in (b"{", b"[]", b'{"projects": 3}', b"\xff", b""):
@@ -181,7 +181,7 @@ def test_path_that_is_not_utf8_is_remembered(home: Path) -> None:
     json.loads((settings.state_dir() / "projects.json").read_text("ascii"))
 
 
-def test_many_at_once_lose_none(home: Path) -> None:
+def test_concurrent_registrations_are_all_kept(home: Path) -> None:
     code = "import sys; from pathlib import Path; from lossi import projects\nfor p in sys.argv[1:]: projects.init(Path(p))"
     groups = [[str(home / f"p{worker}-{number}") for number in range(5)] for worker in range(4)]
     children = [subprocess.Popen([sys.executable, "-c", code, *group]) for group in groups]
@@ -192,13 +192,13 @@ def test_many_at_once_lose_none(home: Path) -> None:
 def test_state_folder_that_cannot_be_written_is_explained(home: Path) -> None:
     settings.state_dir().parent.mkdir(parents=True)
     settings.state_dir().write_text("a file where the folder should be")
-    with pytest.raises((Forbidden, Unavailable), match="cannot remember") as caught:
+    with pytest.raises((Forbidden, Unavailable), match="cannot register") as caught:
         projects.init(home / "p")
     assert "XDG_STATE_HOME" in caught.value.hint
     assert (home / "p" / ".lossi").is_dir()
 
 
-def test_a_project_of_the_portals_project_manager_has_the_name_that_was_given_there(home: Path) -> None:
+def test_project_has_its_name_from_the_portals_project_manager(home: Path) -> None:
     root = home / "ondemand/data/sys/dashboard/projects/kq3in8yn"
     (root / ".ondemand").mkdir(parents=True)
     manifest = root / ".ondemand" / "manifest.yml"

@@ -43,7 +43,7 @@ def stored(project: projects.Project, template: Path) -> projects.Project:
 # --- the empty store ---
 
 
-def test_template_is_small_whole_and_of_a_known_revision(template: Path) -> None:
+def test_template_is_small_valid_and_of_a_known_revision(template: Path) -> None:
     assert page_bytes(template) == 1024
     assert template.stat().st_size < 400_000
     assert stores.revision(template) in stores.KNOWN_REVISIONS
@@ -87,8 +87,8 @@ sys.stdout.buffer.write(c.serialize())
     ("argv", "error", "words", "hint"),
     [
         (["/no/such/python"], Unavailable, "cannot start", "lossi env check"),
-        (["/bin/sh", "-c", "exit 0"], Unavailable, "could not make", "lossi env check"),
-        (["/bin/sh", "-c", "echo 'SQLite format 3 not really'; exit 0"], Unavailable, "could not make", "lossi env check"),
+        (["/bin/sh", "-c", "exit 0"], Unavailable, "could not create", "lossi env check"),
+        (["/bin/sh", "-c", "echo 'SQLite format 3 not really'; exit 0"], Unavailable, "could not create", "lossi env check"),
         (["/bin/sh", "-c", "printf 'SQLite format 3\\0garbage'"], Unavailable, "cannot be used", "try again"),
         (
             ["/bin/sh", "-c", "echo \"ModuleNotFoundError: No module named 'sqlalchemy'\" >&2; exit 1"],
@@ -108,7 +108,7 @@ def test_environment_that_cannot_make_a_store(home: Path, argv: list[str], error
 # --- the project's store ---
 
 
-def test_ensure_makes_what_mlflow_would_have_made(stored: projects.Project, template: Path) -> None:
+def test_ensure_creates_the_same_store_as_mlflow(stored: projects.Project, template: Path) -> None:
     assert page_bytes(stored.store) == 4096
     assert stores.revision(stored.store) == stores.revision(template)
     found = client(stores.tracking_uri(stored)).get_experiment("0")
@@ -213,7 +213,7 @@ def test_experiment_ids_are_those_mlflow_would_give(stored: projects.Project) ->
     assert mlflow.create_run("3").info.artifact_uri.startswith(str(stored.artifacts / "3"))
 
 
-def test_experiment_made_by_many_at_once_is_one(stored: projects.Project) -> None:
+def test_concurrent_creation_gives_one_experiment(stored: projects.Project) -> None:
     made: list[str] = []
     threads = [threading.Thread(target=lambda: made.append(stores.ensure_experiment(stored, "same").id)) for _ in range(8)]
     for thread in threads:
@@ -223,7 +223,7 @@ def test_experiment_made_by_many_at_once_is_one(stored: projects.Project) -> Non
     assert made == ["1"] * 8
 
 
-def test_deleted_experiment_is_a_conflict_with_the_way_back(stored: projects.Project) -> None:
+def test_deleted_experiment_is_a_conflict_with_a_hint(stored: projects.Project) -> None:
     experiment = stores.ensure_experiment(stored, "gone")
     client(stores.tracking_uri(stored)).delete_experiment(experiment.id)
     with pytest.raises(Conflict, match="deleted") as caught:
@@ -232,12 +232,12 @@ def test_deleted_experiment_is_a_conflict_with_the_way_back(stored: projects.Pro
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "x" * 501, "\x1b[31m", "\udcff"])
-def test_names_that_cannot_be(stored: projects.Project, name: str) -> None:
+def test_invalid_experiment_names_are_refused(stored: projects.Project, name: str) -> None:
     with pytest.raises(InvalidInput):
         stores.ensure_experiment(stored, name)
 
 
-def test_odd_names_that_can(stored: projects.Project) -> None:
+def test_odd_experiment_names_are_accepted(stored: projects.Project) -> None:
     for name in ("x" * 500, "'; DROP TABLE experiments; --", "Übung %20?", "../../etc"):
         experiment = stores.ensure_experiment(stored, name)
         assert stores.local_path(experiment.artifact_location) == stored.artifacts / experiment.id
@@ -259,7 +259,7 @@ def test_unknown_revision_is_read_but_never_written(stored: projects.Project) ->
 # --- opening ---
 
 
-def test_missing_store_is_not_found_and_not_made(project: projects.Project) -> None:
+def test_missing_store_is_not_found_and_not_created(project: projects.Project) -> None:
     for attempt in (stores.connect_readonly, stores.revision):
         with pytest.raises(NotFound):
             attempt(project.store)
@@ -283,7 +283,7 @@ def test_any_path_is_opened_as_itself(tmp_path: Path, template: Path, name: str 
     assert [item.name for item in tmp_path.iterdir()] == [os.fsdecode(name)]
 
 
-def test_files_that_are_no_store_have_no_revision(tmp_path: Path) -> None:
+def test_files_that_are_not_stores_have_no_revision(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello, this is not a database at all" * 50)
     sqlite3.connect(tmp_path / "empty").close()
     with contextlib.closing(sqlite3.connect(tmp_path / "other")) as connection:

@@ -21,7 +21,7 @@ def project(home: Path, tmp_path: Path) -> Project:
     return made
 
 
-def test_a_project_and_its_own_folder_mean_its_runs(project: Project) -> None:
+def test_a_project_or_its_own_folder_gives_the_projects_runs(project: Project) -> None:
     assert runs_in(str(project.root)) == project == runs_in(str(project.home))
     link = project.root.with_name("link")
     link.symlink_to(project.root)
@@ -39,18 +39,18 @@ def test_an_old_mlruns_is_found_in_the_folder_or_as_the_folder(home: Path, tmp_p
 
 
 @pytest.mark.parametrize("text", ["", " ", "\0", "nothing/here", "$(touch x)", "~nobody-of-this-name/x", "a" * 5000, "/\ud800"])
-def test_what_is_no_folder_is_refused(home: Path, text: str) -> None:
+def test_paths_that_are_not_folders_are_refused(home: Path, text: str) -> None:
     with pytest.raises((InvalidInput, NotFound)):
         runs_in(text)
 
 
-def test_a_file_is_no_folder(project: Project) -> None:
+def test_a_file_is_refused(project: Project) -> None:
     with pytest.raises(NotFound, match="is not a folder"):
         runs_in(str(project.store))
 
 
-def test_a_folder_without_runs_is_refused_with_what_is_missing(home: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="neither runs of Lossi nor an old"):
+def test_a_folder_without_runs_is_refused_with_the_reason(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="is not a project with runs"):
         runs_in(str(tmp_path))
     (tmp_path / ".lossi").mkdir()
     for text in (tmp_path, tmp_path / ".lossi"):
@@ -59,12 +59,12 @@ def test_a_folder_without_runs_is_refused_with_what_is_missing(home: Path, tmp_p
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
-def test_what_may_not_be_seen_is_as_if_it_were_not_there() -> None:
+def test_unreadable_folders_look_like_missing_ones() -> None:
     with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
         project = Project(Path(place) / "theirs")
         project.home.mkdir(parents=True)
         project.store.touch()
-        closed = {project.home: "may not see them", project.root: "neither runs", Path(place): "not a folder"}
+        closed = {project.home: "may not see them", project.root: "is not a project with runs", Path(place): "not a folder"}
         Path(place).chmod(0o755)
         for folder, refused in closed.items():
             folder.chmod(0o700)
@@ -78,7 +78,7 @@ def test_what_may_not_be_seen_is_as_if_it_were_not_there() -> None:
 
 @settings(max_examples=200)
 @given(st.text())
-def test_any_text_is_a_folder_or_a_sentence(home: Path, text: str) -> None:
+def test_any_text_gives_a_folder_or_an_explained_error(home: Path, text: str) -> None:
     try:
         found = runs_in(text)
     except LossiError as error:
