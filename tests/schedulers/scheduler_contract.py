@@ -229,7 +229,7 @@ class SchedulerContract:
     def test_time_limit_ends_a_task_and_is_named(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
         if not scheduler.capabilities.time_limits:
             pytest.skip("no time limits")
-        made = job_factory("echo before; sleep 600; echo after", time_limit_s=self.shortest_time_limit_s)
+        made = job_factory("echo before; exec sleep 600", time_limit_s=self.shortest_time_limit_s)
         self.submit(scheduler, made)
         eventually(made.log, "it has begun")
         self.time_is_up(made)

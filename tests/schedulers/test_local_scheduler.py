@@ -300,7 +300,7 @@ class TestLocalScheduler(SchedulerContract):
         view = self.until_over(scheduler, made).tasks[0]
         words = view.reason.split()
         assert (view.state, words[0], words[2:]) == (OUT_OF_MEMORY, "used", ["MiB", "of", "128", "MiB"])
-        assert 200 < int(words[1]) < 260
+        assert 128 < int(words[1]) < 260
 
     def test_memory_of_the_whole_tree_counts(self, scheduler: LocalScheduler, job_factory: JobFactory) -> None:
         hungry = self.python("held = bytearray(60 << 20); time.sleep(60)").replace("exec ", "")

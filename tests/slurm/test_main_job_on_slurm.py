@@ -96,13 +96,18 @@ def test_a_job_runs_as_submitted_though_lossi_is_removed_and_everything_is_edite
 def test_a_job_starts_when_the_one_it_follows_has_succeeded_and_is_cancelled_when_that_has_failed(slurm: RealCluster) -> None:
     site = Site(slurm)
     site.write("train.py", QUICK)
-    first = site.submit("-t", "5", "--", "sleep", "2")
+    go = site.project / "go"
+    waits = f"until [ -e '{go}' ]; do sleep 0.1; done"
+    first = site.submit("-t", "5", "--", "sh", "-c", waits)
     second = site.submit("-t", "5", "train.py", "--after", first["id"])
     assert site.job(second["id"])["state"] == "queued"
     assert "Dependency" in site.job(second["id"])["reason"]
+    go.touch()
     site.until(second["id"], "succeeded")
-    bad = site.submit("-t", "5", "--", "sh", "-c", "sleep 4; exit 1")
+    go.unlink()
+    bad = site.submit("-t", "5", "--", "sh", "-c", f"{waits}; exit 1")
     third = site.submit("-t", "5", "train.py", "--after", bad["id"])
+    go.touch()
     assert site.until(third["id"], "cancelled")["counts"] == {"cancelled": 1}
     refused = site.lossi("run", "-d", "train.py", "--after", bad["id"], expect=4)
     assert "did not succeed: failed" in refused["title"] + refused["detail"]

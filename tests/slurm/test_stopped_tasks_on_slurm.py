@@ -70,10 +70,10 @@ def test_what_stops_a_task_is_told_and_what_it_had_done_is_kept(own_slurm: OwnCl
     assert dead["reason"] and late["reason"]
 
     said = why(site, limited)
-    assert said["kind"] == "time_limit" and said["suggestion"].startswith("Submit it again with "), said
+    assert said["kind"] == "time_limit" and said["suggestion"].startswith("Resubmit it with "), said
     assert said["changes"]["resources"]["time"] == "00:02:00"
     said = why(site, greedy)
-    assert said["kind"] == "memory" and said["suggestion"].startswith("Submit it again with "), said
+    assert said["kind"] == "memory" and said["suggestion"].startswith("Resubmit it with "), said
     assert "memory" in said["changes"]["resources"]
     more_time = site.lossi("resubmit", limited["id"], "--more", "time", "-d")
     more_memory = site.lossi("resubmit", greedy["id"], "--more", "memory", "-d")
