@@ -245,7 +245,13 @@ start_mariadb() {
 
 start_dbd() {
   background slurmdbd slurm slurmdbd -D
-  within 120 sacctmgr -n list cluster
+  within 120 dbd_answers
+}
+
+dbd_answers() {    # 22.05 crashes now and then while it starts on a busy machine
+  sacctmgr -n list cluster && return
+  lives "$(cat "$ROOT/pid/slurmdbd")" || background slurmdbd slurm slurmdbd -D
+  return 1
 }
 
 start_ctld() {
