@@ -177,7 +177,7 @@ def test_a_browser_shows_the_run_and_loads_everything_from_the_app(running: Embe
     with chromium() as page:
         query = urlencode({"project": str(running.site.project), "run": running.ids["run"]})
         assert page.open(f"{running.server.url}{URI}/open?{query}") == 200
-        page.wait_for("loss", 90)
+        page.wait_for("loss")
         assert running.ids["run"] in page.text and "a run" in page.text
         loaded = page.run("performance.getEntriesByType('resource').map((entry) => entry.name)")
         outside = [name for name in loaded if name.startswith("http") and not name.startswith(f"{running.server.url}{URI}/")]
