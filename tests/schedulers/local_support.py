@@ -81,8 +81,13 @@ def end_everything(local: LocalScheduler) -> None:
 
 
 def supervisors(local: LocalScheduler) -> list[int]:
-    """Return the living supervisors of a scheduler."""
-    return [pid for pid in _pids() if str(local.places.root).encode() in _read(pid, "cmdline").split(b"\0")]
+    """Return the living supervisors of a scheduler.
+
+    A task's process has its supervisor's command line until it executes its own: it is told apart by its parent.
+    """
+    root = str(local.places.root).encode()
+    pids = {pid for pid in _pids() if root in _read(pid, "cmdline").split(b"\0")}
+    return [pid for pid in pids if (process := processes.inspect(pid)) is not None and process.parent not in pids]
 
 
 def supervisor(local: LocalScheduler) -> int:

@@ -56,7 +56,7 @@ def test_entry_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, ob
     places = Places(tmp_path)
     places.make()
     places.entry("job").write_text(json.dumps(dataclasses.asdict(entry(**change))))
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="does not match its name"):
         queue.read(places, "job")
 
 

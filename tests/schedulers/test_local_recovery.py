@@ -100,7 +100,8 @@ def test_no_task_is_lost_or_run_twice_however_often_the_supervisor_is_killed(
         for pid in supervisors(scheduler):
             with contextlib.suppress(ProcessLookupError):  # it may end by itself just now
                 os.kill(pid, signal.SIGKILL)
-    assert until_over(scheduler, made).state == SUCCEEDED
+    ended = until_over(scheduler, made)
+    assert (ended.state, ended.reason) == (SUCCEEDED, "")
     assert sorted(map(int, made.read("ran").split())) == list(range(60))
 
 

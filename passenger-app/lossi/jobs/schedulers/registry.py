@@ -143,8 +143,8 @@ def _folders() -> dict[str, BatchSystem]:
     import lossi.jobs.schedulers as room
 
     folders = [module.name for module in pkgutil.iter_modules(room.__path__) if module.ispkg]
-    found = [importlib.import_module(f"{room.__name__}.{folder}").SYSTEM for folder in folders]
-    return {name: system for system in found for name in system.schedulers}
+    batch_systems = [importlib.import_module(f"{room.__name__}.{folder}").SYSTEM for folder in folders]
+    return {name: system for system in batch_systems for name in system.schedulers}
 
 
 def _clusters() -> Clusters:

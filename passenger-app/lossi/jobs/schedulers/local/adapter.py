@@ -200,21 +200,21 @@ class LocalScheduler(Scheduler):
         )
 
     def _check_resources(self, job: PreparedJob) -> None:
-        asked, has = job.resources, self.capabilities
-        if asked.nodes > 1:
+        requested, has = job.resources, self.capabilities
+        if requested.nodes > 1:
             raise InvalidInput(
-                f"the job requests {asked.nodes} nodes, this machine is one", hint="request 1 node, or use a cluster"
+                f"the job requests {requested.nodes} nodes, this machine is one", hint="request 1 node, or use a cluster"
             )
-        if asked.gpus > (has.max_gpus or 0):
+        if requested.gpus > (has.max_gpus or 0):
             raise InvalidInput(
-                f"the job requests {asked.gpus} GPUs per task, this machine has {has.max_gpus}",
+                f"the job requests {requested.gpus} GPUs per task, this machine has {has.max_gpus}",
                 why="" if has.max_gpus else "nvidia-smi lists none",
                 hint=f"request at most {has.max_gpus}, or use a cluster",
                 limit=has.max_gpus,
             )
-        if asked.memory_mb and has.max_memory_mb and asked.memory_mb > has.max_memory_mb:
+        if requested.memory_mb and has.max_memory_mb and requested.memory_mb > has.max_memory_mb:
             raise InvalidInput(
-                f"the job requests {asked.memory_mb} MiB of memory per task, this machine has {has.max_memory_mb} MiB",
+                f"the job requests {requested.memory_mb} MiB of memory per task, this machine has {has.max_memory_mb} MiB",
                 hint=f"request at most {has.max_memory_mb} MiB, or use a cluster",
                 limit=has.max_memory_mb,
             )

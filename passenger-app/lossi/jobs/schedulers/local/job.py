@@ -80,10 +80,10 @@ class Job:
             status = path.stat()
         except OSError:
             return
-        seen = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if seen != self._seen:
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if version != self._seen:
             self._request = records.load_optional(CancelRequest, path)
-            self._seen = seen
+            self._seen = version
             self._apply_cancel(say)
 
     def _apply_cancel(self, say: Callable[[str], None]) -> None:
@@ -91,14 +91,14 @@ class Job:
         request = self._request
         if request is None:
             return
-        wanted = None if request.tasks is None else set(request.tasks)
+        numbers = None if request.tasks is None else set(request.tasks)
         reason = f"cancelled by {request.user}"
-        doomed = [task for task in self.waiting if wanted is None or task in wanted]
+        doomed = [task for task in self.waiting if numbers is None or task in numbers]
         if doomed:
             self.journal.never_started(doomed, CANCELLED, f"{reason} before it started")
-            self.waiting = deque(task for task in self.waiting if wanted is not None and task not in wanted)
+            self.waiting = deque(task for task in self.waiting if numbers is not None and task not in numbers)
         for number, task in self.running.items():
-            if wanted is None or number in wanted:
+            if numbers is None or number in numbers:
                 self.stop(task, CANCELLED, reason, say)
 
     def close_down(self, reason: str, say: Callable[[str], None]) -> None:

@@ -81,8 +81,8 @@ def total_memory_mb() -> int:
     text = Path("/proc/meminfo").read_text("ascii")
     total = int(text.split("MemTotal:")[1].split()[0]) // 1024
     here = allocation(os.environ)
-    given = [here.memory_mb] if here is not None and here.memory_mb is not None else []
-    return min([total, *given, *(limit // 2**20 for limit in _group_limits())])
+    allocated = [here.memory_mb] if here is not None and here.memory_mb is not None else []
+    return min([total, *allocated, *(limit // 2**20 for limit in _group_limits())])
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:
@@ -128,11 +128,11 @@ def gpu_ids() -> tuple[str, ...]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
-    found = _listed_gpus(program)
+    gpus = _listed_gpus(program)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return found
-    return tuple(gpu for gpu in visible.split(",") if gpu in found or gpu.startswith(("GPU-", "MIG-")))
+        return gpus
+    return tuple(gpu for gpu in visible.split(",") if gpu in gpus or gpu.startswith(("GPU-", "MIG-")))
 
 
 @functools.lru_cache(maxsize=1)

@@ -19,22 +19,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lossi import processes
-from lossi.contract.states import OUT_OF_MEMORY, TIMED_OUT
+from lossi.contract.states import TIMED_OUT
 from lossi.jobs.schedulers.local import queue, task_processes
+from lossi.jobs.schedulers.local.capacity import Capacity
 from lossi.jobs.schedulers.local.daemon import prepare_process, rotate_log, say
 from lossi.jobs.schedulers.local.ingest import Ingest
 from lossi.jobs.schedulers.local.job import Job
-from lossi.jobs.schedulers.local.machine import allocation, total_memory_mb
+from lossi.jobs.schedulers.local.machine import allocation
 from lossi.jobs.schedulers.local.queue import Holder, Places
 from lossi.jobs.schedulers.local.task import SWEEP_LIMIT_S, Task, start_waiting
 from lossi.jobs.schedulers.local.tenancy import Tenancy
 
 SLOW_POLL_S = 2.0
 """Interval of checks for what the FIFO does not tell (a cancel.json written on another host)."""
-SAMPLE_S = 0.5
-"""Interval of memory measurements; only tasks with a limit are measured."""
-RUNAWAY = 1.5
-"""A task told to stop that grows beyond this multiple of its memory limit gets no grace."""
 RETRY_S = 0.02
 """Interval of checks of processes that were sent SIGKILL."""
 HOLD_S = 2.0
@@ -55,13 +52,12 @@ class Supervisor:
         self.linger_s = linger_s
         self.jobs: dict[str, Job] = {}
         self.table = task_processes.Table()
+        self.capacity = Capacity(self.table)
         self.ingest = Ingest(say)
-        self.memory_mb = total_memory_mb()
         self.tenancy = Tenancy(allocation(os.environ))
-        self.slots = 1
         self.ready = self.unread = False
         """Whether the queue has entries that cannot be read now."""
-        self.next_look = self.next_sample = 0.0
+        self.next_look = 0.0
         self.idle_since = clock()
         self.selector = selectors.DefaultSelector()
 
@@ -148,7 +144,7 @@ class Supervisor:
             elif task.deadline is not None:
                 yield task.deadline
             if task.entry.memory_mb is not None:
-                yield self.next_sample
+                yield self.capacity.next_sample
 
     def _may_end(self) -> bool:
         if self.jobs or self.ingest.busy or self.unread:
@@ -207,7 +203,7 @@ class Supervisor:
         if new:
             self.jobs = dict(sorted(self.jobs.items(), key=lambda item: item[1].order))
             # The user sets the number of slots: the latest one counts.
-            self.slots = next((job.entry.slots for job in reversed(self.jobs.values())), 1)
+            self.capacity.slots = next((job.entry.slots for job in reversed(self.jobs.values())), 1)
 
     def _take_up(self, job_id: str) -> None:
         try:
@@ -258,24 +254,11 @@ class Supervisor:
             if job.waiting and not job.throttled:
                 job.look_for_cancel(say)
             while job.waiting and not job.throttled and clock() >= job.held_until:
-                gpus = self._room_for(job)
+                gpus = self.capacity.gpus_for(job.entry, list(self._tasks()))
                 if gpus is None or len(begun) == BATCH:
                     return self._release(begun)
                 self._prepare(job, gpus, begun)
         self._release(begun)
-
-    def _room_for(self, job: Job) -> list[str] | None:
-        """Return the GPUs for the job's next task, or None if there is no room for it."""
-        entry = job.entry
-        running = list(self._tasks())
-        if sum(min(task.entry.cpus, self.slots) for task in running) + min(entry.cpus, self.slots) > self.slots:
-            return None
-        held = sum(task.entry.memory_mb or 0 for task in running)
-        if entry.memory_mb and held and held + entry.memory_mb > self.memory_mb:
-            return None
-        taken = {gpu for task in running for gpu in task.begun.gpus}
-        free = [gpu for gpu in entry.gpu_ids if gpu not in taken]
-        return free[: entry.gpus] if len(free) >= entry.gpus else None
 
     def _prepare(self, job: Job, gpus: list[str], begun: list[tuple[Job, Task]]) -> None:
         number = job.waiting.popleft()
@@ -324,7 +307,7 @@ class Supervisor:
 
     def _enforce(self) -> None:
         """Stop tasks over their limits, kill those that do not stop, record those that have ended."""
-        self._sample_memory()
+        self.capacity.enforce_memory(self.jobs.values(), say)
         for job in list(self.jobs.values()):
             for task in list(job.running.values()):
                 if task.gone:
@@ -335,23 +318,6 @@ class Supervisor:
                     task.kill_at = clock() + RETRY_S
                 elif task.deadline is not None and clock() >= task.deadline:
                     job.stop(task, TIMED_OUT, f"reached its time limit of {task.entry.time_limit_s} s", say)
-
-    def _sample_memory(self) -> None:
-        limited = [(job, task) for job in self.jobs.values() for task in job.running.values() if job.entry.memory_mb]
-        if not limited or clock() < self.next_sample:
-            return
-        self.next_sample = clock() + SAMPLE_S
-        self.table.refresh(scans=1)
-        for job, task in limited:
-            limit = task.entry.memory_mb or 0
-            members = self.table.members(task.member)
-            if task_processes.resident_mb(members) <= limit:
-                continue
-            used = task_processes.held_mb(members)
-            if used > limit:
-                job.stop(task, OUT_OF_MEMORY, f"used {used:.0f} MiB of {limit} MiB", say)
-            if used > limit * RUNAWAY and task.kill_at is not None:
-                task.kill_at = clock()
 
     def _clear(self, job: Job, task: Task) -> None:
         """Kill what a task left behind; if nothing is left, record its end."""
@@ -371,21 +337,17 @@ class Supervisor:
     def _left_behind(self, task: Task) -> list[processes.Process]:
         if task.restarted:
             return []
-        if task.child and not self._unknown_children():
+        if task.child and not task_processes.unknown_children(self._own_children()):
             return []  # this process is the subreaper: what the task left would be its child by now
         self.table.refresh()
         return self.table.members(task.member)
 
-    def _unknown_children(self) -> set[int]:
-        """Return own children that are neither a task's script nor the ingest; {-1} if the kernel does not tell."""
-        own = task_processes.children()
-        if own is None:
-            return {-1}
-        return own - {task.begun.pid for task in self._tasks() if task.child and not task.gone} - {self.ingest.pid}
+    def _own_children(self) -> set[int | None]:
+        return {self.ingest.pid, *(task.begun.pid for task in self._tasks() if task.child and not task.gone)}
 
     def _end_strays(self) -> None:
         """Kill orphans that hid from their task (an empty environment in their own session): no task is left."""
-        strays = self._unknown_children() - {-1}
+        strays = task_processes.unknown_children(self._own_children()) - {task_processes.NOT_KNOWN}
         if strays:
             self.table.refresh()
             task_processes.kill(self.table.descendants(strays))

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ KERNEL_THREADS = 2
 PR_SET_CHILD_SUBREAPER = 36
 DEFAULT_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 """Signals whose handling a new process must not inherit."""
+NOT_KNOWN = -1
+"""Stands for children that the kernel does not list."""
 RESCANS = 5
 """How often /proc is read while processes come and go."""
 
@@ -45,12 +47,12 @@ def kill(processes: Iterable[Process], number: signal.Signals = signal.SIGKILL) 
             os.close(descriptor)
 
 
-def children() -> set[int] | None:
-    """Return this process's own children, None if the kernel does not tell (CONFIG_PROC_CHILDREN)."""
+def unknown_children(known: Collection[int | None]) -> set[int]:
+    """Return this process's children that are not ``known``; {`NOT_KNOWN`} if the kernel does not tell (CONFIG_PROC_CHILDREN)."""
     try:
-        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_bytes().split()}
+        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_bytes().split()}.difference(known)
     except OSError:
-        return None
+        return {NOT_KNOWN}
 
 
 def become_subreaper() -> None:
@@ -85,13 +87,13 @@ class Table:
         for the first time (it may be starting).
         """
         listed = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - half the time of Path.iterdir
-        found = [inspect(pid) for pid in listed]
-        certain = None not in found
+        processes = [inspect(pid) for pid in listed]
+        certain = None not in processes
         marks, self._marks = self._marks, {}
         bare, self._bare = self._bare, set()
         self.processes = {}
         self._children = {}
-        for process in found:
+        for process in processes:
             if process is None or process.has_ended or KERNEL_THREADS in (process.pid, process.parent):
                 continue
             self.processes[process.pid] = process
@@ -115,29 +117,29 @@ class Table:
         # Another process may have the leader's number by now, and lead a session.
         reused = leader is not None and leader.start != member.leader_start
         session = None if reused else member.leader
-        found = {
+        own = {
             process.pid: process
             for process in known.values()
             if (session is not None and process.session == session) or self._marks[(process.pid, process.start)] == mark
         }
         if leader is not None and not reused:
-            found[leader.pid] = leader
-        self._add_descendants(found)
-        found.pop(os.getpid(), None)
-        return list(found.values())
+            own[leader.pid] = leader
+        self._add_descendants(own)
+        own.pop(os.getpid(), None)
+        return list(own.values())
 
     def descendants(self, pids: Iterable[int]) -> list[Process]:
         """Return the given processes that are alive, and all their descendants."""
-        found = {pid: self.processes[pid] for pid in pids if pid in self.processes}
-        self._add_descendants(found)
-        return list(found.values())
+        family = {pid: self.processes[pid] for pid in pids if pid in self.processes}
+        self._add_descendants(family)
+        return list(family.values())
 
-    def _add_descendants(self, found: dict[int, Process]) -> None:
-        queue = [pid for pid in found if pid != os.getpid()]
+    def _add_descendants(self, members: dict[int, Process]) -> None:
+        queue = [pid for pid in members if pid != os.getpid()]
         while queue:
             for child in self._children.get(queue.pop(), ()):
-                if child.pid not in found:
-                    found[child.pid] = child
+                if child.pid not in members:
+                    members[child.pid] = child
                     queue.append(child.pid)
 
 

@@ -53,19 +53,19 @@ def of_end(exit_file: TaskExit | None, ending: Ending | None, status: int | None
     restarted
         Whether the machine restarted since.
     """
-    seen = of_process(status) if status is not None else Verdict(FAILED, WITHOUT_A_TRACE)
+    by_status = of_process(status) if status is not None else Verdict(FAILED, WITHOUT_A_TRACE)
     if exit_file is not None and has_ended(exit_file.state):
-        told = Verdict(exit_file.state, exit_file.reason, exit_file.exit_code, exit_file.signal)
-        if told.exit_code is None and told.signal is None:
-            told = replace(told, exit_code=seen.exit_code, signal=seen.signal)
+        by_record = Verdict(exit_file.state, exit_file.reason, exit_file.exit_code, exit_file.signal)
+        if by_record.exit_code is None and by_record.signal is None:
+            by_record = replace(by_record, exit_code=by_status.exit_code, signal=by_status.signal)
         if ending is None or exit_file.state in (SUCCEEDED, ending.state):
-            return told
-        return replace(told, state=ending.state, reason=ending.reason)
+            return by_record
+        return replace(by_record, state=ending.state, reason=ending.reason)
     if ending is not None:
-        return replace(seen, state=ending.state, reason=ending.reason)
+        return replace(by_status, state=ending.state, reason=ending.reason)
     if restarted:
         return Verdict(NODE_FAILED, RESTARTED)
-    return seen
+    return by_status
 
 
 def corrected(

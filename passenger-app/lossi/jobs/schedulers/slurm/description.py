@@ -56,16 +56,16 @@ class Description:
     def known(self, queue: Callable[[], Sequence[QueueRow]]) -> Known:
         """Return what requests are checked against; if the cluster does not answer, the rest is not asked for."""
         client = self._client
-        found = _Asked()
-        configuration = found.of(self.configuration)
+        questions = _Asked()
+        configuration = questions.of(self.configuration)
         return Known(
             self._cluster,
             configuration,
-            found.of(lambda: self._cache.get("partitions", DESCRIPTION_S, _PARTITIONS, client.partitions).value),
-            found.of(lambda: self._cache.get("nodes", DESCRIPTION_S, _NODES, client.nodes).value),
-            found.of(lambda: self._cache.get("associations", DESCRIPTION_S, _ASSOCIATIONS, client.associations).value),
-            found.of(lambda: self._cache.get("qos", DESCRIPTION_S, _QOS, client.qos).value),
-            found.of(queue),
+            questions.of(lambda: self._cache.get("partitions", DESCRIPTION_S, _PARTITIONS, client.partitions).value),
+            questions.of(lambda: self._cache.get("nodes", DESCRIPTION_S, _NODES, client.nodes).value),
+            questions.of(lambda: self._cache.get("associations", DESCRIPTION_S, _ASSOCIATIONS, client.associations).value),
+            questions.of(lambda: self._cache.get("qos", DESCRIPTION_S, _QOS, client.qos).value),
+            questions.of(queue),
             _groups(),
         )
 

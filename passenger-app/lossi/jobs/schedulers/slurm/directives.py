@@ -28,7 +28,7 @@ def option_list(request: SlurmRequest) -> list[str]:
     InvalidInput
         For a variable whose name or value cannot be passed on.
     """
-    found = {
+    values = {
         "job-name": request.name,
         "partition": request.partition,
         "account": request.account,
@@ -48,7 +48,7 @@ def option_list(request: SlurmRequest) -> list[str]:
         "open-mode": "append",
         "export": export(request),
     }
-    options = [f"--{name}={value}" for name, value in found.items() if value is not None]
+    options = [f"--{name}={value}" for name, value in values.items() if value is not None]
     return [*options, "--requeue" if request.requeue else "--no-requeue", *request.options]
 
 

@@ -68,13 +68,13 @@ _HINTS = (
 
 def words(stderr: str) -> str:
     """Return the message of a command on one line: without the command's name, each sentence once."""
-    said: list[str] = []
+    sentences: list[str] = []
     for line in stderr.splitlines():
         while (cut := _PREFIX.sub("", line.strip(), count=1)) != line:
             line = cut
-        if not _NOISE.match(line) and line not in said:
-            said.append(line)
-    return "; ".join(said)[:MOST_WORDS]
+        if not _NOISE.match(line) and line not in sentences:
+            sentences.append(line)
+    return "; ".join(sentences)[:MOST_WORDS]
 
 
 def error_of(command: str, stderr: str, status: int) -> LossiError:

@@ -63,25 +63,25 @@ def seconds(text: str, *, lone: int = 1) -> float | None:
     """
     if is_nothing(text):
         return None
-    found = _DURATION.match(text.strip())
-    if not found:
+    match = _DURATION.match(text.strip())
+    if not match:
         raise ValueError(f"not a duration: {text!r}")
-    numbers = [int(number) for number in found["clock"].split(":")]
-    if found["days"] is not None:  # days-hours[:minutes[:seconds]]
+    numbers = [int(number) for number in match["clock"].split(":")]
+    if match["days"] is not None:  # days-hours[:minutes[:seconds]]
         numbers += [0] * (3 - len(numbers))
-        total = int(found["days"]) * 86400 + numbers[0] * 3600 + numbers[1] * 60 + numbers[2]
+        total = int(match["days"]) * 86400 + numbers[0] * 3600 + numbers[1] * 60 + numbers[2]
     elif len(numbers) == 1:
         total = numbers[0] * lone
     else:
         total = sum(number * 60**power for power, number in enumerate(reversed(numbers)))
-    return total + float(found["part"] or 0)
+    return total + float(match["part"] or 0)
 
 
 @functools.lru_cache(maxsize=1024)
 def whole_seconds(text: str, *, lone: int = 1) -> int | None:
     """Return `seconds` as a whole number."""
-    found = seconds(text, lone=lone)
-    return None if found is None else int(found)
+    total = seconds(text, lone=lone)
+    return None if total is None else int(total)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -134,15 +134,15 @@ def tres(text: str) -> dict[str, float]:
     ValueError
         For anything else.
     """
-    found: dict[str, float] = {}
+    amounts: dict[str, float] = {}
     for word in text.split(",") if not is_nothing(text) else ():
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ValueError(f"not a resource: {word!r}")
         if value in {"", "-1"}:  # removed: no limit
             continue
-        found[name] = _quantity(value, "M") / _MIB if name == "mem" else _quantity(value, "")
-    return found
+        amounts[name] = _quantity(value, "M") / _MIB if name == "mem" else _quantity(value, "")
+    return amounts
 
 
 def limits(text: str) -> dict[str, int]:
@@ -156,16 +156,16 @@ def gpus(resources: Mapping[str, float], wish: str = "") -> tuple[int | None, st
     total = int(resources["gres/gpu"]) if "gres/gpu" in resources else sum(kinds.values()) if kinds else None
     if len(kinds) == 1:
         return total, next(iter(kinds))
-    asked = {kind for kind, _ in gres(wish)} - {""}
-    return total, asked.pop() if len(asked) == 1 and not kinds else None
+    requested = {kind for kind, _ in gres(wish)} - {""}
+    return total, requested.pop() if len(requested) == 1 and not kinds else None
 
 
 def gres(text: str) -> list[tuple[str, int]]:
     """Return (type, number) of each kind of GPU in a list of generic resources; the type may be empty, other resources are left out."""
     if is_nothing(text):
         return []
-    found = (_GRES.match(word) for word in re.split(r",(?![^()]*\))", text))
-    pairs = ((one["kind"] or "", one["number"]) for one in found if one)
+    matches = (_GRES.match(word) for word in re.split(r",(?![^()]*\))", text))
+    pairs = ((match["kind"] or "", match["number"]) for match in matches if match)
     # `gpu:2` is a number, not a type.
     return [("", int(kind)) if count is None and kind.isdigit() else (kind, int(count or 1)) for kind, count in pairs]
 
@@ -178,7 +178,7 @@ def ranges(text: str) -> tuple[range, ...]:
     ValueError
         For anything else, and for a list that Slurm cut short (``…``): which tasks are missing is not known.
     """
-    found = []
+    spans = []
     for word in text.strip("[]").partition("%")[0].split(","):
         span = _SPAN.match(word)
         if not span:
@@ -187,8 +187,8 @@ def ranges(text: str) -> tuple[range, ...]:
         step = int(span["step"] or 1)
         if last < first or step < 1:
             raise ValueError(f"not a set of array tasks: {text!r}")
-        found.append(range(first, last + 1, step))
-    return tuple(found)
+        spans.append(range(first, last + 1, step))
+    return tuple(spans)
 
 
 def ranges_text(tasks: Iterable[int]) -> str:
@@ -203,7 +203,7 @@ def ranges_text(tasks: Iterable[int]) -> str:
 
 
 def _quantity(text: str, unit: str) -> float:
-    found = _QUANTITY.match(text.strip())
-    if not found:
+    match = _QUANTITY.match(text.strip())
+    if not match:
         raise ValueError(f"not a quantity: {text!r}")
-    return float(found["number"]) * _UNITS[(found["unit"] or unit).upper()]
+    return float(match["number"]) * _UNITS[(match["unit"] or unit).upper()]

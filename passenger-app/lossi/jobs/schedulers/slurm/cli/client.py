@@ -52,24 +52,24 @@ class CliClient:
         array.
         """
         user = processes.user().name
-        wanted = {job: None if tasks is None else frozenset(tasks) for job, tasks in jobs.items()}
+        numbers = {job: None if tasks is None else frozenset(tasks) for job, tasks in jobs.items()}
         rows = [row for words in sacct.words_of(jobs) for row in self._database(sacct.Sacct(user, tuple(words), since), [])]
         known = {(row.job_id, row.task) for row in rows}
-        by_task = {job: tasks for job, tasks in wanted.items() if tasks is not None and len(tasks) <= sacct.MOST_TASKS}
+        by_task = {job: tasks for job, tasks in numbers.items() if tasks is not None and len(tasks) <= sacct.MOST_TASKS}
         arrays = [job for job, tasks in by_task.items() if any((job, task) not in known for task in tasks)]
         for words in sacct.words_of(dict.fromkeys(arrays)):
             rows += [row for row in self._database(sacct.Sacct(user, tuple(words), since), []) if row.task is None]
-        return [row for row in rows if _is_wanted(row, wanted)]
+        return [row for row in rows if _is_wanted(row, numbers)]
 
     def named(self, prefix: str, since: str) -> list[tuple[int, str]]:
         """Return (id, name) of the user's jobs with this prefix, in the queue or since a time in the database.
 
         Refused submissions are left out, although both remember them for a while.
         """
-        found = dict(self._database(sacct.SacctNames(processes.user().name, since), []))
+        names = dict(self._database(sacct.SacctNames(processes.user().name, since), []))
         rows = (row for row in self.queue(ended=True) if not states.is_rejected(row.state, row.node_list))
-        found.update({row.job_id: row.name for row in rows})
-        return sorted((job, name) for job, name in found.items() if name.startswith(prefix))
+        names.update({row.job_id: row.name for row in rows})
+        return sorted((job, name) for job, name in names.items() if name.startswith(prefix))
 
     def cancel(self, jobs: Mapping[int, Sequence[int] | None]) -> None:
         """Cancel array tasks (None: the whole job); tasks that have ended are not an error."""
@@ -123,9 +123,9 @@ class CliClient:
         return command.parse(done.stdout)
 
 
-def _is_wanted(row: AccountingRow, wanted: Mapping[int, frozenset[int] | None]) -> bool:
-    tasks = wanted.get(row.job_id, frozenset())
+def _is_wanted(row: AccountingRow, asked_tasks: Mapping[int, frozenset[int] | None]) -> bool:
+    tasks = asked_tasks.get(row.job_id, frozenset())
     # An array that was cancelled early is one row without task numbers.
     if tasks is None or (row.task is None and not row.tasks):
-        return row.job_id in wanted
+        return row.job_id in asked_tasks
     return row.task in tasks if row.task is not None else any(task in span for span in row.tasks for task in tasks)

@@ -68,17 +68,17 @@ def flags(qos: Qos | None) -> frozenset[str]:
 
 def pay(request: SlurmRequest, row: PartitionRow | None, partition: str, known: Known) -> Payment:
     """Return what a request is charged to in a partition."""
-    found = list(_policy(request, known))
+    result = list(_policy(request, known))
     enforced = known.enforced()
     association = None
     if known.associations is not None:
         association, refusals = _association(request, partition, known.associations, "associations" in enforced)
-        found += refusals
+        result += refusals
     account = request.account or (association.account if association else None)
     name = request.qos or (_default_qos(association) if association else None)
-    found += _qos(request, association, known, "qos" in enforced)
+    result += _qos(request, association, known, "qos" in enforced)
     if row is not None:
-        found += _let_in(row, account, name)
+        result += _let_in(row, account, name)
     job_qos, partition_qos = _named(known.qos, name), _named(known.qos, row.qos if row else "")
     sources: list[Source] = []
     if "limits" in enforced:
@@ -88,7 +88,7 @@ def pay(request: SlurmRequest, row: PartitionRow | None, partition: str, known: 
         if association is not None:
             sources.append(_of_association(association, known))
     deny = any("denyonlimit" in flags(qos) for qos in (job_qos, partition_qos))
-    return Payment(tuple(found), tuple(sources), flags(job_qos), deny)
+    return Payment(tuple(result), tuple(sources), flags(job_qos), deny)
 
 
 def _same(one: str | None, other: str | None) -> bool:
@@ -150,17 +150,17 @@ def _default_qos(association: Association) -> str | None:
 
 
 def _qos(request: SlurmRequest, association: Association | None, known: Known, enforced: bool) -> Iterator[Finding]:
-    wanted = request.qos
-    if wanted is None:
+    requested = request.qos
+    if requested is None:
         return
     usable = association.qos if association else ()
     hint = f"allowed are: {listed(usable)}" if usable else "leave it out, or ask the site which there are"
-    if known.qos and _named(known.qos, wanted) is None:
-        near = did_you_mean(wanted, usable or [qos.name for qos in known.qos])
-        yield Finding("refused", "qos.name", wanted, None, f"there is no QOS {wanted!r}", f"{near} {hint}".strip())
-    elif enforced and association is not None and not _among(wanted, usable):
-        message = f"account {association.account!r} may not use QOS {wanted!r}"
-        yield Finding("refused", "association.qos", wanted, listed(usable), message, hint)
+    if known.qos and _named(known.qos, requested) is None:
+        near = did_you_mean(requested, usable or [qos.name for qos in known.qos])
+        yield Finding("refused", "qos.name", requested, None, f"there is no QOS {requested!r}", f"{near} {hint}".strip())
+    elif enforced and association is not None and not _among(requested, usable):
+        message = f"account {association.account!r} may not use QOS {requested!r}"
+        yield Finding("refused", "association.qos", requested, listed(usable), message, hint)
 
 
 def _let_in(row: PartitionRow, account: str | None, qos: str | None) -> Iterator[Finding]:

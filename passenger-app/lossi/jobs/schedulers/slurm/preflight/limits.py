@@ -38,19 +38,19 @@ def findings(request: SlurmRequest, tasks: int, known: Known) -> list[Finding]:
     known
         The cluster and the user's queue.
     """
-    found = [*_whole(request, tasks, known)]
+    result = [*_whole(request, tasks, known)]
     names = _partitions(request, known)
     if not names:
         hint = f"name a partition: {listed(partition_limits.offered(known))}"
-        found.append(Finding("refused", "partition.name", None, None, "no partition was named, and there is no default", hint))
+        result.append(Finding("refused", "partition.name", None, None, "no partition was named, and there is no default", hint))
     else:
-        found += _everywhere(request, tasks, names, known)
-    if any(finding.level == "refused" for finding in found):
-        found = _with_way_out(found, request, tasks, names, known)
-    return sorted(dict.fromkeys(found), key=lambda finding: _ORDER[finding.level])
+        result += _everywhere(request, tasks, names, known)
+    if any(finding.level == "refused" for finding in result):
+        result = _with_way_out(result, request, tasks, names, known)
+    return sorted(dict.fromkeys(result), key=lambda finding: _ORDER[finding.level])
 
 
-def raise_refused(found: Sequence[Finding]) -> None:
+def raise_refused(result: Sequence[Finding]) -> None:
     """Raise the first finding that stops the request; all findings are in the error's ``limits``.
 
     Raises
@@ -60,18 +60,18 @@ def raise_refused(found: Sequence[Finding]) -> None:
     InvalidInput
         If the request exceeds a limit.
     """
-    first = next((finding for finding in found if finding.level == "refused"), None)
+    first = next((finding for finding in result if finding.level == "refused"), None)
     if first is None:
         return
     error = Forbidden if _NOT_ALLOWED.fullmatch(first.limit) else InvalidInput
-    raise error(first.message, hint=first.hint, limits=[dataclasses.asdict(finding) for finding in found])
+    raise error(first.message, hint=first.hint, limits=[dataclasses.asdict(finding) for finding in result])
 
 
-def warnings(found: Sequence[Finding]) -> list[str]:
+def warnings(result: Sequence[Finding]) -> list[str]:
     """Return sentences for the findings that do not stop the request."""
     return [
         f"{finding.message} ({finding.hint})" if finding.hint else finding.message
-        for finding in found
+        for finding in result
         if finding.level != "refused"
     ]
 
@@ -89,38 +89,38 @@ def _in(request: SlurmRequest, tasks: int, name: str, known: Known) -> list[Find
     """Return the findings for one partition."""
     row = known.partition(name)
     payment = account_limits.pay(request, row, name, known)
-    found = list(partition_limits.check(request, name, known, payment.flags)) if name else []
-    return [*found, *payment.findings, *usage_limits.check(request, tasks, row, payment, known)]
+    result = list(partition_limits.check(request, name, known, payment.flags)) if name else []
+    return [*result, *payment.findings, *usage_limits.check(request, tasks, row, payment, known)]
 
 
 def _everywhere(request: SlurmRequest, tasks: int, names: Sequence[str], known: Known) -> list[Finding]:
     """Return the findings for all requested partitions: if one accepts the request, the refusals of the others are notes."""
     each = [_in(request, tasks, name, known) for name in names]
-    open_to = [found for found in each if all(finding.level != "refused" for finding in found)]
-    missing = any(finding.limit == "partition.name" for found in each for finding in found)
+    open_to = [result for result in each if all(finding.level != "refused" for finding in result)]
+    missing = any(finding.limit == "partition.name" for result in each for finding in result)
     if len(names) == 1 or not open_to or missing:
-        return [finding for found in each for finding in found]
+        return [finding for result in each for finding in result]
     return [
         dataclasses.replace(finding, level="note") if finding.level == "refused" else finding
-        for found in each
-        for finding in found
+        for result in each
+        for finding in result
     ]
 
 
 def _with_way_out(
-    found: Sequence[Finding], request: SlurmRequest, tasks: int, names: Sequence[str], known: Known
+    result: Sequence[Finding], request: SlurmRequest, tasks: int, names: Sequence[str], known: Known
 ) -> list[Finding]:
     """Add to the hints a partition in which the request could run unchanged."""
     if any(finding.level == "refused" for finding in _whole(request, tasks, known)):
-        return list(found)
+        return list(result)
     name = _other_partition(request, tasks, names, known)
     if name is None:
-        return list(found)
+        return list(result)
     return [
         dataclasses.replace(finding, hint=f"{finding.hint}; or choose partition {name!r}")
         if finding.level == "refused" and repr(name) not in finding.hint
         else finding
-        for finding in found
+        for finding in result
     ]
 
 

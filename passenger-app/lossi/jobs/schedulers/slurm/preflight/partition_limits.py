@@ -26,7 +26,7 @@ def offered(known: Known) -> list[str]:
 
 def check(request: SlurmRequest, name: str, known: Known, qos_flags: Collection[str]) -> Iterator[Finding]:
     """Yield the findings for one partition; some flags of the QOS lift its limits."""
-    offer = next((one for one in known.cluster.partitions if one.name == name), None)
+    offer = next((candidate for candidate in known.cluster.partitions if candidate.name == name), None)
     row = known.partition(name)
     if known.partitions is not None and row is None:
         names = offered(known)
@@ -41,7 +41,7 @@ def check(request: SlurmRequest, name: str, known: Known, qos_flags: Collection[
         )
         return
     if known.cluster.partitions and offer is None:
-        names = [one.name for one in known.cluster.partitions]
+        names = [candidate.name for candidate in known.cluster.partitions]
         yield Finding(
             "refused", "cluster.partitions", name, None, f"the site does not offer partition {name!r}", f"choose {listed(names)}"
         )
@@ -59,10 +59,10 @@ def check(request: SlurmRequest, name: str, known: Known, qos_flags: Collection[
             yield from _fitting(request, name, row, groups, known.nodes)
 
 
-def _most(limit: str, who: str, what: str, asked: int | None, allowed: int | None) -> Iterator[Finding]:
-    if asked is not None and allowed is not None and asked > allowed:
+def _most(limit: str, who: str, what: str, wish: int | None, allowed: int | None) -> Iterator[Finding]:
+    if wish is not None and allowed is not None and wish > allowed:
         hint = f"request {allowed:,} or fewer" if allowed else f"request no {what.split(' per ')[0]}"
-        yield Finding("refused", limit, asked, allowed, f"{who} allows {counted(allowed, what)}, you requested {asked:,}", hint)
+        yield Finding("refused", limit, wish, allowed, f"{who} allows {counted(allowed, what)}, you requested {wish:,}", hint)
 
 
 def _longest(limit: str, who: str, asked: int | None, allowed: int | None) -> Iterator[Finding]:
@@ -86,9 +86,9 @@ def _site(request: SlurmRequest, offer: OfferedPartition) -> Iterator[Finding]:
         yield _no_such_gpu("cluster.gpu_types", who, request.gpu_type, types)
 
 
-def _no_such_gpu(limit: str, who: str, wanted: str, types: Collection[str]) -> Finding:
-    hint = " ".join(part for part in (did_you_mean(wanted, types), f"it has {listed(types)}") if part)
-    return Finding("refused", limit, wanted, listed(types), f"{who} has no GPUs of type {wanted!r}", hint)
+def _no_such_gpu(limit: str, who: str, requested: str, types: Collection[str]) -> Finding:
+    hint = " ".join(part for part in (did_you_mean(requested, types), f"it has {listed(types)}") if part)
+    return Finding("refused", limit, requested, listed(types), f"{who} has no GPUs of type {requested!r}", hint)
 
 
 def _open(row: PartitionRow, known: Known) -> Iterator[Finding]:
@@ -148,8 +148,8 @@ def _nodes(request: SlurmRequest, row: PartitionRow, qos_flags: Collection[str])
 
 def _memory(request: SlurmRequest, row: PartitionRow) -> Iterator[Finding]:
     who = f"partition {row.name!r}"
-    asked = memory_asked(request, row)
-    yield from _most("partition.max_memory_per_node", who, "MiB of memory per node", asked, row.max_memory_per_node_mb)
+    requested = memory_asked(request, row)
+    yield from _most("partition.max_memory_per_node", who, "MiB of memory per node", requested, row.max_memory_per_node_mb)
     most = row.max_memory_per_cpu_mb
     if most and request.memory_mb is not None and request.memory_mb > most * request.cpus:
         cores = math.ceil(request.memory_mb / most)
@@ -176,14 +176,14 @@ def _fitting(
     memory = memory_asked(request, row)
     if sum(group.nodes for group in groups) < request.nodes and row is not None and row.total_nodes is not None:
         return  # already a finding
-    found = [
+    result = [
         *_biggest("partition.cpus", who, "cores", request.cpus, max(group.cpus for group in groups)),
         *_biggest("partition.memory", who, "MiB of memory", memory, max(group.memory_mb for group in groups)),
         *_gpus_there(request, who, groups),
         *_features(request, name, groups, everywhere),
     ]
-    yield from found
-    if any(finding.level == "refused" for finding in found):
+    yield from result
+    if any(finding.level == "refused" for finding in result):
         return
     kind = request.gpu_type if request.gpus else None
     fit = [
@@ -207,10 +207,10 @@ def _fitting(
         yield Finding("waits", "partition.nodes_in_service", request.nodes, left, message, _LATER)
 
 
-def _biggest(limit: str, who: str, what: str, asked: int | None, most: int) -> Iterator[Finding]:
-    if asked is not None and asked > most:
-        message = f"the biggest node of {who} has {counted(most, what)}, you requested {asked:,}"
-        yield Finding("refused", limit, asked, most, message, f"request {most:,} or fewer")
+def _biggest(limit: str, who: str, what: str, wish: int | None, most: int) -> Iterator[Finding]:
+    if wish is not None and wish > most:
+        message = f"the biggest node of {who} has {counted(most, what)}, you requested {wish:,}"
+        yield Finding("refused", limit, wish, most, message, f"request {most:,} or fewer")
 
 
 def _gpus_there(request: SlurmRequest, who: str, groups: Sequence[NodeGroup]) -> Iterator[Finding]:
@@ -233,8 +233,8 @@ def _gpus_there(request: SlurmRequest, who: str, groups: Sequence[NodeGroup]) ->
 def _features(
     request: SlurmRequest, name: str, groups: Sequence[NodeGroup], everywhere: Sequence[NodeGroup]
 ) -> Iterator[Finding]:
-    wanted = set(re.findall(r"[A-Za-z_][A-Za-z0-9_.:+-]*", request.constraint or ""))
-    strange = sorted(wanted - {feature for group in everywhere for feature in group.features})
+    requested = set(re.findall(r"[A-Za-z_][A-Za-z0-9_.:+-]*", request.constraint or ""))
+    strange = sorted(requested - {feature for group in everywhere for feature in group.features})
     for word in strange:
         names = {feature for group in groups for feature in group.features}
         hint = " ".join(part for part in (did_you_mean(word, names), f"there are: {listed(names)}" if names else "") if part)

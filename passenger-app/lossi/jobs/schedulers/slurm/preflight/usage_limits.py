@@ -19,13 +19,13 @@ _NEVER = "Slurm would accept the job and never start it"
 
 def check(request: SlurmRequest, tasks: int, row: PartitionRow | None, payment: Payment, known: Known) -> Iterator[Finding]:
     """Yield the numbers of the associations and QOS that are exceeded."""
-    asked = tres(request, row)
+    requested = tres(request, row)
     yield from _wall(request, payment)
-    yield from _one_job(asked, request, payment)
-    yield from _minutes(asked, request, payment, "safe" in known.enforced())
+    yield from _one_job(requested, request, payment)
+    yield from _minutes(requested, request, payment, "safe" in known.enforced())
     yield from _submitted(tasks, payment)
     yield from _running(at_once(request, tasks), payment)
-    yield from _held(asked, at_once(request, tasks), payment, known.queue is not None)
+    yield from _held(requested, at_once(request, tasks), payment, known.queue is not None)
 
 
 def _word(key: str) -> str:
@@ -68,17 +68,17 @@ def _wall(request: SlurmRequest, payment: Payment) -> Iterator[Finding]:
             yield Finding("refused", f"{source.kind}.MaxWall", wish, allowed, message, hint)
 
 
-def _one_job(asked: Mapping[str, int], request: SlurmRequest, payment: Payment) -> Iterator[Finding]:
-    here = {key: number // request.nodes for key, number in asked.items() if key != "node"}
+def _one_job(request_tres: Mapping[str, int], request: SlurmRequest, payment: Payment) -> Iterator[Finding]:
+    here = {key: number // request.nodes for key, number in request_tres.items() if key != "node"}
     for name, what, wanted, values in (
-        ("MaxTRESPerJob", "per job", asked, lambda source: source.limits.max_tres_per_job),
+        ("MaxTRESPerJob", "per job", request_tres, lambda source: source.limits.max_tres_per_job),
         ("MaxTRESPerNode", "per node", here, lambda source: source.limits.max_tres_per_node),
     ):
         for source, key, most in _keyed(payment, values):
             if wanted.get(key, 0) > most:
                 yield _too_many(source, f"{name}.{key}", f"{_word(key)} {what}", wanted[key], most, payment)
     for source, key, least in _keyed(payment, lambda source: source.limits.min_tres_per_job):
-        number = asked.get(key)
+        number = request_tres.get(key)
         if number is not None and number < least:
             message = f"{source} is for jobs of {counted(least, _word(key))} or more, you requested {number:,}"
             hint = _hint(f"request {least:,} or more, or choose another QOS", payment)
@@ -97,7 +97,7 @@ def _too_many(source: Source, limit: str, what: str, number: int, most: int, pay
     )
 
 
-def _minutes(asked: Mapping[str, int], request: SlurmRequest, payment: Payment, safe: bool) -> Iterator[Finding]:
+def _minutes(request_tres: Mapping[str, int], request: SlurmRequest, payment: Payment, safe: bool) -> Iterator[Finding]:
     if request.time_limit_min is None:
         return
     for name, values in (
@@ -105,7 +105,7 @@ def _minutes(asked: Mapping[str, int], request: SlurmRequest, payment: Payment, 
         ("GrpTRESMins", lambda source: source.limits.group_tres_minutes),
     ):
         for source, key, most in _keyed(payment, values):
-            number = asked.get(key, 0) * request.time_limit_min
+            number = request_tres.get(key, 0) * request.time_limit_min
             # Without `safe`, a job starts as long as anything is left of the budget.
             if number > most and (name != "GrpTRESMins" or safe or most == 0):
                 hint = _hint("request a shorter time or for less", payment)
@@ -152,10 +152,10 @@ def _limit(source: Source, name: str) -> str:
     return f"{source.kind}.{name}" + ("PerUser" if source.kind == "qos" and name.startswith("Max") else "")
 
 
-def _held(asked: Mapping[str, int], many: int, payment: Payment, queue_known: bool) -> Iterator[Finding]:
+def _held(requested: Mapping[str, int], many: int, payment: Payment, queue_known: bool) -> Iterator[Finding]:
     for name, values in (("MaxTRESPerUser", per_user), ("GrpTRES", together)):
         for source, key, most in _keyed(payment, values):
-            number = asked.get(key, 0)
+            number = requested.get(key, 0)
             if number > most:
                 yield _too_many(source, f"{name}.{key}", f"{_word(key)} at once", number, most, payment)
             elif number:

@@ -153,13 +153,13 @@ def release(libslurm: ctypes.CDLL) -> str:
 
 def fields(thing: Any, names: list[str]) -> dict[str, Any]:
     """Return those attributes that this PySlurm has and can read: one odd value must not hide a whole queue."""
-    found = {}
+    values = {}
     for name in names:
         try:
-            found[name] = getattr(thing, name)
+            values[name] = getattr(thing, name)
         except Exception:
-            found[name] = None
-    return found
+            values[name] = None
+    return values
 
 
 def tres(resources: Any) -> dict[str, int]:
@@ -167,8 +167,8 @@ def tres(resources: Any) -> dict[str, int]:
     if resources is None:
         return {}
     single = [getattr(resources, name, None) for name in ("cpu", "mem", "node", "billing", "energy")]
-    found = [*single, *resources.gres.values()]
-    return {one.type_and_name: one.count for one in found if one is not None}
+    all_resources = [*single, *resources.gres.values()]
+    return {resource.type_and_name: resource.count for resource in all_resources if resource is not None}
 
 
 def mine(jobs: Any) -> list[Any]:
@@ -187,15 +187,15 @@ def accounting(slurm: Any, question: dict[str, Any]) -> list[dict[str, Any]]:
     conditions = {"ids": question["ids"]}
     if question["since"]:
         conditions["start_time"] = question["since"]
-    found = []
+    rows = []
     for job in mine(slurm.db.Jobs.load(slurm.db.JobFilter(**conditions))):
         steps = [
             {"ntasks": step.ntasks, "max_rss": step.stats.max_resident_memory, "energy": step.stats.consumed_energy}
             for step in job.steps.values()
         ]
         more = {"steps": steps, "cpu_time": job.stats.total_cpu_time, "tres": tres(job.allocated_tres)}
-        found.append(dict(fields(job, ACCOUNTED), cancelled_by=uid(job.cancelled_by), **more))
-    return found
+        rows.append(dict(fields(job, ACCOUNTED), cancelled_by=uid(job.cancelled_by), **more))
+    return rows
 
 
 def uid(name: str | None) -> int | None:
@@ -212,8 +212,8 @@ def named(slurm: Any, question: dict[str, Any]) -> list[tuple[int, str]]:
         jobs += [(job, job.nodelist) for job in mine(slurm.db.Jobs.load(conditions))]
     # A job that failed without ever having a node is a refused submission.
     accepted = [job for job, nodes in jobs if job.state != "FAILED" or (nodes and nodes != "None assigned")]
-    found = {job.array_id or job.id: job.name or "" for job in accepted}
-    return [(number, name) for number, name in sorted(found.items()) if name.startswith(question["prefix"])]
+    names = {job.array_id or job.id: job.name or "" for job in accepted}
+    return [(number, name) for number, name in sorted(names.items()) if name.startswith(question["prefix"])]
 
 
 def has_accounts(configuration: Any) -> bool:
@@ -258,8 +258,11 @@ def associations(slurm: Any, question: dict[str, Any]) -> list[dict[str, Any]]:
     if not has_accounts(slurm.slurmctld.Config.load()):
         return []
     conditions = slurm.db.AssociationFilter(users=[pwd.getpwuid(os.getuid()).pw_name])
-    found = slurm.db.Associations.load(conditions).values()
-    return [dict(fields(one, ASSOCIATION), **{name: tres(getattr(one, name)) for name in ASSOCIATION_TRES}) for one in found]
+    items = slurm.db.Associations.load(conditions).values()
+    return [
+        dict(fields(association, ASSOCIATION), **{name: tres(getattr(association, name)) for name in ASSOCIATION_TRES})
+        for association in items
+    ]
 
 
 def qos(slurm: Any, question: dict[str, Any]) -> list[str]:

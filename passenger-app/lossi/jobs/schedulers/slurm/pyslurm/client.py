@@ -76,8 +76,8 @@ class PySlurmClient:
 
     def queue(self, *, ended: bool = False) -> list[QueueRow]:
         """Return the user's jobs in the queue; with ``ended`` also those that ended recently."""
-        found = self._records({"ask": "queue"}, rows.queue_row)
-        return [row for row in found if ended or not has_ended(states.state_of(row.state))]
+        queue_rows = self._records({"ask": "queue"}, rows.queue_row)
+        return [row for row in queue_rows if ended or not has_ended(states.state_of(row.state))]
 
     def accounting(self, jobs: Mapping[int, Sequence[int] | None], *, since: str | None = None) -> list[AccountingRow]:
         """Return the accounting of jobs by Slurm's id; for requeued tasks only the last attempt."""
@@ -88,8 +88,8 @@ class PySlurmClient:
 
     def named(self, prefix: str, since: str) -> list[tuple[int, str]]:
         """Return (id, name) of the user's jobs with this prefix."""
-        found = process.ask(self.cluster, {"ask": "named", "prefix": prefix, "since": rows.epoch(since)})
-        return self._read(lambda: [(int(number), str(name)) for number, name in found])
+        names = process.ask(self.cluster, {"ask": "named", "prefix": prefix, "since": rows.epoch(since)})
+        return self._read(lambda: [(int(number), str(name)) for number, name in names])
 
     def cancel(self, jobs: Mapping[int, Sequence[int] | None]) -> None:
         """Cancel array tasks (None: the whole job); tasks that have ended are not an error."""
@@ -101,8 +101,8 @@ class PySlurmClient:
 
     def configuration(self) -> Configuration:
         """Return the scheduler's configuration."""
-        found = process.ask(self.cluster, {"ask": "configuration"})
-        return self._read(lambda: rows.configuration(found))
+        values = process.ask(self.cluster, {"ask": "configuration"})
+        return self._read(lambda: rows.configuration(values))
 
     def partitions(self) -> list[PartitionRow]:
         """Return all partitions that are neither hidden nor root's."""
@@ -110,8 +110,8 @@ class PySlurmClient:
 
     def nodes(self) -> list[NodeGroup]:
         """Return the groups of alike nodes of each partition."""
-        found = process.ask(self.cluster, {"ask": "nodes"})
-        return self._read(lambda: rows.node_groups(found))
+        items = process.ask(self.cluster, {"ask": "nodes"})
+        return self._read(lambda: rows.node_groups(items))
 
     def associations(self) -> list[Association]:
         """Return which accounts the user may charge; empty if the site has no accounting."""
@@ -119,8 +119,8 @@ class PySlurmClient:
 
     def qos(self) -> list[Qos]:
         """Return all qualities of service by name: PySlurm does not know their limits."""
-        found = process.ask(self.cluster, {"ask": "qos"})
-        return self._read(lambda: [Qos(str(name)) for name in found])
+        names = process.ask(self.cluster, {"ask": "qos"})
+        return self._read(lambda: [Qos(str(name)) for name in names])
 
     def expected_start(self, request: SlurmRequest) -> tuple[str | None, str]:
         """Refuse: PySlurm cannot tell when a job would start.
@@ -133,8 +133,8 @@ class PySlurmClient:
         raise NotSupported("PySlurm cannot tell when a job would start", hint=_INSTEAD)
 
     def _records(self, question: Mapping[str, Any], make: Callable[[Mapping[str, Any]], T]) -> list[T]:
-        found = process.ask(self.cluster, question)
-        return self._read(lambda: [make(one) for one in found])
+        items = process.ask(self.cluster, question)
+        return self._read(lambda: [make(item) for item in items])
 
     def _read(self, make: Callable[[], T]) -> T:
         try:
@@ -207,5 +207,5 @@ def _asked(row: AccountingRow, jobs: Mapping[int, Sequence[int] | None]) -> bool
     return row.task in wanted if row.task is not None else _overlap(row.tasks, wanted)
 
 
-def _overlap(spans: Iterable[range], wanted: Sequence[int]) -> bool:
-    return any(number in span for span in spans for number in wanted)
+def _overlap(spans: Iterable[range], numbers: Sequence[int]) -> bool:
+    return any(number in span for span in spans for number in numbers)

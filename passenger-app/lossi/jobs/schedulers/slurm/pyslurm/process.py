@@ -80,14 +80,14 @@ def ask(cluster: Cluster, question: Mapping[str, Any], *, deadline_s: float | No
             f"no interpreter with PySlurm is set for cluster {cluster.name}",
             hint="set pyslurm.python in the site file, or scheduler: slurm_cli",
         )
-    given = {"any_version": door.any_version, "cluster": cluster.slurm_name, **question}
-    text = json.dumps({"program": _PROGRAM.read_text(encoding="utf-8"), "question": given})
+    whole = {"any_version": door.any_version, "cluster": cluster.slurm_name, **question}
+    text = json.dumps({"program": _PROGRAM.read_text(encoding="utf-8"), "question": whole})
     done = _run(cluster, argv(door), text.encode(), cluster.deadline_s if deadline_s is None else deadline_s)
     try:
-        said = json.loads(done.stdout)
-        if "answer" in said:
-            return said["answer"]
-        problem, why = str(said["problem"]), str(said["text"])
+        reply = json.loads(done.stdout)
+        if "answer" in reply:
+            return reply["answer"]
+        problem, why = str(reply["problem"]), str(reply["text"])
     except (ValueError, KeyError, TypeError):
         raise _no_answer(cluster, done) from None
     raise _explained(cluster, problem, why)

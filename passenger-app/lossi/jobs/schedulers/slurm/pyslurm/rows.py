@@ -115,28 +115,28 @@ def accounting_row(job: Fields) -> AccountingRow:
     )
 
 
-def partition_row(one: Fields) -> PartitionRow:
+def partition_row(row: Fields) -> PartitionRow:
     """Return a partition."""
     return PartitionRow(
-        name=one["name"],
-        state=one["state"] or "UP",
-        default=bool(one["is_default"]),
-        max_time_s=_times(one["max_time"], 60),
-        default_time_s=_times(one["default_time"], 60),
-        min_nodes=_whole(one["min_nodes"]),
-        max_nodes=_whole(one["max_nodes"]),
-        total_nodes=_whole(one["total_nodes"]),
-        max_cpus_per_node=_whole(one["max_cpus_per_node"]),
-        max_memory_per_node_mb=_whole(one["max_memory_per_node"]),
-        max_memory_per_cpu_mb=_whole(one["max_memory_per_cpu"]),
-        default_memory_per_cpu_mb=_whole(one["default_memory_per_cpu"]),
-        default_memory_per_node_mb=_whole(one["default_memory_per_node"]),
-        allowed_accounts=_names(one["allowed_accounts"]),
-        denied_accounts=_names(one["denied_accounts"]),
-        allowed_qos=_names(one["allowed_qos"]),
-        denied_qos=_names(one["denied_qos"]),
-        allowed_groups=_names(one["allowed_groups"]),
-        qos=one["qos"] or "",
+        name=row["name"],
+        state=row["state"] or "UP",
+        default=bool(row["is_default"]),
+        max_time_s=_times(row["max_time"], 60),
+        default_time_s=_times(row["default_time"], 60),
+        min_nodes=_whole(row["min_nodes"]),
+        max_nodes=_whole(row["max_nodes"]),
+        total_nodes=_whole(row["total_nodes"]),
+        max_cpus_per_node=_whole(row["max_cpus_per_node"]),
+        max_memory_per_node_mb=_whole(row["max_memory_per_node"]),
+        max_memory_per_cpu_mb=_whole(row["max_memory_per_cpu"]),
+        default_memory_per_cpu_mb=_whole(row["default_memory_per_cpu"]),
+        default_memory_per_node_mb=_whole(row["default_memory_per_node"]),
+        allowed_accounts=_names(row["allowed_accounts"]),
+        denied_accounts=_names(row["denied_accounts"]),
+        allowed_qos=_names(row["allowed_qos"]),
+        denied_qos=_names(row["denied_qos"]),
+        allowed_groups=_names(row["allowed_groups"]),
+        qos=row["qos"] or "",
     )
 
 
@@ -160,43 +160,43 @@ def node_groups(nodes: Iterable[Fields]) -> list[NodeGroup]:
     ]
 
 
-def association(one: Fields) -> Association:
+def association(row: Fields) -> Association:
     """Return an association; PySlurm does not know its default quality of service."""
     return Association(
-        cluster=one["cluster"] or "",
-        account=one["account"] or "",
-        partition=one["partition"] or "",
-        qos=tuple(one["qos"] or ()),
-        is_default=bool(one["is_default"]),
+        cluster=row["cluster"] or "",
+        account=row["account"] or "",
+        partition=row["partition"] or "",
+        qos=tuple(row["qos"] or ()),
+        is_default=bool(row["is_default"]),
         limits=Limits(
-            max_wall_s=_times(one["max_wall_time_per_job"], 60),
-            max_jobs=_whole(one["max_jobs"]),
-            max_submit=_whole(one["max_submit_jobs"]),
-            max_tres_per_job=one["max_tres_per_job"],
-            max_tres_per_node=one["max_tres_per_node"],
-            max_tres_minutes_per_job=one["max_tres_mins_per_job"],
-            group_tres=one["group_tres"],
-            group_jobs=_whole(one["group_jobs"]),
-            group_submit=_whole(one["group_submit_jobs"]),
-            group_tres_minutes=one["group_tres_mins"],
+            max_wall_s=_times(row["max_wall_time_per_job"], 60),
+            max_jobs=_whole(row["max_jobs"]),
+            max_submit=_whole(row["max_submit_jobs"]),
+            max_tres_per_job=row["max_tres_per_job"],
+            max_tres_per_node=row["max_tres_per_node"],
+            max_tres_minutes_per_job=row["max_tres_mins_per_job"],
+            group_tres=row["group_tres"],
+            group_jobs=_whole(row["group_jobs"]),
+            group_submit=_whole(row["group_submit_jobs"]),
+            group_tres_minutes=row["group_tres_mins"],
         ),
     )
 
 
-def configuration(one: Fields) -> Configuration:
+def configuration(values: Fields) -> Configuration:
     """Return the scheduler's configuration."""
-    preemption = one["preempt_type"] or ""
+    preemption = values["preempt_type"] or ""
     return Configuration(
-        version=one["version"] or "",
-        cluster=one["cluster_name"] or "",
-        max_array_size=_whole(one["max_array_size"]),
-        max_job_count=_whole(one["max_job_count"]),
-        min_job_age_s=_whole(one["min_job_age"]),
-        accounting=(one["accounting_storage_type"] or "").endswith("slurmdbd"),
-        enforced=tuple(str(word).lower() for word in one["accounting_storage_enforce"] or ()),
+        version=values["version"] or "",
+        cluster=values["cluster_name"] or "",
+        max_array_size=_whole(values["max_array_size"]),
+        max_job_count=_whole(values["max_job_count"]),
+        min_job_age_s=_whole(values["min_job_age"]),
+        accounting=(values["accounting_storage_type"] or "").endswith("slurmdbd"),
+        enforced=tuple(str(word).lower() for word in values["accounting_storage_enforce"] or ()),
         preemption="" if preemption.endswith("none") else preemption,
-        requeue=one["job_requeue"] is not False,
-        gpus="gpu" in (one["gres_types"] or ()),
+        requeue=values["job_requeue"] is not False,
+        gpus="gpu" in (values["gres_types"] or ()),
     )
 
 

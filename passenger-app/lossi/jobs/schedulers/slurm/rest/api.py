@@ -104,7 +104,7 @@ class Api(ABC):
         """Return exit code and signal of a job in the database."""
 
     @abstractmethod
-    def partition(self, found: Mapping[str, Any]) -> PartitionRow:
+    def partition(self, item: Mapping[str, Any]) -> PartitionRow:
         """Return a partition."""
 
     @abstractmethod
@@ -119,13 +119,13 @@ class Api(ABC):
         """Return an attempt."""
         return rows.accounting_row(job, self.accounted(job))
 
-    def association(self, found: Mapping[str, Any]) -> Association:
+    def association(self, item: Mapping[str, Any]) -> Association:
         """Return an association."""
-        return rows.association(found)
+        return rows.association(item)
 
-    def quality(self, found: Mapping[str, Any]) -> Qos:
+    def quality(self, item: Mapping[str, Any]) -> Qos:
         """Return a quality of service."""
-        return rows.quality(found)
+        return rows.quality(item)
 
     def node_groups(self, nodes: Iterable[Mapping[str, Any]]) -> list[NodeGroup]:
         """Return groups of alike nodes."""
@@ -151,7 +151,7 @@ def properties(request: SlurmRequest) -> dict[str, Any]:
             f"slurmrestd does not have the option {', '.join(unknown)}",
             hint="remove it from the cluster's options, or use slurm_cli for this cluster",
         )
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "name": request.name,
         "current_working_directory": str(request.directory),
         "standard_output": str(request.output).replace("%", "%%"),  # a single one starts a placeholder
@@ -168,7 +168,7 @@ def properties(request: SlurmRequest) -> dict[str, Any]:
         "requeue": request.requeue,
         **{OPTIONS[_name(option)]: option.partition("=")[2] for option in request.options},
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def environment(request: SlurmRequest) -> dict[str, str]:

@@ -95,8 +95,8 @@ class RestClient:
             return job_id
         self._check(api, answer)
         # slurmrestd ignores what it does not understand with a warning, and then submits nothing.
-        said = "; ".join(text(one.get("description")) for one in rows.listed(answer.document, "warnings") or ())
-        raise InvalidInput("Slurm refused the request", why=said or "slurmrestd returned no job id")
+        complaints = "; ".join(text(complaint.get("description")) for complaint in rows.listed(answer.document, "warnings") or ())
+        raise InvalidInput("Slurm refused the request", why=complaints or "slurmrestd returned no job id")
 
     def queue(self, *, ended: bool = False) -> list[QueueRow]:
         """Return the user's own jobs in the queue; with ``ended`` also those that ended lately (MinJobAge).
@@ -105,8 +105,8 @@ class RestClient:
         """
         api = self._api()
         jobs = self._list(api, Call(api.slurm(f"jobs{api.slash}")), "jobs")
-        found = [api.queue_row(job) for job in jobs if rows.is_own(job, self._uid, self.user)]
-        return [row for row in found if ended or not has_ended(states.state_of(row.state))]
+        own_rows = [api.queue_row(job) for job in jobs if rows.is_own(job, self._uid, self.user)]
+        return [row for row in own_rows if ended or not has_ended(states.state_of(row.state))]
 
     def accounting(self, jobs: Mapping[int, Sequence[int] | None], *, since: str | None = None) -> list[AccountingRow]:
         """Return what the database has of jobs by Slurm's id: all attempts of the given array tasks (None: of all).
@@ -117,10 +117,12 @@ class RestClient:
         api = self._api()
         if not jobs:
             return []
-        found: list[AccountingRow] = []
+        rows_of_user: list[AccountingRow] = []
         for call in api.selected(jobs, self._database_cluster(api)):
-            found += [api.accounting_row(job) for job in self._list(api, call, "jobs") if job.get("user") == self.user]
-        kept = [row for row in dict.fromkeys(found) if _is_asked(row, jobs) and not (since and row.ended and row.ended < since)]
+            rows_of_user += [api.accounting_row(job) for job in self._list(api, call, "jobs") if job.get("user") == self.user]
+        kept = [
+            row for row in dict.fromkeys(rows_of_user) if _is_asked(row, jobs) and not (since and row.ended and row.ended < since)
+        ]
         if not api.accounts_exit_codes and any(_lacks_exit_code(row) for row in kept):
             return rows.with_exit_codes(kept, self.queue(ended=True))
         return kept
@@ -128,17 +130,17 @@ class RestClient:
     def named(self, prefix: str, since: str) -> list[tuple[int, str]]:
         """Return (id, name) of the user's jobs, in the queue or in the database since a time, whose name begins so."""
         api = self._api()
-        found = {row.job_id: row.name for row in self.queue(ended=True) if row.name.startswith(prefix)}
+        in_queue = {row.job_id: row.name for row in self.queue(ended=True) if row.name.startswith(prefix)}
         try:
             recorded = self._recorded(api, since, prefix)
-            if not api.filters_users and any(job_id not in found for job_id in recorded):
+            if not api.filters_users and any(job_id not in in_queue for job_id in recorded):
                 # The queue has forgotten the job; its other chunks have names of their own.
                 recorded = self._recorded(api, since, "")
         except (Unavailable, NotSupported) as error:
-            if not found and isinstance(error, Unavailable):
+            if not in_queue and isinstance(error, Unavailable):
                 raise
             recorded = {}
-        return sorted({**{job_id: name for job_id, name in recorded.items() if name.startswith(prefix)}, **found}.items())
+        return sorted({**{job_id: name for job_id, name in recorded.items() if name.startswith(prefix)}, **in_queue}.items())
 
     def cancel(self, jobs: Mapping[int, Sequence[int] | None]) -> None:
         """Cancel array tasks (None: the whole job); those that have ended are no error."""
@@ -146,7 +148,7 @@ class RestClient:
         problems: list[LossiError] = []
         for call in api.cancellations(jobs):
             answer = self._transport.ask(call)
-            refused = [one for one in api.refusals(answer.document) if one[0] not in ENDED]
+            refused = [refusal for refusal in api.refusals(answer.document) if refusal[0] not in ENDED]
             if refused or not answer.document:
                 problems.append(self._problem(answer, refused))
         if problems:
@@ -181,7 +183,7 @@ class RestClient:
     def partitions(self) -> list[PartitionRow]:
         """Return all partitions that the user may see."""
         api = self._api()
-        return [api.partition(one) for one in self._list(api, Call(api.slurm(f"partitions{api.slash}")), "partitions")]
+        return [api.partition(item) for item in self._list(api, Call(api.slurm(f"partitions{api.slash}")), "partitions")]
 
     def nodes(self) -> list[NodeGroup]:
         """Return what kinds of node each partition has."""
@@ -191,18 +193,18 @@ class RestClient:
     def associations(self) -> list[Association]:
         """Return which accounts the user may charge; empty where the site keeps no accounts."""
         api = self._api()
-        found = self._database_list(api, api.associations_of(self.user), "associations")
-        if found is None:
+        items = self._database_list(api, api.associations_of(self.user), "associations")
+        if items is None:
             return []
         name = self._database_cluster(api)
-        mine = [api.association(one) for one in found if one.get("user") == self.user]
-        return [one for one in mine if not name or one.cluster == name]
+        mine = [api.association(item) for item in items if item.get("user") == self.user]
+        return [item for item in mine if not name or item.cluster == name]
 
     def qos(self) -> list[Qos]:
         """Return all qualities of service; empty where the site keeps none."""
         api = self._api()
-        found = self._database_list(api, Call(api.database(f"qos{api.slash}")), "qos", "QOS")
-        return [api.quality(one) for one in found or ()]
+        items = self._database_list(api, Call(api.database(f"qos{api.slash}")), "qos", "QOS")
+        return [api.quality(item) for item in items or ()]
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -215,10 +217,10 @@ class RestClient:
         if answer.status == 404 and not answer.document and call.path.startswith("/slurmdb/"):
             raise NotSupported("the site has no accounting database", why="slurmrestd has none")
         self._check(api, answer)
-        found = rows.listed(answer.document, *names)
-        if found is None:
+        items = rows.listed(answer.document, *names)
+        if items is None:
             raise Unavailable("slurmrestd does not answer", why=f"its answer has no {names[0]}", hint="try again in a minute")
-        return found
+        return items
 
     def _database_list(self, api: Api, call: Call, *names: str) -> list[Mapping[str, Any]] | None:
         """Return the objects in the answer of the database; None: the site has no database."""
@@ -243,8 +245,8 @@ class RestClient:
 
     def _recorded(self, api: Api, since: str, name: str) -> dict[int, str]:
         """Return the names of the user's jobs in the database by id."""
-        found = self._list(api, api.named(self.user, epoch(since), name, self._database_cluster(api)), "jobs")
-        kept = [api.accounting_row(job) for job in found if job.get("user") == self.user]
+        items = self._list(api, api.named(self.user, epoch(since), name, self._database_cluster(api)), "jobs")
+        kept = [api.accounting_row(job) for job in items if job.get("user") == self.user]
         return {row.job_id: row.name for row in kept}
 
     def _check(self, api: Api, answer: Answer) -> None:
@@ -257,8 +259,8 @@ class RestClient:
 
     def _problem(self, answer: Answer, refused: Sequence[tuple[int, str]]) -> LossiError:
         """Return the error for an answer."""
-        said = "; ".join(dict.fromkeys(_POINTER.sub("", words) for _, words in refused if words))[: refusals.MOST_WORDS]
-        if not said:
+        message = "; ".join(dict.fromkeys(_POINTER.sub("", words) for _, words in refused if words))[: refusals.MOST_WORDS]
+        if not message:
             why = f"HTTP {answer.status} {answer.text}".strip()
             if answer.status == 403:
                 return Forbidden("Slurm does not allow this", why=why)
@@ -267,10 +269,10 @@ class RestClient:
             return Unavailable("slurmrestd does not answer", why=why, hint="try again in a minute")
         if all(_UNSAID in words for _, words in refused):
             # 22.05 says so if slurmctld does not accept the token, among others.
-            return Unavailable("Slurm does not answer", why=said, hint="try again in a minute; a token may have expired")
-        if refusals.is_disabled(said):
-            return NotSupported("the site has no accounting database", why=said)
-        return refusals.error_of("slurmrestd", said, 1)
+            return Unavailable("Slurm does not answer", why=message, hint="try again in a minute; a token may have expired")
+        if refusals.is_disabled(message):
+            return NotSupported("the site has no accounting database", why=message)
+        return refusals.error_of("slurmrestd", message, 1)
 
 
 def _cluster_of(ping: Mapping[str, Any], clusters: Sequence[Mapping[str, Any]]) -> str:
@@ -290,7 +292,7 @@ def _is_asked(row: AccountingRow, jobs: Mapping[int, Sequence[int] | None]) -> b
     """
     if row.job_id not in jobs:
         return False
-    wanted = jobs[row.job_id]
-    if wanted is None:
+    numbers = jobs[row.job_id]
+    if numbers is None:
         return True
-    return row.task in wanted if row.task is not None else bool(row.tasks) or row.started is None
+    return row.task in numbers if row.task is not None else bool(row.tasks) or row.started is None

@@ -29,8 +29,8 @@ def number(value: Any) -> int | None:
         value = value.get("number") if value.get("set") and not value.get("infinite") else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    found = int(value)
-    return found if 0 <= found < _LEAST_SENTINEL else None
+    count = int(value)
+    return count if 0 <= count < _LEAST_SENTINEL else None
 
 
 def positive(value: Any) -> int | None:
@@ -40,14 +40,16 @@ def positive(value: Any) -> int | None:
 
 def minutes(value: Any) -> int | None:
     """Return seconds of a number of minutes."""
-    found = number(value)
-    return None if found is None else found * 60
+    whole = number(value)
+    return None if whole is None else whole * 60
 
 
 def moment(value: Any) -> str | None:
     """Return ISO 8601 in UTC with Z of seconds since the epoch."""
-    found = positive(value)
-    return None if found is None else datetime.datetime.fromtimestamp(found, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    since_epoch = positive(value)
+    return (
+        None if since_epoch is None else datetime.datetime.fromtimestamp(since_epoch, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    )
 
 
 def epoch(text: str) -> int:
@@ -58,8 +60,8 @@ def epoch(text: str) -> int:
     ValueError
         For anything else.
     """
-    found = datetime.datetime.fromisoformat(text)
-    return int((found if found.tzinfo else found.replace(tzinfo=datetime.UTC)).timestamp())
+    moment = datetime.datetime.fromisoformat(text)
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp())
 
 
 def text(value: Any) -> str:
@@ -69,8 +71,8 @@ def text(value: Any) -> str:
 
 def words(value: Any) -> tuple[str, ...]:
     """Return the words of a list, or of a text with commas."""
-    found = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else ()
-    return tuple(word.strip() for word in found if isinstance(word, str) and word.strip())
+    items = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else ()
+    return tuple(word.strip() for word in items if isinstance(word, str) and word.strip())
 
 
 def names(value: Any) -> tuple[str, ...]:
@@ -87,14 +89,14 @@ def tres(value: Any) -> dict[str, int]:
     """Return trackable resources by name (``cpu``, ``mem`` in MiB, ``gres/gpu:a100``) of a list of them; a text is read too."""
     if isinstance(value, str):
         return values.limits(value)
-    found: dict[str, int] = {}
-    for one in value if isinstance(value, Sequence) else ():
+    amounts: dict[str, int] = {}
+    for item in value if isinstance(value, Sequence) else ():
         # Amounts have 64 bits; unset is null or one of the largest or (as signed) negative numbers.
-        count = at(one, "count")
+        count = at(item, "count")
         if isinstance(count, int) and 0 <= count < 2**62:
-            name = text(one.get("name"))
-            found[f"{one.get('type')}/{name}" if name else str(one.get("type"))] = count
-    return found
+            name = text(item.get("name"))
+            amounts[f"{item.get('type')}/{name}" if name else str(item.get("type"))] = count
+    return amounts
 
 
 def seconds(value: Any) -> float:

@@ -171,16 +171,16 @@ def node_groups(nodes: Iterable[Mapping[str, Any]]) -> list[NodeGroup]:
     ]
 
 
-def association(found: Mapping[str, Any]) -> Association:
+def association(item: Mapping[str, Any]) -> Association:
     """Return an association."""
-    most = found.get("max")
+    most = item.get("max")
     return Association(
-        cluster=text(found.get("cluster")),
-        account=text(found.get("account")),
-        partition=text(found.get("partition")),
-        qos=words(found.get("qos")),
-        default_qos=text(at(found, "default", "qos")),
-        is_default=bool(found.get("is_default")),
+        cluster=text(item.get("cluster")),
+        account=text(item.get("account")),
+        partition=text(item.get("partition")),
+        qos=words(item.get("qos")),
+        default_qos=text(at(item, "default", "qos")),
+        is_default=bool(item.get("is_default")),
         limits=Limits(
             max_wall_s=minutes(at(most, "jobs", "per", "wall_clock")),
             max_jobs=number(at(most, "jobs", "active")),
@@ -196,18 +196,18 @@ def association(found: Mapping[str, Any]) -> Association:
     )
 
 
-def quality(found: Mapping[str, Any]) -> Qos:
+def quality(item: Mapping[str, Any]) -> Qos:
     """Return a quality of service."""
-    most = at(found, "limits", "max")
+    most = at(item, "limits", "max")
     return Qos(
-        name=text(found.get("name")),
+        name=text(item.get("name")),
         limits=Limits(
             max_wall_s=minutes(at(most, "wall_clock", "per", "job")),
             max_jobs=number(at(most, "jobs", "active_jobs", "per", "user")),
             max_submit=number(at(most, "jobs", "per", "user")),
             max_tres_per_job=tres(at(most, "tres", "per", "job")),
             max_tres_per_node=tres(at(most, "tres", "per", "node")),
-            min_tres_per_job=tres(at(found, "limits", "min", "tres", "per", "job")),
+            min_tres_per_job=tres(at(item, "limits", "min", "tres", "per", "job")),
             max_tres=tres(at(most, "tres", "per", "user")),
             group_tres=tres(at(most, "tres", "total")),
             group_jobs=number(at(most, "active_jobs", "count")),
@@ -215,27 +215,27 @@ def quality(found: Mapping[str, Any]) -> Qos:
             group_tres_minutes=tres(at(most, "tres", "minutes", "total")),
             max_tres_minutes_per_job=tres(at(most, "tres", "minutes", "per", "job")),
         ),
-        flags=tuple(_FLAGS.get(flag, flag) for flag in words(found.get("flags"))),
+        flags=tuple(_FLAGS.get(flag, flag) for flag in words(item.get("flags"))),
     )
 
 
 def listed(document: Mapping[str, Any], *names: str) -> list[Mapping[str, Any]] | None:
     """Return the objects of the first of these members that is a list; None: there is none."""
     for name in names:
-        found = document.get(name)
-        if isinstance(found, Sequence) and not isinstance(found, str):
-            return [one for one in found if isinstance(one, Mapping)]
+        items = document.get(name)
+        if isinstance(items, Sequence) and not isinstance(items, str):
+            return [item for item in items if isinstance(item, Mapping)]
     return None
 
 
 def errors(document: Mapping[str, Any]) -> list[tuple[int, str]]:
     """Return (Slurm's number, message) of the errors in an answer."""
-    found = []
-    for one in listed(document, "errors") or ():
-        code = number(one.get("error_number")) or number(one.get("error_code")) or 0
-        said = [text(one.get(name)) for name in ("description", "error")]
-        found.append((code, ": ".join(word for word in said if word)))
-    return found
+    refused = []
+    for item in listed(document, "errors") or ():
+        code = number(item.get("error_number")) or number(item.get("error_code")) or 0
+        messages = [text(item.get(name)) for name in ("description", "error")]
+        refused.append((code, ": ".join(message for message in messages if message)))
+    return refused
 
 
 def _resident_mb(step: Mapping[str, Any]) -> float | None:

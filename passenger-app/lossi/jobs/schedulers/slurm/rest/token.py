@@ -88,8 +88,8 @@ class Token:
         except OSError as error:
             raise Unavailable(f"the token in {path} cannot be read", why=error.strerror or "", hint=_HOW) from None
         try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != self._uid or found.st_mode & 0o077:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != self._uid or status.st_mode & 0o077:
                 raise Forbidden(
                     f"the token in {path} is not used",
                     why="it is not your file, or others can read it",
@@ -127,8 +127,8 @@ def expiry(token: str) -> float | None:
 
 def _plain(text: str, source: str) -> str:
     """Return the token from a text: the token alone, or a line ``SLURM_JWT=…``."""
-    found = [line.strip().removeprefix(_PREFIX) for line in text.splitlines() if line.strip()]
-    token = found[-1] if found else ""
+    lines = [line.strip().removeprefix(_PREFIX) for line in text.splitlines() if line.strip()]
+    token = lines[-1] if lines else ""
     if not token or not all(33 <= ord(character) < 127 for character in token):
         raise InvalidInput(f"{source} gave no token for slurmrestd", hint="it must print SLURM_JWT=… or the token alone")
     return token

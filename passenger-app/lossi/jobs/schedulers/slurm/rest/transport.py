@@ -168,10 +168,10 @@ def _pairs(query: Query) -> list[tuple[str, str | int | float | bool | None]]:
 
 
 def _read(response: httpx.Response, end: float, deadline_s: float) -> bytes:
-    found = bytearray()
+    content = bytearray()
     for chunk in response.iter_raw():
-        found += chunk
-        if len(found) > MOST_BYTES:
+        content += chunk
+        if len(content) > MOST_BYTES:
             raise Unavailable(
                 "slurmrestd's answer is too large",
                 why=f"more than {units.humanize_size(MOST_BYTES)}",
@@ -181,7 +181,7 @@ def _read(response: httpx.Response, end: float, deadline_s: float) -> bytes:
             raise Unavailable(
                 "slurmrestd does not answer", why=f"no complete answer within {deadline_s:g} s", hint="try again in a minute"
             )
-    return bytes(found)
+    return bytes(content)
 
 
 def _answer(response: httpx.Response, content: bytes, token: str) -> Answer:

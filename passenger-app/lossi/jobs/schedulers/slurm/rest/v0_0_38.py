@@ -43,7 +43,7 @@ class Api(api.Api):
     def submission(self, request: SlurmRequest, script: str) -> Call:
         """Return the call that submits a job."""
         gpus = api.gpu_words(request)
-        asked: dict[str, Any] = {
+        properties: dict[str, Any] = {
             **api.properties(request),
             "nodes": [request.nodes, request.nodes],
             "environment": api.environment(request),
@@ -54,7 +54,7 @@ class Api(api.Api):
             "gpus_per_node": gpus if gpus and request.gpu_option != "gres" else None,
             "kill_on_invalid_dependency": True if request.dependency else None,
         }
-        job = {name: value for name, value in asked.items() if value is not None}
+        job = {name: value for name, value in properties.items() if value is not None}
         return Call(self.slurm("job/submit"), method="POST", body={"script": script, "job": job})
 
     def cancellations(self, jobs: Mapping[int, Sequence[int] | None]) -> list[Call]:
@@ -87,33 +87,33 @@ class Api(api.Api):
             return None, signal
         return (0 if state(at(job, "state", "current")) == "COMPLETED" else None), None
 
-    def partition(self, found: Mapping[str, Any]) -> PartitionRow:
+    def partition(self, item: Mapping[str, Any]) -> PartitionRow:
         """Return a partition."""
         return PartitionRow(
-            name=text(found.get("name")),
-            state=text(found.get("state")),
-            default="default" in words(found.get("flags")),
-            max_time_s=minutes(found.get("max_time_limit")),
-            default_time_s=minutes(found.get("default_time_limit")),
-            min_nodes=positive(found.get("min nodes per job")),
-            max_nodes=positive(found.get("maximum_nodes_per_job")),
-            total_nodes=number(found.get("total_nodes")),
-            max_cpus_per_node=positive(found.get("maximum_cpus_per_node")),
-            max_memory_per_node_mb=positive(found.get("maximum_memory_per_node")),
-            max_memory_per_cpu_mb=positive(found.get("maximum_memory_per_cpu")),
-            default_memory_per_cpu_mb=positive(found.get("default_memory_per_cpu")),
-            default_memory_per_node_mb=positive(found.get("default_memory_per_node")),
-            allowed_accounts=names(found.get("allowed_accounts")),
-            denied_accounts=names(found.get("denied_accounts")),
-            allowed_qos=names(found.get("allowed_qos")),
-            denied_qos=names(found.get("denied_qos")),
-            allowed_groups=names(found.get("allowed_groups")),
-            qos=text(found.get("qos")),
+            name=text(item.get("name")),
+            state=text(item.get("state")),
+            default="default" in words(item.get("flags")),
+            max_time_s=minutes(item.get("max_time_limit")),
+            default_time_s=minutes(item.get("default_time_limit")),
+            min_nodes=positive(item.get("min nodes per job")),
+            max_nodes=positive(item.get("maximum_nodes_per_job")),
+            total_nodes=number(item.get("total_nodes")),
+            max_cpus_per_node=positive(item.get("maximum_cpus_per_node")),
+            max_memory_per_node_mb=positive(item.get("maximum_memory_per_node")),
+            max_memory_per_cpu_mb=positive(item.get("maximum_memory_per_cpu")),
+            default_memory_per_cpu_mb=positive(item.get("default_memory_per_cpu")),
+            default_memory_per_node_mb=positive(item.get("default_memory_per_node")),
+            allowed_accounts=names(item.get("allowed_accounts")),
+            denied_accounts=names(item.get("denied_accounts")),
+            allowed_qos=names(item.get("allowed_qos")),
+            denied_qos=names(item.get("denied_qos")),
+            allowed_groups=names(item.get("allowed_groups")),
+            qos=text(item.get("qos")),
         )
 
     def refusals(self, document: Mapping[str, Any]) -> list[tuple[int, str]]:
         """Return the errors in an answer; "nothing found" is not one."""
-        return [one for one in rows.errors(document) if one[0] != NOTHING_FOUND]
+        return [error for error in rows.errors(document) if error[0] != NOTHING_FOUND]
 
 
 def _pieces(listed: str) -> list[str]:

@@ -60,12 +60,12 @@ class Api(api.Api):
 
     def cancellations(self, jobs: Mapping[int, Sequence[int] | None]) -> list[Call]:
         """Return one call for all."""
-        wanted = [
+        ids = [
             str(job_id) if tasks is None else f"{job_id}_[{values.ranges_text(tasks)}]"
             for job_id, tasks in jobs.items()
             if tasks is None or tasks
         ]
-        return [Call(self.slurm("jobs/"), method="DELETE", body={"jobs": wanted})] if wanted else []
+        return [Call(self.slurm("jobs/"), method="DELETE", body={"jobs": ids})] if ids else []
 
     def named(self, user: str, since: int, name: str, cluster: str) -> Call:
         """Return the call for the user's jobs since a time."""
@@ -90,38 +90,38 @@ class Api(api.Api):
         """Return exit code and signal."""
         return self.ended(job.get("exit_code"))
 
-    def partition(self, found: Mapping[str, Any]) -> PartitionRow:
+    def partition(self, item: Mapping[str, Any]) -> PartitionRow:
         """Return a partition; whether it is the default one is not known."""
-        most, default = found.get("maximums"), found.get("defaults")
+        most, default = item.get("maximums"), item.get("defaults")
         return PartitionRow(
-            name=text(found.get("name")),
-            state=next(iter(words(at(found, "partition", "state"))), ""),
+            name=text(item.get("name")),
+            state=next(iter(words(at(item, "partition", "state"))), ""),
             max_time_s=minutes(at(most, "time")),
             default_time_s=minutes(at(default, "time")),
-            min_nodes=positive(at(found, "minimums", "nodes")),
+            min_nodes=positive(at(item, "minimums", "nodes")),
             max_nodes=positive(at(most, "nodes")),
-            total_nodes=number(at(found, "nodes", "total")),
+            total_nodes=number(at(item, "nodes", "total")),
             max_cpus_per_node=positive(at(most, "cpus_per_node")),
             max_memory_per_node_mb=positive(at(most, "partition_memory_per_node")),
             max_memory_per_cpu_mb=positive(at(most, "partition_memory_per_cpu")),
             default_memory_per_cpu_mb=positive(at(default, "partition_memory_per_cpu")),
             default_memory_per_node_mb=positive(at(default, "partition_memory_per_node")),
-            allowed_accounts=names(at(found, "accounts", "allowed")),
-            denied_accounts=names(at(found, "accounts", "deny")),
-            allowed_qos=names(at(found, "qos", "allowed")),
-            denied_qos=names(at(found, "qos", "deny")),
-            allowed_groups=names(at(found, "groups", "allowed")),
-            qos=text(at(found, "qos", "assigned")),
+            allowed_accounts=names(at(item, "accounts", "allowed")),
+            denied_accounts=names(at(item, "accounts", "deny")),
+            allowed_qos=names(at(item, "qos", "allowed")),
+            denied_qos=names(at(item, "qos", "deny")),
+            allowed_groups=names(at(item, "groups", "allowed")),
+            qos=text(at(item, "qos", "assigned")),
         )
 
     def refusals(self, document: Mapping[str, Any]) -> list[tuple[int, str]]:
         """Return the errors in an answer, including those of single jobs."""
-        found = [
-            (number(at(one, "error", "code")) or 0, text(at(one, "error", "message")))
-            for one in rows.listed(document, "status") or ()
-            if number(at(one, "error", "code"))
+        refused = [
+            (number(at(item, "error", "code")) or 0, text(at(item, "error", "message")))
+            for item in rows.listed(document, "status") or ()
+            if number(at(item, "error", "code"))
         ]
-        return found + rows.errors(document)
+        return refused + rows.errors(document)
 
 
 def _number(value: int) -> dict[str, Any]:

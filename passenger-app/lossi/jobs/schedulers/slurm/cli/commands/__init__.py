@@ -57,10 +57,10 @@ def records(command: str, text: str, fields: int) -> list[list[str]]:
     *whole, rest = text.split(f"{UNIT}\n")
     if rest.strip():
         raise Unreadable(command, "it is truncated")
-    found = [record.split(UNIT) for record in whole]
-    if any(len(record) != fields for record in found):
+    split = [record.split(UNIT) for record in whole]
+    if any(len(record) != fields for record in split):
         raise Unreadable(command, f"a record does not have {fields} fields")
-    return found
+    return split
 
 
 def bar_lines(command: str, text: str, fields: int) -> list[list[str]]:
@@ -74,10 +74,10 @@ def bar_lines(command: str, text: str, fields: int) -> list[list[str]]:
     lines = [line for line in text.split("\n") if line]
     if lines and not text.endswith("|\n"):
         raise Unreadable(command, "it is truncated")
-    found = [line.split("|")[:-1] for line in lines]
-    if any(len(record) != fields for record in found):
+    split = [line.split("|")[:-1] for line in lines]
+    if any(len(record) != fields for record in split):
         raise Unreadable(command, f"a record does not have {fields} fields")
-    return found
+    return split
 
 
 def without_cluster(text: str) -> str:

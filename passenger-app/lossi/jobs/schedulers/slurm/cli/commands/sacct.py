@@ -95,14 +95,14 @@ class SacctNames:
         Unreadable
             If the output is truncated or not as expected.
         """
-        found = {}
+        names = {}
         for job, user, state, nodes, name in records(self.name, text, len(SHORT_FIELDS)):
             parts = _JOB.match(job)
             if parts is None:
                 raise Unreadable(self.name, f"not a job: {job!r}")
             if user == self.user and not states.is_rejected(state, values.text_of(nodes)):
-                found[int(parts["job"])] = name
-        return list(found.items())
+                names[int(parts["job"])] = name
+        return list(names.items())
 
 
 def words_of(jobs: Mapping[int, Sequence[int] | None]) -> list[list[str]]:
@@ -124,12 +124,12 @@ def _since(since: str | None) -> list[str]:
     return [f"--starttime={since[:19]}"] if since else []
 
 
-def _fold(found: Sequence[Mapping[str, str]], user: str) -> list[AccountingRow]:
+def _fold(records: Sequence[Mapping[str, str]], user: str) -> list[AccountingRow]:
     """Return the rows of jobs, each with the use of its steps; other users' are left out."""
     rows: list[AccountingRow] = []
     attempts: dict[tuple[int, int | None], int] = {}
     own = False
-    for fields in found:
+    for fields in records:
         parts = _JOB.match(fields["JobID"])
         if parts is None:
             raise ValueError(f"not a job: {fields['JobID']!r}")

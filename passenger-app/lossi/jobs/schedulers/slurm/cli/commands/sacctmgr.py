@@ -50,7 +50,7 @@ class ShowAssociations:
         Unreadable
             If the output is truncated or not as expected.
         """
-        found = (
+        records_ = (
             dict(zip(ASSOCIATION_FIELDS, record, strict=True)) for record in bar_lines(self.name, text, len(ASSOCIATION_FIELDS))
         )
         try:
@@ -64,7 +64,7 @@ class ShowAssociations:
                     is_default=fields["Account"] == fields["DefaultAccount"],
                     limits=_limits(fields, jobs="MaxJobs", submit="MaxSubmit"),
                 )
-                for fields in found
+                for fields in records_
                 if fields["User"] == self.user and fields["Account"]
             ]
         except ValueError as error:
@@ -89,7 +89,7 @@ class ShowQos:
         Unreadable
             If the output is truncated or not as expected.
         """
-        found = (dict(zip(QOS_FIELDS, record, strict=True)) for record in bar_lines(self.name, text, len(QOS_FIELDS)))
+        records_ = (dict(zip(QOS_FIELDS, record, strict=True)) for record in bar_lines(self.name, text, len(QOS_FIELDS)))
         try:
             return [
                 Qos(
@@ -97,7 +97,7 @@ class ShowQos:
                     limits=_limits(fields, jobs="MaxJobsPU", submit="MaxSubmitPU"),
                     flags=tuple(filter(None, fields["Flags"].split(","))),
                 )
-                for fields in found
+                for fields in records_
             ]
         except ValueError as error:
             raise Unreadable(self.name, str(error)) from error

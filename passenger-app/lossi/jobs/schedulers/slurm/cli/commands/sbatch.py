@@ -52,10 +52,10 @@ class Sbatch:
             If it printed none.
         """
         # A site's job_submit plug-in or SPANK may print lines before it.
-        found = _ID.search(text)
-        if found is None or (found.start() and text[found.start() - 1] != "\n"):
+        match = _ID.search(text)
+        if match is None or (match.start() and text[match.start() - 1] != "\n"):
             raise Unreadable(self.name, "it did not print the id of a job")
-        return int(found[1])
+        return int(match[1])
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class SbatchTest:
 
     def argv(self, cluster: Cluster) -> list[str]:
         """Return its argv; a command stands in for the script, which need not exist yet."""
-        given = [option for option in directives.option_list(self.request) if not option.startswith("--kill-on-invalid-dep")]
+        options = [option for option in directives.option_list(self.request) if not option.startswith("--kill-on-invalid-dep")]
         return [
             cluster.command(self.name),
             "--test-only",
             *chosen(cluster),
-            *given,
+            *options,
             "--chdir=/",
             "--output=/dev/null",
             "--wrap=true",
@@ -86,11 +86,11 @@ class SbatchTest:
         Unreadable
             If stderr has neither.
         """
-        found = _EXPECTED.search(text)
-        if found is None:
+        match = _EXPECTED.search(text)
+        if match is None:
             raise Unreadable(self.name, "it did not say when the job would start")
         try:
-            return values.utc_time(found["time"]), found[0]
+            return values.utc_time(match["time"]), match[0]
         except ValueError as error:
             raise Unreadable(self.name, str(error)) from error
 

@@ -76,15 +76,15 @@ class ShowPartitions:
 
 def _pairs(line: str) -> dict[str, str]:
     """Return the values by name of ``Name=value Name=value …``, where a value may contain spaces and equals signs."""
-    found = list(_PAIR.finditer(line))
-    ends = [pair.start() for pair in found[1:]] + [len(line)]
-    return {pair[1]: line[pair.end() : end].strip() for pair, end in zip(found, ends, strict=True)}
+    names = list(_PAIR.finditer(line))
+    ends = [pair.start() for pair in names[1:]] + [len(line)]
+    return {pair[1]: line[pair.end() : end].strip() for pair, end in zip(names, ends, strict=True)}
 
 
 def _configuration(pairs: Mapping[str, str]) -> Configuration:
     def number(name: str) -> int | None:
-        found = _NUMBER.match(pairs.get(name, ""))
-        return int(found[0]) if found else None
+        match = _NUMBER.match(pairs.get(name, ""))
+        return int(match[0]) if match else None
 
     storage = pairs.get("AccountingStorageType", "")
     enforced = pairs.get("AccountingStorageEnforce", "")
@@ -112,8 +112,8 @@ def _partition(pairs: Mapping[str, str]) -> PartitionRow:
         return () if text == "ALL" or values.is_nothing(text) else tuple(text.split(","))
 
     def memory(field: str) -> int | None:
-        found = values.memory_mb(pairs.get(field, ""))
-        return None if found is None else int(found)
+        megabytes = values.memory_mb(pairs.get(field, ""))
+        return None if megabytes is None else int(megabytes)
 
     return PartitionRow(
         name=pairs["PartitionName"],
