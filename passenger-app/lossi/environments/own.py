@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lossi.environments import catalog, catalog_text, interpreter, messages
+from lossi.environments import catalog, interpreter, messages
 from lossi.environments.images import sif as sif_file
 from lossi.environments.models import ACCELERATORS, ARCHITECTURES, CatalogFile, Environment
 from lossi.environments.paths import expanded
 from lossi.errors import Conflict, InvalidInput, did_you_mean
-from lossi.files import document
+from lossi.files import document, yaml_edit
 
 
 def add(
@@ -61,7 +61,7 @@ def add(
     _check_free(name, existing)
     entry = _entry(title, python, sif, image, digest, accelerator, architecture, description, frameworks, variables)
     _validate(name, entry)
-    catalog_text.change(catalog.user_file(), lambda data: _insertion(data, name, entry), mode=0o600)
+    yaml_edit.edit_file(catalog.user_file(), lambda data: _insertion(data, name, entry), mode=0o600)
     return catalog.load().get(name)
 
 
@@ -140,8 +140,9 @@ def _validate(name: str, entry: dict[str, Any]) -> None:
         raise InvalidInput(f"{key}: {first.message}" if key else first.message, hint=first.hint) from None
 
 
-def _insertion(data: dict[str, Any], name: str, entry: dict[str, Any]) -> list[catalog_text.Change]:
+def _insertion(data: dict[str, Any], name: str, entry: dict[str, Any]) -> list[yaml_edit.Change]:
     """Return the change of the user's file; refuse a name that somebody else has just added."""
-    if name in (data.get("environments") or {}):
+    entries = data.get("environments")
+    if isinstance(entries, dict) and name in entries:
         raise Conflict(f"environment {name!r} already exists", hint="choose another name")
     return [(("environments", name), entry)]

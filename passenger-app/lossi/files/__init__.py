@@ -8,7 +8,7 @@ The public API is these modules, imported one by one because the command line ne
 - `permissions`  who else can write to a path; folders that follow a project's group
 - `tail`         reading a growing file from an offset
 - `document`     YAML with line numbers and limits
-- `edit`         changing values in a YAML file, comments and formatting kept
+- `yaml_edit`    changing values in a YAML file, comments and formatting kept
 - `space`        free space, free files and quotas
 - `locks`        whether file locks work across nodes
 - `downloads`    headers for files sent to a browser

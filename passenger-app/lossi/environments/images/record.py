@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from lossi import settings
-from lossi.environments import catalog, catalog_text
+from lossi.environments import catalog
 from lossi.environments.models import Entry, Environment
 from lossi.errors import Conflict, InvalidInput
+from lossi.files import yaml_edit
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def record(place: Place, environment: Environment, image: Image) -> Environment 
     """
     values = {"image": image.image, "digest": image.digest, "sif": str(image.sif) if image.sif else None}
     known = {key: value for key, value in values.items() if value is not None}
-    catalog_text.change(
+    yaml_edit.edit_file(
         place.file, lambda data: _changes(data, place, environment, image, known), mode=0o600 if place.own else 0o644
     )
     entry = next((item for item in catalog.load().environments if item.name == place.name), None)
@@ -109,8 +110,8 @@ def record(place: Place, environment: Environment, image: Image) -> Environment 
 
 def _changes(
     data: dict[str, Any], place: Place, environment: Environment, image: Image, known: dict[str, str]
-) -> list[catalog_text.Change]:
-    entry = (data.get("environments") or {}).get(place.name)
+) -> list[yaml_edit.Change]:
+    entry = _below(data, ("environments", place.name))
     keys = ("environments", place.name)
     at = ("variants", image.architecture, image.accelerator)
     if not isinstance(entry, dict):
@@ -118,7 +119,7 @@ def _changes(
     variant = _below(entry, at)
     if not isinstance(variant, dict):
         return [((*keys, *at), _with_frameworks(known, image, entry))]
-    changes: list[catalog_text.Change] = [((*keys, *at, key), value) for key, value in known.items()]
+    changes: list[yaml_edit.Change] = [((*keys, *at, key), value) for key, value in known.items()]
     if stale := variant.keys() & {"digest", "sif"} - known.keys():
         # Otherwise these would still be those of the old image.
         rest = {key: value for key, value in variant.items() if key not in stale}
