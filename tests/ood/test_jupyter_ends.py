@@ -57,11 +57,11 @@ def homed(slurm: OwnCluster, site: Site, name: str) -> Path:
 def app(slurm: OwnCluster, site: Site) -> Iterator[App]:
     found = dataclasses.replace(App.install(slurm, "jupyter", site.env), home=homed(slurm, site, "usual"))
     yield found
-    for one in found.sessions:
-        one.cancel()
-    for one in found.sessions:
-        one.until_ended()
-    assert left_behind(site.user) == []
+    for session in found.sessions:
+        session.cancel()
+    for session in found.sessions:
+        session.until_ended()
+    slurm.wait(lambda: not left_behind(site.user), "the sessions leave nothing on the node")
 
 
 def processes_of(session: Session) -> list[int]:
