@@ -48,7 +48,7 @@ class Lossi:
 
     def __call__(self, *arguments: str, expect: int | None = 0, **options: Any) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments, **options)
-        out, err = process.communicate(timeout=540)
+        out, err = process.communicate(timeout=1500)
         # A log may hold the traceback of the user's own program; nothing else of ours may.
         assert "Traceback" not in (err if arguments[0] == "logs" else out + err), out + err
         if expect is not None:

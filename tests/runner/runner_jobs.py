@@ -80,7 +80,7 @@ class Run:
         """The newest published store."""
         return publish.snapshots(self.folder)[-1][1]
 
-    def wait(self, timeout: float = 500) -> Run:
+    def wait(self, timeout: float = 1500) -> Run:
         self.process.wait(timeout)
         return self
 
