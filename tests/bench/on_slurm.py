@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "slurm"))
+sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("", "slurm")]
 from real_cluster import OwnCluster, throw_away, why_not_own
 
 NOTEBOOK = {
@@ -67,7 +67,7 @@ class Bench:
     def cancel_all(self) -> None:
         """Empty the queue and wait until it is."""
         self.cluster.run_as(self.user, ["scancel", "--me"])
-        self.cluster.wait(lambda: not self.queue("%A"), 120, "the queue is empty")
+        self.cluster.wait(lambda: not self.queue("%A"), "the queue is empty")
 
     def queue(self, form: str, *options: str) -> list[str]:
         """Return what squeue says of the user's jobs."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from on_slurm import Row, cluster, measured
 
-sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("ood", "containers")]
+sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("", "ood", "containers")]
 import built_environment  # noqa: E402
 import yaml  # noqa: E402
 from batch_connect import App, Session  # noqa: E402
@@ -78,7 +78,7 @@ def bare(session: Session, turn: int) -> float:
     script.write_text(BARE.format(argv=shlex.join(argv), port=port))
     session.cluster.give(script, session.user)
     job = session.cluster.sbatch(session.user, "exec bash bare.sh", cwd=folder)
-    session.cluster.wait((folder / "answered").exists, 180, "bare JupyterLab answers")
+    session.cluster.wait((folder / "answered").exists, "bare JupyterLab answers")
     session.cluster.run_as(session.user, ["scancel", str(job)])
     return float((folder / "answered").read_text()) - float((folder / "began").read_text())
 

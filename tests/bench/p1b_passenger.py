@@ -13,7 +13,7 @@ from pathlib import Path
 
 from on_slurm import Bench, Row, cluster, measured
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "ood"))
+sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("", "ood")]
 import httpx
 from passenger import App, Passenger, app_folder, passenger, why_not
 

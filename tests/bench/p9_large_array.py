@@ -72,7 +72,7 @@ def measure() -> list[Row]:
         folders = bench.project / ".lossi" / "jobs" / job["id"] / "tasks"
         for number in range(AT_ONCE, RUNNING + 1, AT_ONCE):
             slurm.scontrol("update", f"jobid={job['scheduler_id']}", f"arraytaskthrottle={number}")
-            slurm.wait(lambda: len(list(folders.glob("*/progress.json"))) >= number, 300, f"{number} tasks run")  # noqa: B023
+            slurm.wait(lambda: len(list(folders.glob("*/progress.json"))) >= number, f"{number} tasks run")  # noqa: B023
         took = bench.python(TURNS, str(ROUNDS), str(RUNNING), job["id"])
         bench.cancel_all()
     what = f"beside an array of {TASKS:,} tasks, {RUNNING:,} of them running"

@@ -105,7 +105,7 @@ case $action in
     trap down EXIT
     up
     cd "$here/../.."
-    LOSSI_SLURM_VERSIONS=$chroots/clusters.json "$python" tests/slurm_versions/record.py tests/unit/slurm/recorded
+    PYTHONPATH=tests LOSSI_SLURM_VERSIONS=$chroots/clusters.json "$python" tests/slurm_versions/record.py tests/unit/slurm/recorded
     ;;
   up)
     trap 'if [ $? -ne 0 ]; then down; fi' EXIT
