@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("", "slurm")]
-from real_cluster import OwnCluster, throw_away, why_not_own
+from real_cluster import OwnCluster, throw_away, why_not_own  # noqa: E402
 
 NOTEBOOK = {
     "nbformat": 4,

@@ -14,8 +14,8 @@ from pathlib import Path
 from on_slurm import Bench, Row, cluster, measured
 
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("", "ood")]
-import httpx
-from passenger import App, Passenger, app_folder, passenger, why_not
+import httpx  # noqa: E402
+from passenger import App, Passenger, app_folder, passenger, why_not  # noqa: E402
 
 ROUNDS = 11
 GOAL = 3.0
