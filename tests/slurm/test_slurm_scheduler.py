@@ -1,4 +1,4 @@
-"""Slurm passes the contract of schedulers through each of its doors, on a real cluster."""
+"""Slurm passes the contract of schedulers through each of its clients, on a real cluster."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lossi.jobs import schedulers
 from lossi.jobs.schedulers.base import Handle, Scheduler
 
 PYSLURM = os.environ.get("LOSSI_TEST_PYSLURM_PYTHON")
-"""An interpreter with a PySlurm for this Slurm; Debian 12's has none, so `make test-slurm-versions` goes through that door."""
-DOORS = ("slurm_cli", "slurm_rest", *(("slurm_pyslurm",) if PYSLURM else ()))
+"""An interpreter with a PySlurm for this Slurm; Debian 12's has none, so `make test-slurm-versions` uses it."""
+CLIENTS = ("slurm_cli", "slurm_rest", *(("slurm_pyslurm",) if PYSLURM else ()))
 ME = pwd.getpwuid(os.geteuid()).pw_name
 
 
-def door(slurm: RealCluster, name: str) -> dict[str, Any]:
-    """Return what Lossi must know of a cluster to go through a door; skips where the door cannot be opened."""
+def client_settings(slurm: RealCluster, name: str) -> dict[str, Any]:
+    """Return a cluster's settings for a client; skips if the client cannot be used here."""
     if name == "slurm_pyslurm":
         return {"pyslurm": {"python": PYSLURM}}
     if name == "slurm_rest":
@@ -38,7 +38,7 @@ def door(slurm: RealCluster, name: str) -> dict[str, Any]:
     return {}
 
 
-@pytest.fixture(params=DOORS)
+@pytest.fixture(params=CLIENTS)
 def scheduler(
     slurm: RealCluster, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Scheduler]:
@@ -47,7 +47,7 @@ def scheduler(
     monkeypatch.setenv("LOSSI_SITE", str(tmp_path / "no-site.yml"))
     for name in ("LOSSI_JOB_ID", "LOSSI_TASK", "SLURM_CONF"):
         monkeypatch.delenv(name, raising=False)
-    yield schedulers.of_cluster(slurm.model(scheduler=request.param, **door(slurm, request.param)))
+    yield schedulers.of_cluster(slurm.model(scheduler=request.param, **client_settings(slurm, request.param)))
 
 
 @pytest.fixture

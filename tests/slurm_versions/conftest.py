@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from version_cluster import Door, VersionCluster, as_user, home_of
+from version_cluster import Access, VersionCluster, as_user, home_of
 
-DOORS = ("24.11-slurm_cli", "24.11-slurm_rest", "26.05-slurm_cli", "26.05-slurm_pyslurm")
+CLIENTS = ("24.11-slurm_cli", "24.11-slurm_rest", "26.05-slurm_cli", "26.05-slurm_pyslurm")
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +24,11 @@ def clusters() -> dict[str, VersionCluster]:
     return {one["release"]: VersionCluster(**one) for one in json.loads(Path(place).read_text())}
 
 
-@pytest.fixture(params=DOORS)
-def door(request: pytest.FixtureRequest, clusters: dict[str, VersionCluster]) -> Door:
-    """A door to one of the clusters."""
+@pytest.fixture(params=CLIENTS)
+def access(request: pytest.FixtureRequest, clusters: dict[str, VersionCluster]) -> Access:
+    """One client of one of the clusters."""
     release, scheduler = request.param.split("-")
-    return clusters[release].door(scheduler)
+    return clusters[release].access(scheduler)
 
 
 @pytest.fixture

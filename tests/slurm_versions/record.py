@@ -1,4 +1,4 @@
-"""Writes what Slurm's commands print of all kinds of jobs, with the very argv of the door, for the unit tests of its parsers.
+"""Writes what Slurm's commands print of all kinds of jobs, with the argv of the client, for the unit tests of its parsers.
 
 ``python tests/slurm_versions/record.py FOLDER`` on the clusters of ``tests/slurm/versions.sh``, which has it as ``record``.
 """

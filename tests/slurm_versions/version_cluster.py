@@ -1,4 +1,4 @@
-"""A cluster in another Debian system, its doors, and questions asked as an ordinary user."""
+"""A cluster in another Debian system, its clients, and questions asked as an ordinary user."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class VersionCluster:
             deadline_s=15,
         )
 
-    def door(self, scheduler: str) -> Door:
-        return Door(self, scheduler)
+    def access(self, scheduler: str) -> Access:
+        return Access(self, scheduler)
 
 
 @dataclass(frozen=True)
-class Door:
-    """A door to a cluster, entered as a user."""
+class Access:
+    """A client of a cluster, used as one of its users."""
 
     cluster: VersionCluster
     scheduler: str

@@ -15,6 +15,10 @@ from typing import Any
 RECORDED = Path(__file__).parent / "recorded"
 NOT_SERVED = (404, b"Unable find requested URL. Please view /openapi/v3 for API reference.")
 
+API = {"22.05": "v0.0.38", "24.11": "v0.0.42"}
+SLASH = {"22.05": "", "24.11": "/"}
+TESTER1 = 1001
+
 
 @dataclass
 class Asked:

@@ -23,8 +23,8 @@ def cluster(place: Path, body: str, **more: object) -> Cluster:
     python = place / "python"
     python.write_text(f"#!/bin/sh\n{body}\n")
     python.chmod(0o700)
-    door = PySlurmSettings(python=python)
-    return Cluster.model_validate({"name": "ci", "scheduler": "slurm_pyslurm", "pyslurm": door, "deadline_s": 5, **more})
+    pyslurm = PySlurmSettings(python=python)
+    return Cluster.model_validate({"name": "ci", "scheduler": "slurm_pyslurm", "pyslurm": pyslurm, "deadline_s": 5, **more})
 
 
 def asked(target: Cluster) -> LossiError:
@@ -158,7 +158,7 @@ def test_every_problem_of_the_child_has_a_way_out(tmp_path: Path, problem: str, 
     assert hint in error.hint
 
 
-def test_slurm_s_own_words_mean_what_they_mean_at_the_other_doors(tmp_path: Path) -> None:
+def test_slurm_s_own_words_mean_the_same_as_for_the_other_clients(tmp_path: Path) -> None:
     refused = asked(said(tmp_path, {"problem": "slurm", "text": "Invalid account or account/partition combination specified"}))
     assert type(refused) is InvalidInput
     down = asked(said(tmp_path, {"problem": "slurm", "text": "Unable to contact slurm controller (connect failure)"}))
@@ -204,8 +204,8 @@ def test_a_libslurm_of_another_version_is_refused_unless_the_site_insists(tmp_pa
     python.chmod(0o700)
 
     def target(**more: object) -> Cluster:
-        door = {"python": python, **more}
-        return Cluster.model_validate({"name": "ci", "conf": tmp_path / "slurm.conf", "pyslurm": door, "deadline_s": 30})
+        pyslurm = {"python": python, **more}
+        return Cluster.model_validate({"name": "ci", "conf": tmp_path / "slurm.conf", "pyslurm": pyslurm, "deadline_s": 30})
 
     error = asked(target())
     assert error.why == "PySlurm 25.11.2 is made for Slurm 25.11, and libslurm here is of 26.05"

@@ -1,77 +1,22 @@
-"""The door slurmrestd against what 22.05.8 (v0.0.38) and 24.11.5 (v0.0.42) answered on a real cluster.
+"""The client of slurmrestd with recorded answers of 22.05.8 (v0.0.38) and 24.11.5 (v0.0.42).
 
-Its jobs: an array whose tasks 1 and 2 failed with 42 and by signal 9 (lossi-A), one that waits for a job that runs (lossi-C, lossi-D),
-one that was held (lossi-H), requeued (lossi-E), cancelled by root (lossi-F), and one of another user.
+The jobs on that cluster: an array whose tasks 1 and 2 failed with 42 and by signal 9 (lossi-A), one that waits for a running job
+(lossi-C, lossi-D), one held (lossi-H), requeued (lossi-E), cancelled by root (lossi-F), and one of another user.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from recorded_slurmrestd import Asked, Served, recorded, replay, serve
+from recorded_slurmrestd import API, SLASH, Asked, Served, recorded, replay
 
-from lossi.clusters import Cluster, RestSettings
 from lossi.errors import InvalidInput, NotSupported, Unavailable
 from lossi.jobs.schedulers.slurm.records import AccountingRow, NodeGroup
 from lossi.jobs.schedulers.slurm.request import SlurmRequest
-from lossi.jobs.schedulers.slurm.rest import RestClient, rows, transport, versions
-
-API = {"22.05": "v0.0.38", "24.11": "v0.0.42"}
-SLASH = {"22.05": "", "24.11": "/"}
-TESTER1 = 1001
-
-
-@pytest.fixture(params=["22.05", "24.11"])
-def release(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(autouse=True)
-def names_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The users of the recorded cluster are not those of this machine."""
-    monkeypatch.setattr(transport, "_name_of", {TESTER1: "tester1", 1002: "tester2", 1003: "tester3"}.get)
-    monkeypatch.setattr(rows, "user_id", lambda name: {"root": 0, "tester1": TESTER1}.get(name))
-
-
-@pytest.fixture
-def server(release: str) -> Iterator[Served]:
-    api, slash = API[release], SLASH[release]
-    slurm, database = f"GET /slurm/{api}/", f"GET /slurmdb/{api}/"
-    answers = {
-        f"{slurm}ping": "ping",
-        f"{slurm}jobs": "jobs",
-        f"{slurm}partitions": "partitions",
-        f"{slurm}nodes": "nodes",
-        f"{database}jobs": "database_jobs",
-        f"{database}jobs{slash}?step=987654": "database_nothing",
-        f"{database}clusters": "clusters",
-        f"{database}associations": "associations",
-        f"{database}qos": "qos",
-        f"POST /slurm/{api}/job/submit": "held",
-        f"DELETE /slurm/{api}/job": "cancel_ended",
-    }
-    with serve(replay(release, answers)) as served:
-        yield served
-
-
-@pytest.fixture
-def client(server: Served) -> Callable[..., RestClient]:
-    def make(uid: int = TESTER1, **changes: object) -> RestClient:
-        door = RestSettings(url=server.url, token_command=("echo", "SLURM_JWT=a.b.c"))
-        return RestClient(Cluster.model_validate({"name": "ci", "rest": door, **changes}), uid=uid)
-
-    return make
-
-
-@pytest.fixture
-def asked(tmp_path: Path) -> SlurmRequest:
-    script = tmp_path / "script.sh"
-    script.write_text("#!/bin/sh\necho ä\n")
-    return SlurmRequest(name="lossi-A", script=script, directory=tmp_path, output=tmp_path / "scheduler.log")
+from lossi.jobs.schedulers.slurm.rest import RestClient, versions
 
 
 def by_name(found: list[AccountingRow], name: str) -> list[AccountingRow]:
@@ -120,9 +65,9 @@ def test_ended_tasks_in_the_queue_have_their_exit_codes(client: Callable[..., Re
 
 def test_attempts_agree_with_sacct(client: Callable[..., RestClient], release: str) -> None:
     """`sacct -D --units=K` said: TotalCPU 00:00.552, MaxRSS 43320K and 12412K of 22.05's task 0; 00:00.501, 43600K and 12912K of 24.11's."""
-    door = client()
-    ids = {row.job_id for row in door.queue(ended=True)}
-    found = door.accounting(dict.fromkeys(ids))
+    rest_client = client()
+    ids = {row.job_id for row in rest_client.queue(ended=True)}
+    found = rest_client.accounting(dict.fromkeys(ids))
     tasks = by_name(found, "lossi-A")
     assert [(row.task, row.state, row.exit_code, row.signal) for row in tasks] == [
         (0, "COMPLETED", 0, None),
@@ -141,46 +86,46 @@ def test_attempts_agree_with_sacct(client: Callable[..., RestClient], release: s
 
 @pytest.mark.parametrize("release", ["22.05"])  # whose database says SUCCESS of a task that ended with 42
 def test_exit_code_that_the_queue_has_forgotten_is_not_known(server: Served, client: Callable[..., RestClient]) -> None:
-    door = client()
-    job_id = next(row.job_id for row in door.queue(ended=True) if row.name == "lossi-A")
+    rest_client = client()
+    job_id = next(row.job_id for row in rest_client.queue(ended=True) if row.name == "lossi-A")
     usual = server.answerer
     server.answerer = lambda asked: (200, b'{"jobs": []}') if asked.target.startswith("/slurm/v0.0.38/jobs") else usual(asked)
-    assert [row.exit_code for row in by_name(door.accounting({job_id: None}), "lossi-A")] == [0, None, None, 0]
+    assert [row.exit_code for row in by_name(rest_client.accounting({job_id: None}), "lossi-A")] == [0, None, None, 0]
 
 
 def test_requeued_job_has_all_its_attempts(client: Callable[..., RestClient]) -> None:
-    door = client()
-    found = by_name(door.accounting(dict.fromkeys(row.job_id for row in door.queue(ended=True))), "lossi-E")
+    rest_client = client()
+    found = by_name(rest_client.accounting(dict.fromkeys(row.job_id for row in rest_client.queue(ended=True))), "lossi-E")
     assert [row.state for row in found] == ["REQUEUED", "PENDING"]
     assert found[0].started and found[0].ended and found[0].elapsed_s in (1.0, 2.0)
     assert found[1].started is found[1].ended is found[1].nodes is found[1].exit_code is None
 
 
 def test_who_cancelled_it_is_known(client: Callable[..., RestClient]) -> None:
-    door = client()
-    (row,) = by_name(door.accounting(dict.fromkeys(row.job_id for row in door.queue(ended=True))), "lossi-F")
+    rest_client = client()
+    (row,) = by_name(rest_client.accounting(dict.fromkeys(row.job_id for row in rest_client.queue(ended=True))), "lossi-F")
     assert (row.state, row.cancelled_by) == ("CANCELLED", 0)
 
 
 def test_array_that_never_started_is_one_row(client: Callable[..., RestClient]) -> None:
-    door = client()
-    (row,) = by_name(door.accounting(dict.fromkeys(row.job_id for row in door.queue())), "lossi-C")
+    rest_client = client()
+    (row,) = by_name(rest_client.accounting(dict.fromkeys(row.job_id for row in rest_client.queue())), "lossi-C")
     assert (row.state, row.task, row.tasks, row.started) == ("PENDING", None, (range(3), range(5, 10)), None)
 
 
 def test_only_tasks_that_were_asked_for_come(server: Served, client: Callable[..., RestClient], release: str) -> None:
-    door = client()
-    job_id = next(row.job_id for row in door.queue(ended=True) if row.name == "lossi-A")
-    assert sorted(row.task for row in door.accounting({job_id: [1, 3]})) == [1, 3]
+    rest_client = client()
+    job_id = next(row.job_id for row in rest_client.queue(ended=True) if row.name == "lossi-A")
+    assert sorted(row.task for row in rest_client.accounting({job_id: [1, 3]})) == [1, 3]
     expected = {"22.05": f"step={job_id}_1%2C{job_id}_3", "24.11": f"step={job_id}_1&step={job_id}_3&show_duplicates=true"}
     (asked,) = (one.target for one in server.asked if one.target.startswith(f"/slurmdb/{API[release]}/jobs"))
     assert asked.endswith(f"/jobs{SLASH[release]}?{expected[release]}&cluster=ci")
 
 
 def test_attempts_that_ended_before_are_left_out(client: Callable[..., RestClient]) -> None:
-    door = client()
-    ids = dict.fromkeys(row.job_id for row in door.queue(ended=True))
-    assert {row.name for row in door.accounting(ids, since="2026-11-26T06:13:40Z")} == {
+    rest_client = client()
+    ids = dict.fromkeys(row.job_id for row in rest_client.queue(ended=True))
+    assert {row.name for row in rest_client.accounting(ids, since="2026-11-26T06:13:40Z")} == {
         "lossi-A",
         "lossi-C",
         "lossi-E",
@@ -200,11 +145,11 @@ def test_attempts_of_others_are_left_out(client: Callable[..., RestClient]) -> N
 
 
 def test_jobs_are_found_by_the_beginning_of_their_name(client: Callable[..., RestClient]) -> None:
-    door = client()
-    named = {row.name: row.job_id for row in door.queue(ended=True)}
-    assert door.named("lossi-A", "2026-11-26T06:00:00Z") == [(named["lossi-A"], "lossi-A")]
-    assert {name for _, name in door.named("lossi-", "2026-11-26T06:00:00Z")} == set(named)
-    assert door.named("other", "2026-11-26T06:00:00Z") == []
+    rest_client = client()
+    named = {row.name: row.job_id for row in rest_client.queue(ended=True)}
+    assert rest_client.named("lossi-A", "2026-11-26T06:00:00Z") == [(named["lossi-A"], "lossi-A")]
+    assert {name for _, name in rest_client.named("lossi-", "2026-11-26T06:00:00Z")} == set(named)
+    assert rest_client.named("other", "2026-11-26T06:00:00Z") == []
 
 
 def test_submission_is_a_job_id_whatever_else_is_said(
@@ -299,16 +244,16 @@ def test_site_option_that_cannot_be_said_is_named(client: Callable[..., RestClie
 def test_refusal_comes_with_slurms_words(
     server: Served, client: Callable[..., RestClient], asked: SlurmRequest, release: str, name: str, word: str
 ) -> None:
-    door = client()
-    door.partitions()
+    rest_client = client()
+    rest_client.partitions()
     server.answerer = replay(release, {"POST ": name})
     with pytest.raises(InvalidInput, match=word):
-        door.submit(asked)
+        rest_client.submit(asked)
 
 
 def test_cancelling_what_has_ended_is_no_error(server: Served, client: Callable[..., RestClient], release: str) -> None:
-    door = client()
-    door.cancel({7: [0, 1, 2, 5], 8: None, 9: []})
+    rest_client = client()
+    rest_client.cancel({7: [0, 1, 2, 5], 8: None, 9: []})
     sent = [(one.method, one.target, one.body) for one in server.asked if one.method == "DELETE"]
     assert (
         sent
@@ -318,16 +263,16 @@ def test_cancelling_what_has_ended_is_no_error(server: Served, client: Callable[
         }[release]
     )
     server.answerer = replay(release, {"DELETE ": "cancel_unknown"})
-    door.cancel({987654: None})
+    rest_client.cancel({987654: None})
 
 
 def test_refused_cancel_is_an_error(server: Served, client: Callable[..., RestClient]) -> None:
-    door = client()
-    door.partitions()
+    rest_client = client()
+    rest_client.partitions()
     refused = b'{"errors": [{"error_number": 2002, "error": "Access/permission denied"}], "status": []}'
     server.answerer = lambda asked: (500, refused)
     with pytest.raises(Exception, match="Access/permission denied"):
-        door.cancel({7: None})
+        rest_client.cancel({7: None})
 
 
 def test_partitions(client: Callable[..., RestClient], release: str) -> None:
@@ -382,10 +327,10 @@ def test_configuration_is_what_can_be_known(client: Callable[..., RestClient], r
 def test_site_whose_slurmrestd_serves_no_database(server: Served, client: Callable[..., RestClient], release: str) -> None:
     start = f"/slurm/{API[release]}/"
     server.answerer = replay(release, {f"GET {start}{name}": name for name in ("ping", "nodes", "jobs")})
-    door = client()
-    assert door.configuration().accounting is False
-    assert door.associations() == [] and door.qos() == []
-    assert [name for _, name in door.named("lossi-D", "2026-11-26T06:00:00Z")] == ["lossi-D"]
+    rest_client = client()
+    assert rest_client.configuration().accounting is False
+    assert rest_client.associations() == [] and rest_client.qos() == []
+    assert [name for _, name in rest_client.named("lossi-D", "2026-11-26T06:00:00Z")] == ["lossi-D"]
 
 
 @pytest.mark.parametrize("release", ["22.05"])  # later versions say their own name
@@ -412,11 +357,11 @@ def test_start_of_a_job_that_is_not_submitted_is_not_said(client: Callable[..., 
 
 
 def test_server_that_was_exchanged_is_asked_again(server: Served, client: Callable[..., RestClient], release: str) -> None:
-    door = client()
-    door.partitions()
+    rest_client = client()
+    rest_client.partitions()
     usual = server.answerer
     server.answerer = lambda asked: (404, b"Unable find requested URL.")
     with pytest.raises(Unavailable):
-        door.partitions()
+        rest_client.partitions()
     server.answerer = usual
-    assert door.partitions()
+    assert rest_client.partitions()

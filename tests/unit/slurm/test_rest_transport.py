@@ -44,13 +44,13 @@ def token_file(tmp_path: Path) -> Path:
     return path
 
 
-def way(url: str, path: Path | None = None, *, deadline_s: float = 5.0, **door: object) -> Transport:
-    rest = RestSettings.model_validate({"url": url, **({"token_file": path} if path else {}), **door})
+def way(url: str, path: Path | None = None, *, deadline_s: float = 5.0, **more: object) -> Transport:
+    rest = RestSettings.model_validate({"url": url, **({"token_file": path} if path else {}), **more})
     return Transport(Cluster(name="ci", rest=rest, deadline_s=deadline_s), ME)
 
 
-def on_socket(path: Path, **door: object) -> Transport:
-    rest = RestSettings.model_validate({"socket": path, **door})
+def on_socket(path: Path, **more: object) -> Transport:
+    rest = RestSettings.model_validate({"socket": path, **more})
     return Transport(Cluster(name="ci", rest=rest, deadline_s=5), ME)
 
 

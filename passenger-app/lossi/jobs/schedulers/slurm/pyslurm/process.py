@@ -37,19 +37,19 @@ os._exit(0)  # libslurm may hang at the end of a process
 """
 
 
-def argv(door: PySlurmSettings) -> list[str]:
+def argv(pyslurm: PySlurmSettings) -> list[str]:
     """Return the argv that starts the interpreter with PySlurm, in its own root folder if it has one.
 
     In a user namespace with only the caller's own id, an ordinary user may change the root folder, and munge still identifies
     the user.
     """
-    interpreter = [str(door.python), "-I", "-c", _LOADER]
-    if door.chroot is None:
+    interpreter = [str(pyslurm.python), "-I", "-c", _LOADER]
+    if pyslurm.chroot is None:
         return interpreter
     if os.geteuid() == 0:
         # Neither users' nor the child's PATH has its folder.
-        return [shutil.which("chroot", path=f"/usr/sbin:/sbin:{os.defpath}") or "chroot", str(door.chroot), *interpreter]
-    return ["unshare", "--map-current-user", f"--root={door.chroot}", "--wd=/", *interpreter]
+        return [shutil.which("chroot", path=f"/usr/sbin:/sbin:{os.defpath}") or "chroot", str(pyslurm.chroot), *interpreter]
+    return ["unshare", "--map-current-user", f"--root={pyslurm.chroot}", "--wd=/", *interpreter]
 
 
 def ask(cluster: Cluster, question: Mapping[str, Any], *, deadline_s: float | None = None) -> Any:
@@ -74,15 +74,15 @@ def ask(cluster: Cluster, question: Mapping[str, Any], *, deadline_s: float | No
     Forbidden, InvalidInput
         If Slurm refuses.
     """
-    door = cluster.pyslurm
-    if door is None:
+    pyslurm = cluster.pyslurm
+    if pyslurm is None:
         raise NotSupported(
             f"no interpreter with PySlurm is set for cluster {cluster.name}",
             hint="set pyslurm.python in the site file, or scheduler: slurm_cli",
         )
-    whole = {"any_version": door.any_version, "cluster": cluster.slurm_name, **question}
+    whole = {"any_version": pyslurm.any_version, "cluster": cluster.slurm_name, **question}
     text = json.dumps({"program": _PROGRAM.read_text(encoding="utf-8"), "question": whole})
-    done = _run(cluster, argv(door), text.encode(), cluster.deadline_s if deadline_s is None else deadline_s)
+    done = _run(cluster, argv(pyslurm), text.encode(), cluster.deadline_s if deadline_s is None else deadline_s)
     try:
         reply = json.loads(done.stdout)
         if "answer" in reply:

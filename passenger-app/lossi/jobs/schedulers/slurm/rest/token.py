@@ -33,15 +33,15 @@ class Token:
 
     Parameters
     ----------
-    cluster, door
+    cluster, rest
         With `token_file` or `token_command`; neither: there is no token.
     uid
         Owner of the file.
     """
 
-    def __init__(self, cluster: Cluster, door: RestSettings, uid: int) -> None:
+    def __init__(self, cluster: Cluster, rest: RestSettings, uid: int) -> None:
         self._cluster = cluster
-        self._door = door
+        self._settings = rest
         self._uid = uid
         self._held = ""
         self._until = 0.0
@@ -50,7 +50,7 @@ class Token:
     @property
     def renewable(self) -> bool:
         """Whether there can be another one after this one was refused."""
-        return bool(self._door.token_command) and self._door.token_file is None
+        return bool(self._settings.token_command) and self._settings.token_file is None
 
     def get(self) -> str:
         """Return the token, empty if none is configured.
@@ -64,16 +64,16 @@ class Token:
         Unavailable
             If there is no file, or the command failed.
         """
-        if self._door.token_file is not None:
-            held = _plain(self._from_file(self._door.token_file.expanduser()), str(self._door.token_file))
+        if self._settings.token_file is not None:
+            held = _plain(self._from_file(self._settings.token_file.expanduser()), str(self._settings.token_file))
             if (expiry(held) or math.inf) <= time.time():
-                raise Forbidden(f"the token in {self._door.token_file} expired", hint=_HOW)
+                raise Forbidden(f"the token in {self._settings.token_file} expired", hint=_HOW)
             return held
-        if not self._door.token_command:
+        if not self._settings.token_command:
             return ""
         with self._lock:
             if time.time() >= self._until:
-                self._held = _plain(self._from_command(), Path(self._door.token_command[0]).name)
+                self._held = _plain(self._from_command(), Path(self._settings.token_command[0]).name)
                 self._until = renewal(self._held, time.time())
             return self._held
 
@@ -100,7 +100,7 @@ class Token:
             os.close(descriptor)
 
     def _from_command(self) -> str:
-        argv = list(self._door.token_command)
+        argv = list(self._settings.token_command)
         ended = process.run(self._cluster, argv, most_bytes=MOST_BYTES)
         if ended.status:
             raise Unavailable(f"{Path(argv[0]).name} gave no token for slurmrestd", why=words(ended.stderr), hint=_HOW)

@@ -67,18 +67,18 @@ class Transport:
     """
 
     def __init__(self, cluster: Cluster, uid: int) -> None:
-        door = cluster.rest
-        if door is None or (door.url is None) == (door.socket is None):
+        rest = cluster.rest
+        if rest is None or (rest.url is None) == (rest.socket is None):
             raise InvalidInput(
                 f"cluster {cluster.name!r} does not say how to reach slurmrestd", hint="set either rest.url or rest.socket"
             )
         self._deadline_s = cluster.deadline_s
         self._uid = uid
         self.user = _name_of(uid)
-        self._door = door
-        self._socket = _socket_of(door, self.user)
-        self._token = Token(cluster, door, uid)
-        self.place = str(self._socket) if self._socket else str(door.url).rstrip("/")
+        self._settings = rest
+        self._socket = _socket_of(rest, self.user)
+        self._token = Token(cluster, rest, uid)
+        self.place = str(self._socket) if self._socket else str(rest.url).rstrip("/")
         """The server's address, for messages and as a key."""
 
     def ask(self, call: Call) -> Answer:
@@ -138,8 +138,8 @@ def _name_of(uid: int) -> str:
         return str(uid)
 
 
-def _socket_of(door: RestSettings, user: str) -> Path | None:
-    return None if door.socket is None else Path(str(door.socket).replace("{user}", user)).expanduser()
+def _socket_of(rest: RestSettings, user: str) -> Path | None:
+    return None if rest.socket is None else Path(str(rest.socket).replace("{user}", user)).expanduser()
 
 
 def _check_socket(path: Path, uid: int) -> None:

@@ -1,4 +1,4 @@
-"""The door slurmrestd on the real cluster, by token over TCP and by the user's unix socket."""
+"""The client of slurmrestd on the real cluster, by token over TCP and by the user's Unix socket."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def by_socket(cluster: OwnCluster, user: str, folder: Path) -> RestSettings:
     return RestSettings(socket=cluster.rest_up(user).socket)
 
 
-Door = Callable[[OwnCluster, str, Path], RestSettings]
+Settings = Callable[[OwnCluster, str, Path], RestSettings]
 
 
-def client_of(cluster: OwnCluster, user: str, door: RestSettings) -> RestClient:
-    return RestClient(cluster.model(scheduler="slurm_rest", rest=door), uid=pwd.getpwnam(user).pw_uid)
+def client_of(cluster: OwnCluster, user: str, rest: RestSettings) -> RestClient:
+    return RestClient(cluster.model(scheduler="slurm_rest", rest=rest), uid=pwd.getpwnam(user).pw_uid)
 
 
 @pytest.fixture(params=[by_token, by_socket])
 def client(request: pytest.FixtureRequest, own_slurm: OwnCluster, user: str, folder: Path) -> RestClient:
-    door: Door = request.param
-    return client_of(own_slurm, user, door(own_slurm, user, folder))
+    rest: Settings = request.param
+    return client_of(own_slurm, user, rest(own_slurm, user, folder))
 
 
 @pytest.fixture
@@ -243,8 +243,8 @@ def test_what_the_cluster_offers(client: RestClient) -> None:
 def test_slurmctld_that_is_down_is_said(
     own_slurm: OwnCluster, user: str, folder: Path, asked: Callable[..., SlurmRequest]
 ) -> None:
-    door = by_token(own_slurm, user, folder)
-    client = RestClient(own_slurm.model(rest=door, deadline_s=2), uid=pwd.getpwnam(user).pw_uid)
+    rest = by_token(own_slurm, user, folder)
+    client = RestClient(own_slurm.model(rest=rest, deadline_s=2), uid=pwd.getpwnam(user).pw_uid)
     job_id = client.submit(asked())
     own_slurm.kill_ctld()
     try:

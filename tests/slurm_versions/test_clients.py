@@ -1,4 +1,4 @@
-"""Every door to Slurm 24.11 and 26.05 gives the same truth about real jobs."""
+"""Every client of Slurm 24.11 and 26.05 gives the same answers about real jobs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from version_cluster import Door, as_user
+from version_cluster import Access, as_user
 
 from lossi.contract.states import has_ended
 from lossi.errors import Forbidden, InvalidInput, LossiError
@@ -45,104 +45,104 @@ def finals(client: SlurmClient, job: int, number: int) -> list[AccountingRow] | 
     return rows if known == number else None
 
 
-def test_a_job_is_seen_in_the_queue_and_accounted_for(door: Door, folder: Path) -> None:
+def test_a_job_is_seen_in_the_queue_and_accounted_for(access: Access, folder: Path) -> None:
     body = "while [ ! -e go ]; do sleep 0.1; done; exit 3"
     request = requested(folder, body, cpus=2)
-    job = door.ask(lambda client: client.submit(request))
+    job = access.ask(lambda client: client.submit(request))
 
     def running(client: SlurmClient) -> object:
         return next((row for row in client.queue() if row.job_id == job and row.state == "RUNNING"), None)
 
-    row = door.wait(running)
+    row = access.wait(running)
     assert (row.name, row.partition, row.account, row.cpus, row.nodes, row.tasks) == (request.name, "small", "proj1", 2, 1, None)
     assert row.time_limit_s == 300
     assert row.node_list in ("cpu01", "cpu02")
     assert row.exit_code is None
     assert row.started.endswith("Z")
-    assert door.ask(lambda client: client.named(request.name, "2020-01-01T00:00:00Z")) == [(job, request.name)]
+    assert access.ask(lambda client: client.named(request.name, "2020-01-01T00:00:00Z")) == [(job, request.name)]
     as_user(USER, (folder / "go").touch)
-    [ended] = door.wait(lambda client: finals(client, job, 1))
+    [ended] = access.wait(lambda client: finals(client, job, 1))
     assert (ended.state, ended.exit_code, ended.signal, ended.task) == ("FAILED", 3, None, None)
     assert (ended.cpus, ended.nodes, ended.partition, ended.account, ended.qos) == (2, 1, "small", "proj1", "normal")
     assert ended.memory_mb == 100
     assert ended.elapsed_s >= 0
     assert ended.time_limit_s == 300
-    assert not [row for row in door.ask(lambda client: client.queue()) if row.job_id == job]
-    late = [row for row in door.ask(lambda client: client.queue(ended=True)) if row.job_id == job]
+    assert not [row for row in access.ask(lambda client: client.queue()) if row.job_id == job]
+    late = [row for row in access.ask(lambda client: client.queue(ended=True)) if row.job_id == job]
     assert [(row.state, row.exit_code) for row in late] == [("FAILED", 3)]
 
 
-def test_every_task_of_an_array_ends_as_itself(door: Door, folder: Path) -> None:
+def test_every_task_of_an_array_ends_as_itself(access: Access, folder: Path) -> None:
     request = requested(folder, "exit $SLURM_ARRAY_TASK_ID", array=range(6), throttle=2)
-    job = door.ask(lambda client: client.submit(request))
-    rows = door.wait(lambda client: finals(client, job, 6))
+    job = access.ask(lambda client: client.submit(request))
+    rows = access.wait(lambda client: finals(client, job, 6))
     assert {row.task: (row.state, row.exit_code) for row in rows} == {
         0: ("COMPLETED", 0),
         **{task: ("FAILED", task) for task in range(1, 6)},
     }
-    assert tasks_of(door.ask(lambda client: client.queue(ended=True)), job) == set(range(6))
-    only = door.ask(lambda client: client.accounting({job: [0, 4]}))
+    assert tasks_of(access.ask(lambda client: client.queue(ended=True)), job) == set(range(6))
+    only = access.ask(lambda client: client.accounting({job: [0, 4]}))
     assert {row.task for row in only} == {0, 4}
 
 
-def test_tasks_of_an_array_that_wait_are_one_record(door: Door, folder: Path) -> None:
+def test_tasks_of_an_array_that_wait_are_one_record(access: Access, folder: Path) -> None:
     request = requested(folder, "sleep 100", array=range(1500), throttle=1)
-    job = door.ask(lambda client: client.submit(request))
+    job = access.ask(lambda client: client.submit(request))
     try:
         # Single tasks that are taken out leave a long expression, which slurmrestd cuts after 64 characters.
-        gone = [11, 13] if door.scheduler == "slurm_rest" else list(range(11, 1400, 2))
-        door.wait(lambda client: [row for row in client.queue() if row.job_id == job and row.state == "RUNNING"])
-        door.ask(lambda client: client.cancel({job: gone}))
+        gone = [11, 13] if access.scheduler == "slurm_rest" else list(range(11, 1400, 2))
+        access.wait(lambda client: [row for row in client.queue() if row.job_id == job and row.state == "RUNNING"])
+        access.ask(lambda client: client.cancel({job: gone}))
 
         def cancelled(client: SlurmClient) -> bool:
             return tasks_of(client.queue(), job) == set(range(1500)) - set(gone)
 
-        door.wait(cancelled)
-        rows = [row for row in door.ask(lambda client: client.queue()) if row.job_id == job]
+        access.wait(cancelled)
+        rows = [row for row in access.ask(lambda client: client.queue()) if row.job_id == job]
         assert sorted(row.state for row in rows) == ["PENDING", "RUNNING"]
         waiting = next(row for row in rows if row.state == "PENDING")
         assert waiting.reason == "JobArrayTaskLimit"
         running = next(row for row in rows if row.state == "RUNNING")
         assert running.tasks == (range(1),)
     finally:
-        door.ask(lambda client: client.cancel({job: None}))
-    door.wait(lambda client: not [row for row in client.queue() if row.job_id == job])
+        access.ask(lambda client: client.cancel({job: None}))
+    access.wait(lambda client: not [row for row in client.queue() if row.job_id == job])
 
 
-def test_cancelled_tasks_say_who_cancelled_them(door: Door, folder: Path) -> None:
+def test_cancelled_tasks_say_who_cancelled_them(access: Access, folder: Path) -> None:
     request = requested(folder, "sleep 100", array=range(4), throttle=1)
-    job = door.ask(lambda client: client.submit(request))
-    door.wait(lambda client: [row for row in client.queue() if row.job_id == job and row.state == "RUNNING"])
-    door.ask(lambda client: client.cancel({job: [0, 2]}))
-    door.wait(lambda client: tasks_of(client.queue(), job) == {1, 3})
-    door.ask(lambda client: client.cancel({job: None}))
+    job = access.ask(lambda client: client.submit(request))
+    access.wait(lambda client: [row for row in client.queue() if row.job_id == job and row.state == "RUNNING"])
+    access.ask(lambda client: client.cancel({job: [0, 2]}))
+    access.wait(lambda client: tasks_of(client.queue(), job) == {1, 3})
+    access.ask(lambda client: client.cancel({job: None}))
     # Slurm keeps nothing of a task that was taken out of an array before it started.
-    rows = door.wait(lambda client: finals(client, job, 3))
+    rows = access.wait(lambda client: finals(client, job, 3))
     assert ({row.task for row in rows} - {None}) | tasks_of(rows, job) == {0, 1, 3}
     assert {row.state for row in rows} == {"CANCELLED"}
     assert {row.cancelled_by for row in rows} == {pwd.getpwnam(USER).pw_uid}
-    door.ask(lambda client: client.cancel({job: None}))  # has ended: no error
-    door.ask(lambda client: client.cancel({job: [1, 3]}))
+    access.ask(lambda client: client.cancel({job: None}))  # has ended: no error
+    access.ask(lambda client: client.cancel({job: [1, 3]}))
 
 
-def test_gpus_are_asked_for_by_type_and_number(door: Door, folder: Path) -> None:
+def test_gpus_are_asked_for_by_type_and_number(access: Access, folder: Path) -> None:
     request = requested(folder, "echo $CUDA_VISIBLE_DEVICES > devices; sleep 2", partition="gpu", gpus=2, gpu_type="a100")
-    job = door.ask(lambda client: client.submit(request))
-    [row] = [row for row in door.ask(lambda client: client.queue(ended=True)) if row.job_id == job]
+    job = access.ask(lambda client: client.submit(request))
+    [row] = [row for row in access.ask(lambda client: client.queue(ended=True)) if row.job_id == job]
     assert (row.gpus, row.gpu_type) == (2, "a100")
-    [ended] = door.wait(lambda client: finals(client, job, 1))
+    [ended] = access.wait(lambda client: finals(client, job, 1))
     assert (ended.state, ended.gpus) == ("COMPLETED", 2)
     assert len((folder / "devices").read_text().strip().split(",")) == 2
 
 
 def test_a_job_has_the_login_environment_and_what_was_asked_for(
-    door: Door, folder: Path, monkeypatch: pytest.MonkeyPatch
+    access: Access, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_KEY_BASE", "do-not-tell")
     monkeypatch.setenv("SLURM_HINT", "nomultithread")
     request = requested(folder, "env > environment; pwd > place", environment={"LOSSI_JOB_ID": "01X"})
-    job = door.ask(lambda client: client.submit(request))
-    door.wait(lambda client: finals(client, job, 1))
+    job = access.ask(lambda client: client.submit(request))
+    access.wait(lambda client: finals(client, job, 1))
     found = dict(line.split("=", 1) for line in (folder / "environment").read_text().splitlines() if "=" in line)
     assert found["LOSSI_JOB_ID"] == "01X"
     assert found["HOME"] == f"/home/{USER}"
@@ -151,22 +151,22 @@ def test_a_job_has_the_login_environment_and_what_was_asked_for(
     assert (folder / "place").read_text().strip() == str(folder)
 
 
-def test_output_goes_where_it_was_asked_for_whatever_the_path(door: Door, folder: Path) -> None:
+def test_output_goes_where_it_was_asked_for_whatever_the_path(access: Access, folder: Path) -> None:
     strange = folder / "50% of %j ünd so"
     as_user(USER, strange.mkdir)
     request = dataclasses.replace(requested(strange, "echo said"), name=f"lossi-{folder.name}")
-    job = door.ask(lambda client: client.submit(request))
-    door.wait(lambda client: finals(client, job, 1))
+    job = access.ask(lambda client: client.submit(request))
+    access.wait(lambda client: finals(client, job, 1))
     assert request.output.read_text() == "said\n"
 
 
-def test_a_job_that_waits_for_another(door: Door, folder: Path) -> None:
-    first = door.ask(lambda client: client.submit(requested(folder, "sleep 100")))
-    second = door.ask(lambda client: client.submit(requested(folder, "true", dependency=f"afterok:{first}")))
-    [row] = [row for row in door.ask(lambda client: client.queue()) if row.job_id == second]
+def test_a_job_that_waits_for_another(access: Access, folder: Path) -> None:
+    first = access.ask(lambda client: client.submit(requested(folder, "sleep 100")))
+    second = access.ask(lambda client: client.submit(requested(folder, "true", dependency=f"afterok:{first}")))
+    [row] = [row for row in access.ask(lambda client: client.queue()) if row.job_id == second]
     assert (row.state, row.reason) == ("PENDING", "Dependency")
-    door.ask(lambda client: client.cancel({first: None}))
-    door.wait(lambda client: second not in {row.job_id for row in client.queue()})  # can never run: not left waiting
+    access.ask(lambda client: client.cancel({first: None}))
+    access.wait(lambda client: second not in {row.job_id for row in client.queue()})  # can never run: not left waiting
 
 
 @pytest.mark.parametrize(
@@ -179,28 +179,28 @@ def test_a_job_that_waits_for_another(door: Door, folder: Path) -> None:
         ({"cpus": 1000}, ""),
     ],
 )
-def test_what_slurm_refuses_is_said_in_its_words(door: Door, folder: Path, asked: dict[str, object], word: str) -> None:
+def test_what_slurm_refuses_is_said_in_its_words(access: Access, folder: Path, asked: dict[str, object], word: str) -> None:
     with pytest.raises((InvalidInput, Forbidden)) as caught:
-        door.ask(lambda client: client.submit(requested(folder, "true", **asked)))
+        access.ask(lambda client: client.submit(requested(folder, "true", **asked)))
     assert word in caught.value.why.lower()
 
 
-def test_another_users_job_is_neither_seen_nor_cancelled(door: Door, folder: Path) -> None:
-    job = door.ask(lambda client: client.submit(requested(folder, "sleep 100")))
+def test_another_users_job_is_neither_seen_nor_cancelled(access: Access, folder: Path) -> None:
+    job = access.ask(lambda client: client.submit(requested(folder, "sleep 100")))
     other = "lossi-tester2"
-    assert not door.ask(lambda client: client.queue(ended=True), other)
-    assert not door.ask(lambda client: client.accounting({job: None}), other)
-    assert not door.ask(lambda client: client.named("lossi-", "2020-01-01T00:00:00Z"), other)
+    assert not access.ask(lambda client: client.queue(ended=True), other)
+    assert not access.ask(lambda client: client.accounting({job: None}), other)
+    assert not access.ask(lambda client: client.named("lossi-", "2020-01-01T00:00:00Z"), other)
     with pytest.raises(LossiError):
-        door.ask(lambda client: client.cancel({job: None}), other)
-    assert job in {row.job_id for row in door.ask(lambda client: client.queue())}
-    door.ask(lambda client: client.cancel({job: None}))
+        access.ask(lambda client: client.cancel({job: None}), other)
+    assert job in {row.job_id for row in access.ask(lambda client: client.queue())}
+    access.ask(lambda client: client.cancel({job: None}))
 
 
-def test_partitions_and_their_limits(door: Door) -> None:
-    found = {row.name: row for row in door.ask(lambda client: client.partitions())}
+def test_partitions_and_their_limits(access: Access) -> None:
+    found = {row.name: row for row in access.ask(lambda client: client.partitions())}
     assert {"small", "gpu", "tiny", "low", "high"} <= set(found)
-    if door.scheduler != "slurm_rest":  # v0.0.42 does not say which is the default
+    if access.scheduler != "slurm_rest":  # v0.0.42 does not say which is the default
         assert [name for name, row in found.items() if row.default] == ["small"]
     tiny = found["tiny"]
     assert (tiny.max_time_s, tiny.default_time_s, tiny.max_nodes) == (300, 300, 1)
@@ -211,25 +211,25 @@ def test_partitions_and_their_limits(door: Door) -> None:
     assert small.allowed_accounts == small.denied_accounts == small.allowed_groups == ()
 
 
-def test_nodes_by_kind(door: Door) -> None:
-    groups = door.ask(lambda client: client.nodes())
+def test_nodes_by_kind(access: Access) -> None:
+    groups = access.ask(lambda client: client.nodes())
     gpu = [group for group in groups if group.partition == "gpu"]
     assert sum(group.nodes for group in gpu) == 2
     assert {(group.cpus, group.memory_mb, tuple(group.gpus.items())) for group in gpu} == {(16, 64000, (("a100", 4),))}
     assert {"gpu", "a100"} <= set(gpu[0].features)
 
 
-def test_accounts_qualities_and_configuration(door: Door) -> None:
-    found = {one.account: one for one in door.ask(lambda client: client.associations())}
+def test_accounts_qualities_and_configuration(access: Access) -> None:
+    found = {one.account: one for one in access.ask(lambda client: client.associations())}
     assert set(found) == {"proj1", "proj2", "capped"}
     assert [name for name, one in found.items() if one.is_default] == ["proj1"]
     assert {"normal", "short", "few"} <= set(found["proj1"].qos)
-    assert {"normal", "short", "few", "closed"} <= {one.name for one in door.ask(lambda client: client.qos())}
-    configuration = door.ask(lambda client: client.configuration())
-    assert configuration.version.startswith(door.cluster.release)
+    assert {"normal", "short", "few", "closed"} <= {one.name for one in access.ask(lambda client: client.qos())}
+    configuration = access.ask(lambda client: client.configuration())
+    assert configuration.version.startswith(access.cluster.release)
     assert configuration.cluster == "ci"
     assert configuration.accounting
     assert configuration.requeue
-    if door.scheduler != "slurm_rest":  # slurmrestd does not show the configuration
+    if access.scheduler != "slurm_rest":  # slurmrestd does not show the configuration
         assert (configuration.max_array_size, configuration.min_job_age_s, configuration.gpus) == (20001, 600, True)
         assert "limits" in configuration.enforced
