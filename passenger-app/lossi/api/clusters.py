@@ -1,4 +1,4 @@
-"""Clusters: where jobs can run and what is offered there; nothing of how they are reached."""
+"""Clusters: where jobs can run and what the site offers there, but not how to reach them."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class ClusterList(BaseModel):
     """The clusters of this user."""
 
     clusters: list[ClusterOffer]
-    problems: list[Problem] = Field(description="Entries and files that are left out, and why.")
+    problems: list[Problem] = Field(description="Entries and files that are ignored, and why.")
 
 
 @api.get("/clusters", summary="List clusters", responses={200: ClusterList})
 def list_clusters() -> Response:
-    """List the clusters that jobs can be submitted to, and what the site offers on each; asks no scheduler."""
+    """List the clusters that jobs can be submitted to, and what the site offers on each. Asks no scheduler."""
     from lossi import clusters
 
-    found = clusters.load()
-    offers = [clusters.offer(cluster, default=found.default is cluster) for cluster in found.clusters if not cluster.hidden]
-    return jsonify({"clusters": plain(offers), "problems": plain(found.problems)})
+    known = clusters.load()
+    offers = [clusters.offer(cluster, default=known.default is cluster) for cluster in known.clusters if not cluster.hidden]
+    return jsonify({"clusters": plain(offers), "problems": plain(known.problems)})
 
 
 @api.get("/clusters/<string:name>", summary="Show a cluster", responses={200: ClusterOffer})
@@ -45,6 +45,6 @@ def show_cluster(path: ClusterPath) -> Response:
     """Show one cluster with its partitions, GPU types and account policy."""
     from lossi import clusters
 
-    found = clusters.load()
-    cluster = found.get(path.name)
-    return jsonify(plain(clusters.offer(cluster, default=found.default is cluster)))
+    known = clusters.load()
+    cluster = known.get(path.name)
+    return jsonify(plain(clusters.offer(cluster, default=known.default is cluster)))

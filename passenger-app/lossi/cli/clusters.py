@@ -1,4 +1,4 @@
-"""``lossi clusters``: where jobs can run, and what is offered there."""
+"""``lossi clusters``: where jobs can run, and what the site offers there."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.command("list")
 def list_clusters(as_json: options.Json = False) -> None:
-    """List the clusters, what each offers, and what is wrong in their files."""
+    """List the clusters, what each offers, and problems in their configuration."""
     from lossi import clusters
 
-    found = clusters.load()
-    offers = [_offer(found, cluster.name) for cluster in found.clusters if not cluster.hidden]
+    known = clusters.load()
+    offers = [_offer(known, cluster.name) for cluster in known.clusters if not cluster.hidden]
 
     def render() -> None:
         rows = []
         for offer in offers:
-            partitions = ", ".join(partition.name for partition in offer.partitions) or "all that the scheduler names"
+            partitions = ", ".join(partition.name for partition in offer.partitions) or "all of the scheduler"
             name = f"{offer.name} (default)" if offer.default else offer.name
             rows.append([name, offer.title, offer.scheduler, partitions, ", ".join(offer.gpu_types)])
-        empty = "No cluster is configured, and there is no sbatch on PATH."
+        empty = "No cluster is configured, and sbatch is not on PATH."
         output.show_table(("name", "title", "scheduler", "partitions", "GPU types"), rows, empty=empty)
-        _note_problems(found)
+        _note_problems(known)
 
-    output.emit({"clusters": offers, "problems": found.problems}, as_json, render)
+    output.emit({"clusters": offers, "problems": known.problems}, as_json, render)
 
 
 @app.command("show")
 def show(
     name: Annotated[str, typer.Argument(help="Name of the cluster.", show_default=False)], as_json: options.Json = False
 ) -> None:
-    """Show one cluster: its partitions with their limits and GPUs, and which accounts may pay."""
+    """Show one cluster: its partitions with their limits and GPUs, and its rule for accounts."""
     from lossi import clusters
 
-    found = clusters.load()
-    offer = _offer(found, name)
+    known = clusters.load()
+    offer = _offer(known, name)
 
     def render() -> None:
         output.say(f"{offer.name}: {offer.title}{' (default)' if offer.default else ''}")
-        output.say(f"talked to by {offer.scheduler}" + (f"; users log in to {offer.login_host}" if offer.login_host else ""))
+        output.say(f"scheduler: {offer.scheduler}" + (f"; log in to {offer.login_host}" if offer.login_host else ""))
         for key, value in offer.labels.items():
             output.say(f"{key}: {value}")
         output.say(_account(offer))
@@ -56,17 +56,17 @@ def show(
         output.show_table(
             ("partition", "title", "architecture", "GPUs", "time", "nodes", "cores", "memory", "GPUs a node"),
             [_row(offer, partition) for partition in offer.partitions],
-            empty="All partitions that the scheduler names are offered.",
+            empty="All partitions of the scheduler are offered.",
         )
 
     output.emit(offer, as_json, render)
 
 
-def _offer(found: Clusters, name: str) -> ClusterOffer:
+def _offer(known: Clusters, name: str) -> ClusterOffer:
     from lossi import clusters
 
-    cluster = found.get(name)
-    return clusters.offer(cluster, default=found.default is cluster)
+    cluster = known.get(name)
+    return clusters.offer(cluster, default=known.default is cluster)
 
 
 def _row(offer: ClusterOffer, partition: OfferedPartition) -> list[object]:
@@ -86,14 +86,14 @@ def _row(offer: ClusterOffer, partition: OfferedPartition) -> list[object]:
 
 def _account(offer: ClusterOffer) -> str:
     policy = offer.account
-    words = ["account: must be named" if policy.required and not policy.default else "account: need not be named"]
+    rules = ["account: required" if policy.required and not policy.default else "account: optional"]
     if policy.default:
-        words.append(f"without one {policy.default} pays")
+        rules.append(f"default {policy.default}")
     if policy.pattern:
-        words.append(f"must have the form {policy.pattern}")
-    return "; ".join(words)
+        rules.append(f"must match {policy.pattern}")
+    return "; ".join(rules)
 
 
-def _note_problems(found: Clusters) -> None:
-    for problem in found.problems:
-        output.note(f"{'left out' if problem.level == 'error' else 'note'}: {problem}")
+def _note_problems(known: Clusters) -> None:
+    for problem in known.problems:
+        output.note(f"{'ignored' if problem.level == 'error' else 'note'}: {problem}")

@@ -49,7 +49,7 @@ def test_list_shows_clusters_and_problems(site: Write, capsys: pytest.CaptureFix
     file = site(SITE)
     code, out, err = lossi(capsys, "clusters", "list")
     assert code == 0 and "mahti (default)" in out and "small, gpu" in out and "a100" in out and "quiet" not in out
-    assert f"left out: {file}:16: clusters.wrong.bin: must be an absolute path" in err
+    assert f"ignored: {file}:16: clusters.wrong.bin: must be an absolute path" in err
     data = json.loads(lossi(capsys, "clusters", "list", "--json")[1])
     assert [(item["name"], item["default"]) for item in data["clusters"]] == [("mahti", True), ("other", False)]
     assert data["clusters"][0]["gpu_types"] == {"a100": ["gpu"]}
@@ -64,7 +64,7 @@ def test_show_names_limits_and_accounts(site: Write, capsys: pytest.CaptureFixtu
     site(SITE)
     code, out, _ = lossi(capsys, "clusters", "show", "mahti")
     assert code == 0 and "small (default)" in out and "3-00:00:00" in out
-    assert "account: must be named; must have the form proj" in out
+    assert "account: required; must match proj" in out
     assert json.loads(lossi(capsys, "clusters", "show", "quiet", "--json")[1])["name"] == "quiet"
     code, _, err = lossi(capsys, "clusters", "show", "mathi")
     assert (code, "did you mean 'mahti'?" in err) == (3, True)
