@@ -6,6 +6,8 @@ A unit test compares the committed pages with what this prints, so no command, o
 from __future__ import annotations
 
 import inspect
+import re
+import textwrap
 import types
 import typing
 from pathlib import Path
@@ -32,7 +34,7 @@ def settings() -> str:
         default = "unset" if field.default in (None, ()) else f"`{field.default}`"
         limit = " (limit)" if name in LIMITS else ""
         lines.append(f"| `{name}` | `LOSSI_{name.upper()}` | {default} | {field.description}{limit} |")
-    return HEADER + "\n".join(lines) + "\n"
+    return _page(lines)
 
 
 def site_file() -> str:
@@ -42,12 +44,12 @@ def site_file() -> str:
     lines = [
         "# The site file: clusters\n",
         "`/etc/lossi/site.yml` (or `$LOSSI_SITE`) also holds the [settings](settings.md) and the section `environments` (its form is that of",
-        "the [catalogue](../containers/README.md)). This page lists the keys of a cluster; what they are for is told in the",
-        "[admin guide](admin-guide.md), whole examples are in [sites](sites).\n",
+        "the [catalogue](../containers/README.md)). This page lists the keys of a cluster; for their purpose see the",
+        "[admin guide](admin-guide.md); whole examples are in [sites](sites).\n",
         "| key | meaning |",
         "|---|---|",
-        "| `default_cluster` | Name of the cluster that is meant where a job names none; unset: the first by name. |",
-        "| `clusters` | Name of a cluster → its keys, below. They add to what OOD's `clusters.d` says of that name, or replace it. |\n",
+        "| `default_cluster` | Name of the cluster for jobs that name none; unset: the first by name. |",
+        "| `clusters` | Name of a cluster → its keys, below. They add to what OOD's `clusters.d` has of that name, or replace it. |\n",
     ]
     sections = {
         "A cluster: `clusters.NAME`": Cluster,
@@ -66,7 +68,7 @@ def site_file() -> str:
             default = "needed" if field.is_required() else _default(field.default)
             lines.append(f"| `{name}` | {_value(field.annotation)} | {default} | {field.description} |")
         lines.append("")
-    return HEADER + "\n".join(lines).rstrip() + "\n"
+    return _page(lines)
 
 
 def _default(value: Any) -> str:
@@ -112,7 +114,7 @@ def rest() -> str:
         for method, operation in operations.items():
             text = operation.get("description") or operation.get("summary") or ""
             lines.append(f"| `{method.upper()} {path}` | {' '.join(text.split())} |")
-    return HEADER + "\n".join(lines) + "\n"
+    return _page(lines)
 
 
 def facts() -> str:
@@ -122,7 +124,7 @@ def facts() -> str:
     lines = [
         "# Facts of a task\n",
         "Members of a task in REST and `--json`; in filters, orders, columns and exports of runs as `job.NAME`.",
-        "*Source*: who says it; the first that knows counts. *Attempts*: what becomes of the scheduler's figures if a task",
+        "*Source*: where it comes from; the first that has it counts. *Attempts*: what becomes of the scheduler's figures if a task",
         "was started again. How to add one: [adding a fact](developer/adding-a-fact.md).\n",
         "| name | unit | source | attempts | compared | meaning |",
         "|---|---|---|---|---|---|",
@@ -134,53 +136,61 @@ def facts() -> str:
         lines.append(
             f"| `{name}` | {fact.unit} | {', '.join(fact.sources) or 'Lossi'} | {attempts} | {compared} | {description} |"
         )
-    return HEADER + "\n".join(lines) + "\n"
+    return _page(lines)
 
 
 def commands() -> str:
     """Return the page of commands."""
+    from typer.main import get_command
+
+    from lossi import cli
     from lossi.cli.commands import build
 
-    exits = (__import__("lossi.cli", fromlist=["cli"]).__doc__ or "").split("Exit codes:")[1].strip()
+    exits = (cli.__doc__ or "").split("Exit codes:")[1].strip()
     lines = [
         "# Commands\n",
-        f"Exit codes: {' '.join(exits.split())}\n",
+        f"Exit codes: {exits}\n",
         "Completion for your shell: `lossi --install-completion`. Help for each command: `--help`.\n",
+        *_command(get_command(build()), "lossi"),
     ]
-    lines += _group(build(), "lossi")
-    return HEADER + "\n".join(lines).rstrip() + "\n"
+    return _page(lines)
 
 
-def _group(app: Any, name: str) -> list[str]:
-    lines: list[str] = []
-    for command in app.registered_commands:
-        lines += _command(f"{name} {command.name or command.callback.__name__}", command.callback)
-    for group in app.registered_groups:
-        lines += _group(group.typer_instance, f"{name} {group.name}")
-    return lines
-
-
-def _command(name: str, callback: Any) -> list[str]:
-    words = " ".join((inspect.getdoc(callback) or "").split())
-    rows = []
-    hints = typing.get_type_hints(callback, include_extras=True)
-    for parameter in inspect.signature(callback).parameters.values():
-        information = next(
-            (item for item in getattr(hints[parameter.name], "__metadata__", ()) if hasattr(item, "param_decls")),
-            parameter.default,
-        )
-        if not hasattr(information, "help"):
-            continue
-        if type(information).__name__ == "ArgumentInfo":
-            spelled = information.metavar or parameter.name.upper()
-        else:
-            given = [item for item in information.param_decls or () if item.startswith("-")]
-            long = f"--{parameter.name.replace('_', '-')}"
-            negative = f"/--no-{parameter.name.replace('_', '-')}" if parameter.default is True and not given else ""
-            spelled = ", ".join(given or [long + negative])
-        rows.append(f"| `{spelled}` | {(information.help or '').replace('|', chr(92) + '|')} |")
+def _command(command: Any, name: str) -> list[str]:
+    """Return the section of a command, or those of a group's commands."""
+    if hasattr(command, "commands"):
+        return [line for part, inner in command.commands.items() for line in _command(inner, f"{name} {part}")]
+    rows = [f"| `{_cell(_spelling(item))}` | {_cell(item.help or '')} |" for item in command.params]
     table = ["| option | meaning |", "|---|---|", *rows, ""] if rows else []
-    return [f"## {name}\n", words + "\n", *table]
+    return [f"## {name}\n", f"{inspect.cleandoc(command.help or '')}\n", *table]
+
+
+def _spelling(parameter: Any) -> str:
+    """Return an argument or option as it is typed: ``SOURCE``, ``-p, --param NAME=VALUE``."""
+    if parameter.param_type_name == "argument":
+        return parameter.metavar or parameter.name.upper()
+    flags = sorted((*parameter.opts, *parameter.secondary_opts), key=lambda flag: flag.startswith("--"))
+    return ", ".join(flags) + (f" {parameter.metavar}" if parameter.metavar else "")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _page(lines: list[str]) -> str:
+    """Return a page; its text is wrapped, headings and tables stay as they are."""
+    paragraphs = re.split(r"\n(?=\n|- |\||#)", "\n".join(lines).rstrip())
+    return HEADER + "\n".join(part if part.lstrip().startswith(("|", "#")) else _wrapped(part) for part in paragraphs) + "\n"
+
+
+def _wrapped(paragraph: str) -> str:
+    """Return a paragraph or an item of a list in lines of at most 100 characters that part no code or link."""
+    start = "\n" if paragraph.startswith("\n") else ""
+    text = re.sub(r"`[^`]+`|\[[^]]+\]", lambda match: match[0].replace(" ", "\0"), " ".join(paragraph.split()))
+    lines = textwrap.wrap(
+        text, 100, subsequent_indent="  " if text.startswith("- ") else "", break_long_words=False, break_on_hyphens=False
+    )
+    return start + "\n".join(lines).replace("\0", " ")
 
 
 PAGES: dict[str, types.FunctionType] = {

@@ -5,7 +5,7 @@ user=lossi-tester
 id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
 source=$(cd "$(dirname "$0")/.." && pwd)
 home=$(getent passwd "$user" | cut -d: -f6)
-# An interpreter that this user may execute: root's own may lie in a folder that is closed to others.
+# An interpreter that this user may execute: root's own may be in a folder that is closed to others.
 python=""
 for candidate in python3.13 python3.12 python3.11 python3; do
   path=$(PATH=/usr/local/bin:/usr/bin:/bin command -v "$candidate" || true)

@@ -50,8 +50,8 @@ def programs(names: Iterable[str]) -> Path:
     """Return a folder with links to these programs, for PATH; those that are missing are left out."""
     folder = Path(tempfile.mkdtemp(prefix="bin-", dir=_place()))
     for name in names:
-        if found := which(name):
-            (folder / name).symlink_to(found)
+        if program := which(name):
+            (folder / name).symlink_to(program)
     folder.chmod(0o755)
     return folder
 

@@ -45,11 +45,11 @@ def lanes(*, fast_unit_tests_ran: bool, slurm_versions: bool) -> list[list[Sessi
     waiting = {folder for folders in WAITING.values() for folder in folders}
     tested = sorted({path.relative_to(HERE).parts[0] for path in HERE.glob("*/**/test_*.py")} - {"unit", VERSIONS.name})
     unit = ["tests/unit", "--numprocesses", "2", *(["-m", "slow"] if fast_unit_tests_ran else [])]
-    made = [[_pytest(name, *(f"tests/{folder}" for folder in folders))] for name, folders in WAITING.items()]
-    made.append([_pytest("unit", *unit), _pytest("jobs", *(f"tests/{folder}" for folder in tested if folder not in waiting))])
+    planned = [[_pytest(name, *(f"tests/{folder}" for folder in folders))] for name, folders in WAITING.items()]
+    planned.append([_pytest("unit", *unit), _pytest("jobs", *(f"tests/{folder}" for folder in tested if folder not in waiting))])
     if slurm_versions:
-        made[0].append(Session("slurm-versions", ["bash", "tests/slurm/versions.sh"]))
-    return made
+        planned[0].append(Session("slurm-versions", ["bash", "tests/slurm/versions.sh"]))
+    return planned
 
 
 def _pytest(name: str, *arguments: str) -> Session:
@@ -93,10 +93,12 @@ class Runner:
 
 def slowest(sessions: Sequence[Session]) -> Iterator[str]:
     """Return the lines of the slowest tests of all sessions."""
-    found = [
-        (float(match[1]), match[0]) for one in sessions for match in DURATION.finditer(one.log.read_text("utf-8", "replace"))
+    durations = [
+        (float(match[1]), match[0])
+        for session in sessions
+        for match in DURATION.finditer(session.log.read_text("utf-8", "replace"))
     ]
-    return (line for _, line in sorted(found, reverse=True)[:SLOWEST])
+    return (line for _, line in sorted(durations, reverse=True)[:SLOWEST])
 
 
 def main() -> int:
@@ -115,7 +117,7 @@ def main() -> int:
     for session in sessions:
         session.log.unlink(missing_ok=True)
     print(
-        f"Running {', '.join(' then '.join(one.name for one in lane) for lane in planned)} side by side; logs in {LOGS}",
+        f"Running {', '.join(' then '.join(session.name for session in lane) for lane in planned)} side by side; logs in {LOGS}",
         flush=True,
     )
     runner = Runner()

@@ -365,7 +365,7 @@ class Process:
 
 
 def inspect(pid: int) -> Process | None:
-    """Return what /proc says of a process, None when there is none of that number."""
+    """Return what /proc says of a process; None if no process has that number."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

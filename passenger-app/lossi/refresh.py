@@ -24,7 +24,7 @@ def update_project(project: Project, *, everything: bool = False) -> IngestRepor
     """
     from lossi import jobs, tracking
 
-    # A scheduler that does not answer, or an index that may not be written, makes the facts older, not the runs unreadable.
+    # A scheduler that does not answer, or an index that cannot be written, makes the facts older, not the runs unreadable.
     with contextlib.suppress(LossiError):
         jobs.refresh(project)
     return tracking.ingest_runs(project) if everything else tracking.catch_up(project)

@@ -33,8 +33,8 @@ def test_a_job_and_its_tasks_are_explained(client: FlaskClient, project: project
     whole = client.get(f"/api/v1/jobs/{JOB}/diagnosis").get_json()
     assert whole["sentence"] == "1 of 2 tasks: memory."
     assert whole["groups"][0]["example"]["changes"] == {"resources": {"memory": "2G"}}
-    one = client.get(f"/api/v1/jobs/{JOB}/tasks/0/diagnosis").get_json()
-    assert (one["kind"], one["evidence"]["lines"], one["waiting"]) == ("memory", ["hello red"], None)
+    diagnosis = client.get(f"/api/v1/jobs/{JOB}/tasks/0/diagnosis").get_json()
+    assert (diagnosis["kind"], diagnosis["evidence"]["lines"], diagnosis["waiting"]) == ("memory", ["hello red"], None)
     assert client.get(f"/api/v1/jobs/{JOB}/tasks/1/diagnosis").get_json()["kind"] == "none"
     advice = client.get(f"/api/v1/jobs/{JOB}/advice").get_json()
     assert (advice["ended"], advice["changes"]) == (2, {"resources": {"memory": "2G"}})

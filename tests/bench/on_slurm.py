@@ -76,8 +76,8 @@ class Bench:
 
 def requests(cluster: OwnCluster, heading: str) -> dict[str, int]:
     """Return how many requests slurmctld has had since it started, by type of message or by user (``heading``: message type, user)."""
-    said = cluster.run_as("root", ["sdiag"]).stdout
-    part = said.partition(f"Remote Procedure Call statistics by {heading}")[2].partition("\n\n")[0]
+    statistics = cluster.run_as("root", ["sdiag"]).stdout
+    part = statistics.partition(f"Remote Procedure Call statistics by {heading}")[2].partition("\n\n")[0]
     lines = [line.split() for line in part.splitlines() if "count:" in line]
     return {words[0]: int(next(word for word in words if word.startswith("count:"))[6:]) for words in lines}
 
@@ -98,12 +98,12 @@ def measured(doc: str | None, measure: Callable[..., list[Row]], *options: tuple
     parser.add_argument("--json", type=Path, required=True)
     for name, kind, default, explanation in options:
         parser.add_argument(f"--{name}", type=kind, default=default, help=explanation)
-    given = vars(parser.parse_args())
-    answer = given.pop("json")
+    arguments = vars(parser.parse_args())
+    answer = arguments.pop("json")
     reason = why_not_own()
     if reason:
         print(f"  not measured here: {reason}")
-    answer.write_text(json.dumps([] if reason else measure(**given), ensure_ascii=False))
+    answer.write_text(json.dumps([] if reason else measure(**arguments), ensure_ascii=False))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """P1b: the first `GET /runs?limit=100` after the portal's process was ended, against a bare Flask app under the same Passenger.
 
 Both sides are whole first requests as a browser sends them, in turns: Passenger starts the interpreter, loads the app and answers;
-100 runs with ten parameters and metrics each lie in the project's store. Medians.
+100 runs with ten parameters and metrics each are in the project's store. Medians.
 """
 
 from __future__ import annotations

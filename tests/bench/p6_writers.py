@@ -169,26 +169,27 @@ def lost_and_doubled(store: Path, writers: int) -> tuple[int, int]:
         rows = [(int(writer), key, step, number) for writer, key, step, number in connection.execute(sql)]
         points = connection.execute("SELECT count(*) FROM metrics").fetchone()[0]
         runs = connection.execute("SELECT count(*) FROM runs").fetchone()[0]
-    wanted = {(writer, "loss", step, value(writer, step)) for writer in range(writers) for step in range(POINTS)}
-    found = set(rows)
-    return len(wanted - found), len(found - wanted) + (points - len(found)) + max(0, runs - writers)
+    points_expected = {(writer, "loss", step, value(writer, step)) for writer in range(writers) for step in range(POINTS)}
+    points_stored = set(rows)
+    wrong = len(points_stored - points_expected) + (points - len(points_stored)) + max(0, runs - writers)
+    return len(points_expected - points_stored), wrong
 
 
 def dump(project) -> dict[str, list[tuple[object, ...]]]:  # type: ignore[no-untyped-def]
     """Everything in the store and the ledger."""
-    found = {}
+    contents = {}
     for path, names in ((project.store, None), (project.index, LEDGER)):
         with contextlib.closing(sqlite3.connect(path)) as connection:
             if connection.execute("PRAGMA integrity_check").fetchall() != [("ok",)]:
                 raise RuntimeError(f"{path} is damaged")
             tables = names or [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             for table in tables:
-                found[f"{path.name} {table}"] = sorted(connection.execute(f'SELECT * FROM "{table}"').fetchall(), key=repr)
-    return found
+                contents[f"{path.name} {table}"] = sorted(connection.execute(f'SELECT * FROM "{table}"').fetchall(), key=repr)
+    return contents
 
 
 def taken_a_second(field: Field) -> float:
-    """Return how many stores a second one ingest takes in when all are waiting."""
+    """Return how many stores a second one ingest copies when all are waiting."""
     from lossi.tracking.ingest.entry import ingest_runs
 
     project = field.again("fresh", field.writers)
@@ -242,7 +243,7 @@ def shared_store(root: Path, writers: int) -> tuple[float, int, int, int]:
 
 @contextlib.contextmanager
 def ingest_beside(field: Field) -> Iterator[None]:
-    """Take in what is published in a process beside the writers, until everything is there."""
+    """Ingest what is published in another process than the writers', until everything is there."""
     from lossi.tracking.ingest.entry import ingest_runs
 
     def loop() -> None:

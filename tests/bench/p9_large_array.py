@@ -33,15 +33,15 @@ from lossi.app import create_app
 from lossi.jobs.schedulers.slurm import process
 from lossi.jobs.schedulers.slurm.cli.commands.squeue import Squeue
 rounds, running, job = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-client = create_app(security.Door(secret="s" * 32), project=projects.find(Path.cwd())).test_client()
+client = create_app(security.AuthMode(secret="s" * 32), project=projects.find(Path.cwd())).test_client()
 cluster = clusters.load().get("ci")
 argv, environment = Squeue().argv(cluster), process.environment(cluster, "squeue")
 def squeue():
     subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True, cwd="/")
 def answer(path):
-    found = client.get(path)
-    assert found.status_code == 200, found.text
-    return found.json
+    response = client.get(path)
+    assert response.status_code == 200, response.text
+    return response.json
 sides = {
     "squeue": squeue,
     "jobs": lambda: answer("/api/v1/jobs"),
@@ -67,8 +67,8 @@ def measure() -> list[Row]:
         bench = Bench.of(slurm, slurm.users[0], poll_interval_s=0, setup=[SLEEP])
         points = bench.project / "points.csv"
         points.write_text("\n".join(["x", *map(str, range(TASKS))]))
-        wanted = ["--cluster", "ci", "--detach", "--max-parallel", str(AT_ONCE), "--memory", "100M", "--time", "2:00:00"]
-        job = bench.lossi("sweep", "one.ipynb", "--csv", "points.csv", *wanted)
+        options = ["--cluster", "ci", "--detach", "--max-parallel", str(AT_ONCE), "--memory", "100M", "--time", "2:00:00"]
+        job = bench.lossi("sweep", "one.ipynb", "--csv", "points.csv", *options)
         folders = bench.project / ".lossi" / "jobs" / job["id"] / "tasks"
         for number in range(AT_ONCE, RUNNING + 1, AT_ONCE):
             slurm.scontrol("update", f"jobid={job['scheduler_id']}", f"arraytaskthrottle={number}")

@@ -72,10 +72,10 @@ def measure(seconds: int) -> list[Row]:
             benches += pool.map(lambda user: _bench(slurm, user, like=USERS[0]), USERS[1:])
         polling = Polling()
         with contextlib.ExitStack() as stack:
-            doors = [stack.enter_context(_served(bench)) for bench in benches]
+            portals = [stack.enter_context(_served(bench)) for bench in benches]
             threads = [
-                threading.Thread(target=polling.poll, args=(*door, EVERY_S * number / CLIENTS))
-                for door in doors
+                threading.Thread(target=polling.poll, args=(*portal, EVERY_S * number / CLIENTS))
+                for portal in portals
                 for number in range(CLIENTS)
             ]
             for thread in threads:
@@ -143,7 +143,7 @@ def _served(bench: Bench) -> Iterator[tuple[int, str]]:
     """Serve a user's project and yield port and token."""
     account = pwd.getpwnam(bench.user)
     environment = {**bench.cluster.environment_of(bench.user), **bench.environment, "PYTHONUNBUFFERED": "1"}
-    said = bench.cluster.projects / f"{bench.user}-state" / "serve.log"
+    server_log = bench.cluster.projects / f"{bench.user}-state" / "serve.log"
     process = subprocess.Popen(
         [bench.cluster.installation.command, "serve", "--port", "0"],
         cwd=bench.project,
@@ -153,7 +153,7 @@ def _served(bench: Bench) -> Iterator[tuple[int, str]]:
         extra_groups=os.getgrouplist(bench.user, account.pw_gid),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=said.open("w"),
+        stderr=server_log.open("w"),
         text=True,
     )
     try:
@@ -163,7 +163,7 @@ def _served(bench: Bench) -> Iterator[tuple[int, str]]:
         token = bench.cluster.projects / f"{bench.user}-state" / "xdg_state_home" / "lossi" / "serve" / "token"
         yield port, token.read_text().strip()
         if process.poll() is not None:
-            print(f"  the server of {bench.user} had ended with {process.returncode}: {said.read_text()[-2000:]}")
+            print(f"  the server of {bench.user} had ended with {process.returncode}: {server_log.read_text()[-2000:]}")
     finally:
         process.terminate()
         process.wait(30)

@@ -1,6 +1,6 @@
 """`make bench`: run the measurements one after the other, print one table, write build/bench.json.
 
-Each measurement is a script of its own beside this one, `<id>_<what>.py --json FILE`, that writes a list of rows with the
+Each measurement is a script in this folder, `<id>_<what>.py --json FILE`, that writes a list of rows with the
 members `id`, `what`, `ours`, `peer`, `ratio`, `goal` and `met`.
 """
 

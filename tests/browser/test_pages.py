@@ -42,11 +42,11 @@ def portal(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     server = subprocess.Popen(argv, cwd=folder, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     assert server.stdout is not None
     for line in server.stdout:
-        if found := re.search(r"(http://127\.0\.0\.1:\d+)/\?code=", line):
+        if address := re.search(r"(http://127\.0\.0\.1:\d+)/\?code=", line):
             break
     else:
         raise AssertionError("the server printed no link")
-    yield found[1]
+    yield address[1]
     server.send_signal(signal.SIGINT)
     server.communicate(timeout=300)
 

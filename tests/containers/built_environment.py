@@ -106,8 +106,8 @@ def build() -> BuiltEnvironment:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
             _build(place)
-    told = json.loads((place / "built.json").read_text())
-    return BuiltEnvironment(place, told["digest"], Path(told["sif"]), told["tree"])
+    record = json.loads((place / "built.json").read_text())
+    return BuiltEnvironment(place, record["digest"], Path(record["sif"]), record["tree"])
 
 
 def _key() -> str:
@@ -131,21 +131,21 @@ def _build(place: Path) -> None:
             shown += ["--mount", f"{place / 'work' / 'pip.conf'}:/etc/pip.conf"]
         env = {"LOSSI_SITE": str(site)}
         pushed = ["--push", f"{address}/{NAME}", "--no-sif", "--host-network", "--base", base]
-        made = json.loads(run([*lossi, "build", "sklearn", "--json", *pushed, *shown], **env))
-        pulled = json.loads(run([*lossi, "pull", "sklearn", "--json", "--image", f"{address}/{NAME}@{made['digest']}"], **env))
-        told = {"digest": pulled["digest"], "sif": pulled["sif"], "tree": pulled["tree"]}
+        built = json.loads(run([*lossi, "build", "sklearn", "--json", *pushed, *shown], **env))
+        pulled = json.loads(run([*lossi, "pull", "sklearn", "--json", "--image", f"{address}/{NAME}@{built['digest']}"], **env))
+        record = {"digest": pulled["digest"], "sif": pulled["sif"], "tree": pulled["tree"]}
     shutil.rmtree(place / "work", ignore_errors=True)
-    (place / "built.json").write_text(json.dumps(told))
+    (place / "built.json").write_text(json.dumps(record))
 
 
 def _base(run: Any, work: Path) -> str:
     """Make the base image and return its name."""
     archive = work / "base.tar"
-    found = [path for path in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.*")) if path.is_file()]
+    lists = [path for path in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*.*")) if path.is_file()]
     release = subprocess.run(
         ["sh", "-c", ". /etc/os-release && echo $VERSION_CODENAME"], capture_output=True, text=True
     ).stdout.strip()
-    named = [path for path in found if path.suffix in (".list", ".sources") and f"{release}-updates" in path.read_text()]
+    named = [path for path in lists if path.suffix in (".list", ".sources") and f"{release}-updates" in path.read_text()]
     assert named, "apt of this machine has no Debian archive with updates"
     sources = work / f"debian{named[0].suffix}"
     sources.write_text(named[0].read_text().replace(release, SUITE))

@@ -23,5 +23,5 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an empty registry."""
     if reason := why_not():
         pytest.skip(reason)
-    with registry(tmp_path_factory.mktemp("registry")) as found:
-        yield found
+    with registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running

@@ -74,7 +74,7 @@ class Image:
 def archive(entries: Sequence[Entry]) -> bytes:
     """Return a layer as plain tar."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as made:
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for entry in entries:
             member = tarfile.TarInfo(entry.path)
             member.type, member.mode = entry.kind, entry.mode
@@ -82,7 +82,7 @@ def archive(entries: Sequence[Entry]) -> bytes:
             if entry.kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
                 member.linkname = entry.content
             member.size = len(data)
-            made.addfile(member, io.BytesIO(data))
+            tar.addfile(member, io.BytesIO(data))
     return stream.getvalue()
 
 

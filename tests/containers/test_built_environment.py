@@ -46,6 +46,6 @@ def test_sif_and_registry_image_are_the_same(built_environment: BuiltEnvironment
         catalog = built_environment.catalog(tmp_path / "catalog.yml", address=address)
         (home / "no-site.yml").write_text(yaml.safe_dump({"catalogs": [str(catalog)]}))
         assert images.resolve_digest(f"{address}/lossi/sklearn", built_environment.digest) == built_environment.digest
-        found = verify.verify_image(environments.load().get("sklearn"))
-    assert found.same and found.differences == []
-    assert found.sif_tree == found.image_tree == built_environment.tree
+        comparison = verify.verify_image(environments.load().get("sklearn"))
+    assert comparison.same and comparison.differences == []
+    assert comparison.sif_tree == comparison.image_tree == built_environment.tree

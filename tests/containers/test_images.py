@@ -109,8 +109,8 @@ def test_sif_has_the_files_of_the_layers_and_is_recorded_with_its_digest(
     assert all(comment in text for comment in ("# the site's catalogue", "# ours", "# not yet in a registry"))
     assert [path.name for path in (tmp_path / "sif").iterdir()] == [Path(str(ready.sif)).name]
     assert not list(Path(os.environ["HOME"]).glob("**/*apptainer*"))
-    found = verify.verify_image(environments.load().get("small"))
-    assert found.same and found.differences == [] and found.sif_tree == ready.tree
+    comparison = verify.verify_image(environments.load().get("small"))
+    assert comparison.same and comparison.differences == [] and comparison.sif_tree == ready.tree
     # What the comparison rests on, said once in full.
     tree = dict(trees.lines(trees.sif_tree(Path(str(ready.sif)), tmp_path)))
     assert {
@@ -140,13 +140,13 @@ def test_changed_sif_is_found_and_nothing_of_it_is_run(
     work = tmp_path / "work"
     work.mkdir()
     convert.build(f"oci:{other.folder}", Path(str(ready.sif)), work, "cannot tamper", say=None)
-    found = verify.verify_image(environments.load().get("small"))
-    assert not found.same and found.image_tree == ready.tree != found.sif_tree
-    said = "\n".join(found.differences)
+    comparison = verify.verify_image(environments.load().get("small"))
+    assert not comparison.same and comparison.image_tree == ready.tree != comparison.sif_tree
+    listed = "\n".join(comparison.differences)
     assert all(
-        path in said for path in ("/usr/bin/tool", "/opt/app/kept", "/opt/new", "/opt/app/third", "/absolute: link to /usr/lib")
+        path in listed for path in ("/usr/bin/tool", "/opt/app/kept", "/opt/new", "/opt/app/third", "/absolute: link to /usr/lib")
     )
-    assert len(found.differences) == 5
+    assert len(comparison.differences) == 5
     # On the command line: exit code 1, and what to do.
     argv = [sys.executable, "-m", "lossi", "env", "verify", "small"]
     done = subprocess.run(argv, capture_output=True, text=True)

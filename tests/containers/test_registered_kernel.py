@@ -36,13 +36,13 @@ def test_a_registered_kernel_runs_in_the_image_and_can_be_interrupted(
     try:
         client.start_channels()
         client.wait_for_ready(timeout=120)
-        said: list[str] = []
+        outputs: list[str] = []
 
         def hook(message: dict[str, object]) -> None:
             content = message["content"]
             assert isinstance(content, dict)
-            said.append(content.get("text", "") or content.get("ename", ""))
-            if "asleep" in said[-1]:
+            outputs.append(content.get("text", "") or content.get("ename", ""))
+            if "asleep" in outputs[-1]:
                 manager.interrupt_kernel()
 
         code = "import os, sys, sklearn; print(os.getcwd(), sys.prefix, sklearn.__version__)"
@@ -51,6 +51,6 @@ def test_a_registered_kernel_runs_in_the_image_and_can_be_interrupted(
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    said = [one for one in said if one]
-    assert said[0] == f"{folder} /usr/local 1.9.1\n" and "KeyboardInterrupt" in said[-1], said
+    outputs = [output for output in outputs if output]
+    assert outputs[0] == f"{folder} /usr/local 1.9.1\n" and "KeyboardInterrupt" in outputs[-1], outputs
     assert sys.prefix != "/usr/local"

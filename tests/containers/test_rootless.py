@@ -36,14 +36,14 @@ def place() -> Iterator[Path]:
     """A folder of the user's, outside of what only root may enter."""
     make = f"id {USER} || useradd --create-home --shell /bin/bash {USER}"
     subprocess.run(["flock", "/run/lock/lossi-tests-users", "sh", "-c", make], check=True, capture_output=True)
-    made = Path(tempfile.mkdtemp(prefix="lossi-rootless-", dir="/var/tmp"))
-    yield made
+    folder = Path(tempfile.mkdtemp(prefix="lossi-rootless-", dir="/var/tmp"))
+    yield folder
     for process in Path("/proc").glob("[0-9]*"):  # podman keeps one that holds the user's namespaces
         with contextlib.suppress(OSError):
-            if str(made).encode() in (process / "environ").read_bytes():
+            if str(folder).encode() in (process / "environ").read_bytes():
                 os.kill(int(process.name), signal.SIGKILL)
     # Files in the builder's store belong to subordinate ids.
-    shutil.rmtree(made)
+    shutil.rmtree(folder)
 
 
 def test_ordinary_user_builds_converts_and_verifies(address: str, place: Path) -> None:
@@ -89,9 +89,9 @@ def test_ordinary_user_builds_converts_and_verifies(address: str, place: Path) -
             extra_groups=[],
         )
         assert done.returncode == 0, done.stderr
-        found: dict[str, object] = json.loads(done.stdout)
-        return found
+        answer: dict[str, object] = json.loads(done.stdout)
+        return answer
 
-    made = told("build", "mine", "--base", reference)
-    assert Path(str(made["sif"])).stat().st_uid == owner.pw_uid
+    built = told("build", "mine", "--base", reference)
+    assert Path(str(built["sif"])).stat().st_uid == owner.pw_uid
     assert told("verify", "mine")["same"] is True

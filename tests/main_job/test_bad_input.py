@@ -67,9 +67,9 @@ def test_notebook_changed_while_the_job_queues_runs_as_submitted(lossi: Lossi, f
         notebook(cell(f"import os, time\nwhile not os.path.exists({str(gate)!r}):\n    time.sleep(0.05)"))
     )
     (lossi.root / "train.ipynb").write_text(notebook(cell("print('as submitted')")))
-    one = {"LOSSI_LOCAL_SLOTS": "1"}
-    lossi.json("run", "wait.ipynb", "--detach", env=one)
-    job = lossi.json("run", "train.ipynb", "--detach", env=one)["id"]
+    one_slot = {"LOSSI_LOCAL_SLOTS": "1"}
+    lossi.json("run", "wait.ipynb", "--detach", env=one_slot)
+    job = lossi.json("run", "train.ipynb", "--detach", env=one_slot)["id"]
     if fate == "edited":
         (lossi.root / "train.ipynb").write_text(notebook(cell("print('edited')")))
     elif fate == "moved":
@@ -208,8 +208,8 @@ def test_two_portals_and_a_command_at_once_on_one_project(ready: Lossi) -> None:
             first("GET", "/api/v1/runs")
             second("GET", "/api/v1/runs")
         assert command.returncode == 0, command.communicate()
-        seen = [portal("GET", "/api/v1/runs")["columns"] for portal in (first, second)]
-    for columns in [*seen, ready.json("runs", "list")["columns"]]:
+        answered = [portal("GET", "/api/v1/runs")["columns"] for portal in (first, second)]
+    for columns in [*answered, ready.json("runs", "list")["columns"]]:
         assert sorted(columns["params.depth"]) == ["1", "2", "3", "4", "5", "6"]
         assert set(columns["job.state"]) == {"succeeded"}
 
@@ -219,7 +219,7 @@ def serving(lossi: Lossi) -> Iterator[Callable[..., Any]]:
     """Start a portal and yield what asks it."""
     server = lossi.start("serve", "--port", "0", env={"PYTHONUNBUFFERED": "1"})
     assert server.stdout is not None
-    address = next(found[1] for line in server.stdout if (found := re.search(r"(http://127[^/]+)/[?]code=", line)))
+    address = next(match[1] for line in server.stdout if (match := re.search(r"(http://127[^/]+)/[?]code=", line)))
     token = next(Path(lossi.environment["HOME"]).rglob("serve/token")).read_text().strip()
 
     def ask(method: str, path: str, body: object = None) -> Any:

@@ -43,8 +43,8 @@ def test_one_run_is_tracked_and_seen_by_mlflow_itself(lossi: Lossi) -> None:
     (lossi.root / "train.ipynb").write_text(TRAIN)
     job = lossi.json("run", "train.ipynb", "-p", "lr=0.5")
     assert job["state"] == "succeeded"
-    found = lossi.json("runs", "list")
-    [run_id] = found["columns"]["run_id"]
+    listing = lossi.json("runs", "list")
+    [run_id] = listing["columns"]["run_id"]
     run = client(lossi).get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"lr": "0.5", "depth": "2"}, "what was given, and the default where nothing was"
@@ -82,7 +82,7 @@ def test_hundred_real_notebook_tasks_lose_nothing(lossi: Lossi) -> None:
     assert len(client(lossi).search_runs(["1"], max_results=1000)) == 100
     tasks = lossi.root / ".lossi" / "jobs" / job["id"] / "tasks"
     assert all((tasks / str(number) / "out" / "x").read_text() == str(number) for number in range(100))
-    assert not list(tasks.glob("*/tracking-*.db")), "published snapshots are removed once taken in"
+    assert not list(tasks.glob("*/tracking-*.db")), "published snapshots are removed once ingested"
 
 
 def test_job_survives_the_death_of_what_started_it(lossi: Lossi) -> None:
@@ -200,15 +200,15 @@ def test_progress_on_a_terminal_names_the_cell(lossi: Lossi) -> None:
         stderr=theirs,
     )
     os.close(theirs)
-    seen = b""
+    output = b""
     with contextlib.suppress(OSError):  # EIO: the other side has closed
         while part := os.read(ours, 65536):
-            seen += part
-            if b'cell 2 of 2: wait = "[red]"' in seen:
+            output += part
+            if b'cell 2 of 2: wait = "[red]"' in output:
                 go.touch()
     os.close(ours)
     assert process.wait(timeout=300) == 0
-    assert go.exists(), seen
+    assert go.exists(), output
 
 
 def test_commands_answer_help_and_unknown_words(lossi: Lossi) -> None:

@@ -88,19 +88,19 @@ class App:
             context["header"] = f"export HOME={shlex.quote(str(self.home))}\n{context.get('header', '')}"
         answer = self.template("submit.yml.erb", "struct", user, {**values, "staged_root": str(staged)}, parsed=True)
         assert "error" not in answer, answer["error"]
-        told = answer["yaml"]
+        submission = answer["yaml"]
         self.cluster.run_as(user, ["mkdir", "-p", staged])
         self.cluster.run_as(user, ["rsync", "-rlp", f"{self.folder}/template/", staged])
         context_file = staged / "user_defined_context.json"
         context_file.write_text(json.dumps(dict(values)))
         self.cluster.give(context_file, user)
-        said = told["batch_connect"]
-        script = job_script(staged, said.get("conn_params", []), **context)
+        batch_connect = submission["batch_connect"]
+        script = job_script(staged, batch_connect.get("conn_params", []), **context)
         body = staged / "job_script_content.sh"
         body.write_text(script)
         self.cluster.give(body, user)
         argv = ["sbatch", "--parsable", "-D", str(staged), "-o", str(staged / "output.log"), "-J", "sys/dashboard/sys/lossi"]
-        argv += ["--export", "NONE", *options(told["script"]), str(body)]
+        argv += ["--export", "NONE", *options(submission["script"]), str(body)]
         job = self.cluster.run_as(user, argv, cwd=staged).stdout.strip()
         self.sessions.append(Session(self, user, staged, job))
         return self.sessions[-1]
@@ -108,13 +108,13 @@ class App:
 
 def options(script: Mapping[str, Any]) -> list[str]:
     """Return sbatch's options for the ``script`` part of a submission."""
-    found = list(script.get("native", []))
+    argv = list(script.get("native", []))
     for name, option in (("queue_name", "-p"), ("accounting_id", "-A"), ("qos", "-q")):
         if name in script:
-            found += [option, script[name]]
+            argv += [option, script[name]]
     if "wall_time" in script:
-        found += ["-t", str(script["wall_time"] // 60)]
-    return found
+        argv += ["-t", str(script["wall_time"] // 60)]
+    return argv
 
 
 def job_script(staged: Path, params: Sequence[str], *, min_port: int = 20000, max_port: int = 32000, header: str = "") -> str:
@@ -187,8 +187,8 @@ class Session:
             return path.exists()
 
         self.cluster.wait(there, "the session can be used")
-        found: dict[str, Any] = yaml.safe_load(path.read_text())
-        return found
+        values: dict[str, Any] = yaml.safe_load(path.read_text())
+        return values
 
     def ended(self) -> bool:
         return self.cluster.job(self.user, self.job).get("JobState", "") not in (
@@ -209,8 +209,8 @@ class Session:
         return json.loads(path.read_text()) if path.exists() else None
 
     def log(self) -> str:
-        found = [path.read_text("utf-8", "replace")[-4000:] for path in self.staged.glob("*.log")]
-        return "\n".join(found)
+        logs = [path.read_text("utf-8", "replace")[-4000:] for path in self.staged.glob("*.log")]
+        return "\n".join(logs)
 
     def card(self, name: str, *, completed: bool) -> str:
         """Render ``info.html.erb`` or ``completed.html.erb``."""
@@ -221,8 +221,8 @@ class Session:
 
     @functools.cached_property
     def proxied(self) -> Proxied:
-        told = self.connection()
-        return Proxied(str(told["host"]), int(told["port"]))
+        connection = self.connection()
+        return Proxied(str(connection["host"]), int(connection["port"]))
 
 
 @dataclass(frozen=True)

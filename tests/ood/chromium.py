@@ -64,16 +64,16 @@ class Page:
 
     def failures(self) -> list[str]:
         """Return failed requests and the browser's complaints, for example about the content security policy."""
-        found = []
+        problems = []
         for event in self._events:
             params = event["params"]
             if event["method"] == "Network.responseReceived" and params["response"]["status"] >= 400:
-                found.append(f"{params['response']['status']} {params['response']['url']}")
+                problems.append(f"{params['response']['status']} {params['response']['url']}")
             if event["method"] == "Log.entryAdded" and params["entry"]["level"] == "error":
-                found.append(params["entry"]["text"])
+                problems.append(params["entry"]["text"])
             if event["method"] == "Runtime.exceptionThrown":
-                found.append(str(params["exceptionDetails"].get("text")))
-        return found
+                problems.append(str(params["exceptionDetails"].get("text")))
+        return problems
 
     def run(self, script: str) -> Any:
         """Return the value of an expression in the page; waits for a promise."""
@@ -89,11 +89,11 @@ class Page:
     def click(self, words: str) -> None:
         """Follow the first link with this text and wait for its page."""
         self._events.clear()
-        found = self.run(
+        clicked = self.run(
             f"(() => {{ const a = [...document.querySelectorAll('a')].find((a) => a.textContent.trim() === {json.dumps(words)});"
             " if (a) a.click(); return Boolean(a); })()"
         )
-        assert found, f"no link {words!r} in:\n{self.text}"
+        assert clicked, f"no link {words!r} in:\n{self.text}"
         self._until(lambda: any(event["method"] == "Page.loadEventFired" for event in self._events), f"what {words!r} leads to")
 
     def submit(self, script: str) -> None:

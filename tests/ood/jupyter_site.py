@@ -78,7 +78,7 @@ def write(home: Path, **more: Any) -> None:
 
 def combinations() -> Iterator[dict[str, str]]:
     """Yield every choice of environment, cluster, partition and GPU that a form could submit, possible or not."""
-    partitions = [(cluster, one["name"]) for cluster, entry in CLUSTERS.items() for one in entry["partitions"]]
+    partitions = [(cluster, partition["name"]) for cluster, entry in CLUSTERS.items() for partition in entry["partitions"]]
     gpus = ["none", "a100", "mi250", "gh200"]
     for environment, (cluster, partition), gpu in itertools.product(VARIANTS, partitions, gpus):
         yield {
@@ -100,8 +100,8 @@ def combinations() -> Iterator[dict[str, str]]:
 def possible(values: dict[str, str]) -> bool:
     """Return whether a choice can run on this site."""
     _, _, name = values["queue"].partition("--")
-    partition = next(one for one in CLUSTERS[values["cluster"]]["partitions"] if one["name"] == name)
-    kinds = {"none": "none", **{one["name"]: one.get("accelerator", "cuda") for one in partition.get("gpu_types", [])}}
+    partition = next(entry for entry in CLUSTERS[values["cluster"]]["partitions"] if entry["name"] == name)
+    kinds = {"none": "none", **{gpu["name"]: gpu.get("accelerator", "cuda") for gpu in partition.get("gpu_types", [])}}
     if values["gpu_type"] not in kinds or values["environment"] == "nothing":
         return False
     return kinds[values["gpu_type"]] in VARIANTS[values["environment"]].get(partition["architecture"], [])

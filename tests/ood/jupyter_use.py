@@ -32,16 +32,16 @@ def logged_in(proxied: Proxied, password: str) -> str:
         answer = browser.post("login", data={"password": password})
         assert answer.status_code == 302, answer.text[:500]
         marked = answer.headers.get_list("set-cookie")
-        assert any("HttpOnly" in one and "Secure" in one for one in marked), marked
-        pairs = [one.partition(";")[0] for one in marked]
+        assert any("HttpOnly" in cookie and "Secure" in cookie for cookie in marked), marked
+        pairs = [cookie.partition(";")[0] for cookie in marked]
         page = browser.get("lab", headers={"Cookie": "; ".join(pairs)})
         assert page.status_code == 200 and "JupyterLab" in page.text
-        return "; ".join([*pairs, *(one.partition(";")[0] for one in page.headers.get_list("set-cookie"))])
+        return "; ".join([*pairs, *(cookie.partition(";")[0] for cookie in page.headers.get_list("set-cookie"))])
 
 
 def xsrf(cookie: str) -> dict[str, str]:
-    found = re.search(r"_xsrf=([^;]+)", cookie)
-    return {"X-XSRFToken": found[1]} if found else {}
+    token = re.search(r"_xsrf=([^;]+)", cookie)
+    return {"X-XSRFToken": token[1]} if token else {}
 
 
 async def executed(proxied: Proxied, cookie: str, kernel: str, code: str) -> str:
@@ -56,7 +56,7 @@ async def executed(proxied: Proxied, cookie: str, kernel: str, code: str) -> str
         "msg_type": "execute_request",
         "version": "5.3",
     }
-    said = ""
+    output = ""
     async with aiohttp.ClientSession() as client, client.ws_connect(url, headers=headers) as ws:
         message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell", "buffers": []}
         await ws.send_json(message)
@@ -65,11 +65,11 @@ async def executed(proxied: Proxied, cookie: str, kernel: str, code: str) -> str
             if answer["parent_header"].get("msg_id") != header["msg_id"]:
                 continue
             if answer["msg_type"] == "stream":
-                said += answer["content"]["text"]
+                output += answer["content"]["text"]
             if answer["msg_type"] == "error":
-                said += "\n".join(answer["content"]["traceback"])
+                output += "\n".join(answer["content"]["traceback"])
             if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
-                return said
+                return output
 
 
 class squatters:  # noqa: N801
@@ -82,10 +82,10 @@ class squatters:  # noqa: N801
             "    held = []\n"
             "    try:\n"
             "        for port in range(base, base + int(sys.argv[1])):\n"
-            "            one = socket.socket(); one.bind((sys.argv[2], port)); one.listen(); held.append(one)\n"
+            "            sock = socket.socket(); sock.bind((sys.argv[2], port)); sock.listen(); held.append(sock)\n"
             "        break\n"
             "    except OSError: pass\n"
-            "print(*[one.getsockname()[1] for one in held], flush=True)\n"
+            "print(*[sock.getsockname()[1] for sock in held], flush=True)\n"
             "sys.stdin.read()\n"
         )
         self.argv = app.cluster.argv_as(user, ["/usr/bin/python3", "-c", code, str(number), address])

@@ -33,30 +33,30 @@ def install(user: str) -> Path:
     """Return the interpreter of the environment, which is made on first use."""
     python = installation.interpreter(user)
     base = installation.foundation(python, CACHE)
-    wanted = _locked() + OLDER
-    place = CACHE / f"jupyter-{hashlib.sha256((base.name + wanted).encode()).hexdigest()[:16]}"
+    requirements = _locked() + OLDER
+    place = CACHE / f"jupyter-{hashlib.sha256((base.name + requirements).encode()).hexdigest()[:16]}"
     with place.with_suffix(".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         if not (place / installation.COMPLETE).exists():
             shutil.rmtree(place, ignore_errors=True)
-            _make(python, base, place, wanted)
+            _make(python, base, place, requirements)
             (place / installation.COMPLETE).touch()
     return place / "bin" / "python"
 
 
 def _locked() -> str:
     """Return the packages' entries of the lock, with hashes."""
-    found = {entry[1]: entry[0] for entry in re.finditer(r"^([a-z0-9.-]+)==.*\n(?: .*\n)*", LOCK.read_text(), re.MULTILINE)}
-    return "".join(found[name] for name in PACKAGES.split())
+    entries = {entry[1]: entry[0] for entry in re.finditer(r"^([a-z0-9.-]+)==.*\n(?: .*\n)*", LOCK.read_text(), re.MULTILINE)}
+    return "".join(entries[name] for name in PACKAGES.split())
 
 
 def _make(python: str, base: Path, place: Path, wanted: str) -> None:
     installation.run([python, "-m", "venv", "--without-pip", str(place)])
     packages = next((place / "lib").glob("python3*/site-packages"))
     (packages / "foundation.pth").write_text(f"{next((base / 'lib').glob('python3*/site-packages'))}\n")
-    asked = place / "requirements.txt"
-    asked.write_text(wanted)
+    requirements = place / "requirements.txt"
+    requirements.write_text(wanted)
     pip = [str(base / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
     installation.run(
-        [*pip, "--python", str(place / "bin" / "python"), "install", "--no-deps", "--require-hashes", "-r", str(asked)]
+        [*pip, "--python", str(place / "bin" / "python"), "install", "--no-deps", "--require-hashes", "-r", str(requirements)]
     )

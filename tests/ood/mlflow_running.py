@@ -67,9 +67,9 @@ def start(folder: Path, store: Path, environment: dict[str, str], code: str = ""
         contextlib.ExitStack() as held
     ):  # three, because somebody may be quicker, as on a node; none with connections that linger
         sockets = [held.enter_context(socket.socket()) for _ in range(3)]
-        for one in sockets:
-            one.bind(("", 0))
-        ports = " ".join(str(one.getsockname()[1]) for one in sockets)
+        for sock in sockets:
+            sock.bind(("", 0))
+        ports = " ".join(str(sock.getsockname()[1]) for sock in sockets)
     secret = {"LOSSI_SESSION_SECRET": SECRET, "LOSSI_SESSION_HOST": "localhost", "LOSSI_SESSION_PORTS": ports}
     with (folder / "output.log").open("wb") as output:
         argv = [sys.executable, "-I", *(["-c", code] if code else ["-m", "lossi.mlflow_ui.session"]), str(folder)]

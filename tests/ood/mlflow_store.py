@@ -15,7 +15,7 @@ import mlflow
 from mlflow import MlflowClient
 uri, artifacts, secret = sys.argv[1:]
 client = MlflowClient(uri)
-found = {}
+ids = {}
 own = client.create_experiment("own", artifact_location=f"{artifacts}/7")
 run = client.create_run(own, run_name="a run")
 client.log_metric(run.info.run_id, "loss", 0.5)
@@ -24,15 +24,15 @@ folder.mkdir(parents=True)
 (folder / "plot.txt").write_text("a plot")
 (folder / "way-out").symlink_to(secret)
 client.set_terminated(run.info.run_id)
-found |= {"experiment": own, "run": run.info.run_id}
+ids |= {"experiment": own, "run": run.info.run_id}
 hostile = client.create_experiment("hostile", artifact_location=str(Path(secret).parent))
 bad = client.create_run(hostile)
 (Path(secret).parent / bad.info.run_id / "artifacts").mkdir(parents=True)
 (Path(secret).parent / bad.info.run_id / "artifacts" / "stolen.txt").write_text("private")
-found["hostile"] = bad.info.run_id
+ids["hostile"] = bad.info.run_id
 elsewhere = client.create_experiment("elsewhere", artifact_location="http://127.0.0.1:9/none")
-found["elsewhere"] = client.create_run(elsewhere).info.run_id
-print(json.dumps(found))
+ids["elsewhere"] = client.create_run(elsewhere).info.run_id
+print(json.dumps(ids))
 """
 """Arguments: the store's URI, the artifact root, and a file outside of it."""
 
@@ -104,5 +104,5 @@ def python(code: str, *arguments: object, **environment: str) -> str:
 def logged(project: Path, secret: Path, environment: dict[str, str]) -> dict[str, Any]:
     """Log runs into ``project`` and return their ids."""
     uri = python(PREPARING, project, **environment)
-    found: dict[str, Any] = json.loads(python(LOGGING, uri, project / ".lossi" / "artifacts", secret, **environment))
-    return found
+    ids: dict[str, Any] = json.loads(python(LOGGING, uri, project / ".lossi" / "artifacts", secret, **environment))
+    return ids

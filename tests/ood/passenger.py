@@ -96,14 +96,14 @@ class Passenger:
 
     def processes(self, app: App) -> list[int]:
         """Return the ids of an app's processes: those whose environment names its mount and whose folder is the app's."""
-        found = []
+        pids = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if entry.name.isdigit() and (entry / "cwd").readlink() == app.root.resolve():
                     variables = (entry / "environ").read_bytes().split(b"\0")
                     if f"PASSENGER_BASE_URI={app.uri}".encode() in variables:
-                        found.append(int(entry.name))
-        return found
+                        pids.append(int(entry.name))
+        return pids
 
     def end(self, app: App) -> None:
         """End an app's process, as Passenger does with an idle one; the next request starts another."""
@@ -220,12 +220,12 @@ def free_port() -> int:
 
 def _left(folder: Path) -> list[int]:
     """Return Passenger's own processes that still use the folder."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and str(folder).encode() in (entry / "cmdline").read_bytes() and (entry / "exe").exists():
-                found.append(int(entry.name))
-    return [process for process in found if process != os.getpid()]
+                pids.append(int(entry.name))
+    return [process for process in pids if process != os.getpid()]
 
 
 def _configuration(

@@ -67,16 +67,16 @@ def csrf(client: httpx.Client) -> dict[str, str]:
 
 def finished(client: httpx.Client, job_id: str, project: Path) -> Any:
     """Poll as a page does until a job has ended, and return it."""
-    seen: list[Any] = []
+    answers: list[Any] = []
 
     def over() -> bool:
         answer = client.get(f"api/v1/jobs/{job_id}", params={"project": str(project)})
         assert answer.status_code == 200, answer.text
-        seen.append(answer.json())
-        return seen[-1]["state"] not in ("queued", "running", "unknown")
+        answers.append(answer.json())
+        return answers[-1]["state"] not in ("queued", "running", "unknown")
 
     until(over, "the job has ended")
-    return seen[-1]
+    return answers[-1]
 
 
 def notebook(*sources: str) -> str:

@@ -69,10 +69,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def _site(place: Path) -> Iterator[Site]:
     project = projects.init(place / "project")
     argv = [sys.executable, "-c", LOGGED, str(project.home / "mlflow.db"), str(project.artifacts)]
-    said = subprocess.run(
+    logged = subprocess.run(
         argv, capture_output=True, text=True, check=True, env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     )
-    run_id, uri = said.stdout.split()[-2:]
+    run_id, uri = logged.stdout.split()[-2:]
     folder = Path(uri.removeprefix("file://"))
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
@@ -96,9 +96,9 @@ def served(project: projects.Project, settings: dict[str, str]) -> Iterator[int]
     server = subprocess.Popen(argv, cwd=project.root, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert server.stdout is not None
-        found = next(found for line in server.stdout if (found := re.search(r"http://127\.0\.0\.1:(\d+)/\?code=", line)))
-        until(lambda: _listens(int(found[1])), "it listens")
-        yield int(found[1])
+        match = next(match for line in server.stdout if (match := re.search(r"http://127\.0\.0\.1:(\d+)/\?code=", line)))
+        until(lambda: _listens(int(match[1])), "it listens")
+        yield int(match[1])
     finally:
         server.terminate()
         server.communicate(timeout=300)
@@ -145,8 +145,8 @@ def test_nginx_sends_large_files_whole_and_as_attachments(site: Site) -> None:
         assert answer.status_code == 200 and answer.content == (site.folder / name).read_bytes(), name
         assert answer.headers["Server"].startswith("nginx") and answer.headers["ETag"].count("-") == 1
         assert "X-Accel-Redirect" not in answer.headers
-        said = answer.headers["Content-Disposition"]
-        assert said.startswith("attachment; ") and f"filename*=UTF-8''{quote(name, safe='!#$&+-.^_`|~')}" in said
+        disposition = answer.headers["Content-Disposition"]
+        assert disposition.startswith("attachment; ") and f"filename*=UTF-8''{quote(name, safe='!#$&+-.^_`|~')}" in disposition
         assert "html" not in answer.headers["Content-Type"]
     small = site.content("small.txt")
     assert small.text == "small" and small.headers["Content-Disposition"].startswith("inline")

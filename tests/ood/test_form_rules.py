@@ -17,8 +17,8 @@ from lossi.ood import apps, forms
 @pytest.fixture(params=sorted(apps.APPS))
 def form(request: pytest.FixtureRequest, home: Path) -> dict[str, Any]:
     jupyter_site.write(home)
-    found: dict[str, Any] = apps.get(request.param).form()
-    return found
+    fields: dict[str, Any] = apps.get(request.param).form()
+    return fields
 
 
 @pytest.mark.skipif(not has_ruby(), reason="no ruby: tests/provision.sh installs it")
@@ -30,13 +30,13 @@ def test_no_field_has_the_name_of_a_ruby_method(form: dict[str, Any]) -> None:
 
 
 def test_every_partition_sets_all_limits(form: dict[str, Any]) -> None:
-    wanted = {
+    expected = {
         f"data-max-{name.replace('_', '-')}" for name in ("cores", "memory_gb", "hours", "gpus") if name in form["attributes"]
     }
     options = form["attributes"][forms.PARTITION]["options"]
     assert len(options) == 4
     for _, value, data in options:
-        assert {name for name in data if name.startswith("data-max-")} == wanted, value
+        assert {name for name in data if name.startswith("data-max-")} == expected, value
 
 
 def test_no_options_text_contains_a_quote(form: dict[str, Any]) -> None:

@@ -208,11 +208,11 @@ def test_a_release_installs_without_any_network(tmp_path: Path, host: Path) -> N
     names = needed() | {"setuptools"}
     lock.write_text("".join(entry for entry in entries if re.split(r"[ =;\[]", entry, maxsplit=1)[0] in names))
     tools = {"PYTHON": sys.executable, "LOCK": str(lock), "BUILD": str(tmp_path)}
-    made = subprocess.run(["sh", TREE / "release" / "make.sh"], env={**os.environ, **tools}, capture_output=True, text=True)
-    if made.returncode and re.search("(?i)connection|resolution|timed out|timeout", made.stderr):
-        pytest.skip(f"the wheels cannot be downloaded here: {made.stderr[-300:]}")
-    assert made.returncode == 0, made.stderr
-    with tarfile.open(made.stdout.strip()) as release:
+    packed = subprocess.run(["sh", TREE / "release" / "make.sh"], env={**os.environ, **tools}, capture_output=True, text=True)
+    if packed.returncode and re.search("(?i)connection|resolution|timed out|timeout", packed.stderr):
+        pytest.skip(f"the wheels cannot be downloaded here: {packed.stderr[-300:]}")
+    assert packed.returncode == 0, packed.stderr
+    with tarfile.open(packed.stdout.strip()) as release:
         release.extractall(tmp_path, filter="data")
     folder = next(path for path in tmp_path.glob("lossi-*") if path.is_dir())
     _wheel_is_complete(next(folder.glob("*.whl")))
@@ -234,8 +234,8 @@ def test_a_release_installs_without_any_network(tmp_path: Path, host: Path) -> N
     command = host / HOME / "current" / "bin" / "lossi"
     assert subprocess.run([command, "--version"], capture_output=True, text=True, check=True, cwd="/").stdout.startswith("lossi ")
     app = host / APPS / "lossi"
-    asked = "import passenger_wsgi; print(passenger_wsgi.application.__class__.__name__)"
-    started = subprocess.run([app / "bin" / "python", "-c", asked], capture_output=True, text=True, cwd=app)
+    program = "import passenger_wsgi; print(passenger_wsgi.application.__class__.__name__)"
+    started = subprocess.run([app / "bin" / "python", "-c", program], capture_output=True, text=True, cwd=app)
     assert started.stdout.strip() not in ("", "function"), "the portal, not the page that explains why there is none"
     subprocess.run([command, "uninstall", "--prefix", host, "--yes"], check=True, capture_output=True, cwd="/")
     assert inventory(host) == before

@@ -32,17 +32,17 @@ HERE = {**VALUES, "environment": "here", "cores": "1", "memory_gb": "1"}
 
 @pytest.fixture(scope="module")
 def site(slurm: OwnCluster) -> Site:
-    found = Site(slurm, partitions=[{"name": "small", "max_time": "2:00:00", "max_cpus": 4}])
-    boxed = found.project.parent / "boxed"
+    new_site = Site(slurm, partitions=[{"name": "small", "max_time": "2:00:00", "max_cpus": 4}])
+    boxed = new_site.project.parent / "boxed"
     (boxed / "usr").mkdir(parents=True)
-    python = str(local_jupyter.install(found.user))
+    python = str(local_jupyter.install(new_site.user))
     environments: dict[str, Any] = {
         "here": {"title": "A Python of <b>this</b> site", "local": {"python": python}},
         "boxed": {"title": "An image", "variants": {platform.machine(): {"none": {"sif": str(boxed)}}}},
     }
     more = {"environments": environments, "roots": [str(slurm.root), "/home"]}
-    found.file.write_text(found.file.read_text() + yaml.safe_dump(more))
-    return found
+    new_site.file.write_text(new_site.file.read_text() + yaml.safe_dump(more))
+    return new_site
 
 
 def homed(slurm: OwnCluster, site: Site, name: str) -> Path:
@@ -55,24 +55,24 @@ def homed(slurm: OwnCluster, site: Site, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def app(slurm: OwnCluster, site: Site) -> Iterator[App]:
-    found = dataclasses.replace(App.install(slurm, "jupyter", site.env), home=homed(slurm, site, "usual"))
-    yield found
-    for session in found.sessions:
+    installed = dataclasses.replace(App.install(slurm, "jupyter", site.env), home=homed(slurm, site, "usual"))
+    yield installed
+    for session in installed.sessions:
         session.cancel()
-    for session in found.sessions:
+    for session in installed.sessions:
         session.until_ended()
     slurm.wait(lambda: not left_behind(site.user), "the sessions leave nothing on the node")
 
 
 def processes_of(session: Session) -> list[int]:
     """Return the processes of a session on the node: they have its job or its folder in their environment or command."""
-    marks, found = (f"SLURM_JOB_ID={session.job}\0".encode(), str(session.staged).encode()), []
+    marks, pids = (f"SLURM_JOB_ID={session.job}\0".encode(), str(session.staged).encode()), []
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             text = (place / "environ").read_bytes() + (place / "cmdline").read_bytes()
             if place.owner() == session.user and any(mark in text for mark in marks):
-                found.append(int(place.name))
-    return found
+                pids.append(int(place.name))
+    return pids
 
 
 def left_behind(user: str) -> list[str]:
@@ -150,8 +150,8 @@ def test_a_session_in_a_local_python_has_a_kernel_and_submits_jobs(usual: Sessio
 
 def test_jupyterlab_does_not_ask_whether_to_fetch_news(usual: Session, cookie: str) -> None:
     with usual.proxied.browser(Cookie=cookie) as browser:
-        found = browser.get("lab/api/settings/@jupyterlab/apputils-extension:notification").json()
-    assert found["schema"]["properties"]["fetchNews"]["default"] == "false"
+        setting = browser.get("lab/api/settings/@jupyterlab/apputils-extension:notification").json()
+    assert setting["schema"]["properties"]["fetchNews"]["default"] == "false"
 
 
 def test_without_a_free_port_the_session_ends_and_says_why(begun: dict[str, Session]) -> None:
@@ -210,7 +210,7 @@ def test_a_session_that_timed_out_leaves_nothing_and_its_cookie_opens_no_later_o
     app: App, timed_out: tuple[Session, str], site: Site
 ) -> None:
     session, cookie = timed_out
-    told = yaml.safe_load((session.staged / "connection.yml").read_text())
+    connection = yaml.safe_load((session.staged / "connection.yml").read_text())
     session.until_ended()
     assert session.cluster.job(session.user, session.job)["JobState"] == "TIMEOUT"
     card = session.card("info.html.erb", completed=True)
@@ -219,9 +219,9 @@ def test_a_session_that_timed_out_leaves_nothing_and_its_cookie_opens_no_later_o
     port = session.proxied.port
     session.cluster.wait(lambda: not processes_of(session) and is_free(port), "nothing is left")
     later = app.start(site.user, HERE, min_port=port, max_port=port)
-    assert later.proxied == session.proxied and later.connection()["password"] != told["password"]
+    assert later.proxied == session.proxied and later.connection()["password"] != connection["password"]
     with later.proxied.browser(Origin=PORTAL) as browser:
         for path in ("api/contents", "api/kernels", "lab"):
             assert browser.get(path, headers={"Cookie": cookie}).status_code in (302, 403), path
-        assert browser.post("login", data={"password": told["password"]}).status_code == 401
+        assert browser.post("login", data={"password": connection["password"]}).status_code == 401
     later.cancel()

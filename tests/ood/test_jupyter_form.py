@@ -100,7 +100,7 @@ def test_a_form_has_what_open_ondemand_reads(form: Any) -> None:
 def test_exactly_the_choices_that_can_run_stay_visible(form: Any) -> None:
     fields = form["attributes"]
     by_value = {name: {option[1]: option for option in fields[name]["options"]} for name in ("queue", "gpu_type", "environment")}
-    seen, too_much = 0, []
+    offered, too_much = 0, []
     for values in jupyter_site.combinations():
         if values["environment"] not in by_value["environment"]:
             assert not jupyter_site.possible(values)
@@ -115,10 +115,10 @@ def test_exactly_the_choices_that_can_run_stay_visible(form: Any) -> None:
         )
         if jupyter_site.possible(values):
             assert shown, values
-            seen += 1
+            offered += 1
         elif shown:
             too_much.append((values["environment"], values["queue"], values["gpu_type"]))
-    assert seen == 10
+    assert offered == 10
     # The page cannot combine conditions: this image exists for GPUs here and without GPUs elsewhere. Submitting refuses it.
     assert too_much == [("torch", "Lumi-G--1grace", "none")]
 
@@ -138,18 +138,18 @@ def test_an_error_in_the_catalogue_is_shown_on_the_form(home: Path, tmp_path: Pa
     broken.write_text("environments: {bad: {title: [1, 2]}}\n")
     jupyter_site.write(home, catalogs=[str(broken)])
     apps.write("jupyter", tmp_path)
-    found = rendered(tmp_path)["yaml"]
-    assert "broken.yml" in found["form_header"] and "<script" not in found["form_header"]
-    assert "broken.yml" in found["attributes"]["environment"]["help"].replace("\\", "")
-    assert len(found["attributes"]["environment"]["options"]) == 3, "valid ones stay"
+    form = rendered(tmp_path)["yaml"]
+    assert "broken.yml" in form["form_header"] and "<script" not in form["form_header"]
+    assert "broken.yml" in form["attributes"]["environment"]["help"].replace("\\", "")
+    assert len(form["attributes"]["environment"]["options"]) == 3, "valid ones stay"
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[" * 2000, "\xff\xfe"])
 def test_without_form_json_the_form_says_what_is_missing(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / apps.FILE).write_text(content, "latin-1")
-    found = rendered(tmp_path)["yaml"]
-    assert "lossi doctor" in found["attributes"]["unavailable"]["help"]
+    form = rendered(tmp_path)["yaml"]
+    assert "lossi doctor" in form["attributes"]["unavailable"]["help"]
 
 
 def test_a_site_without_clusters_or_environments_says_so(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,9 +157,9 @@ def test_a_site_without_clusters_or_environments_says_so(home: Path, tmp_path: P
     (home / "no-site.yml").write_text("clusters: 1\n")
     (home / "no-site.yml").chmod(0o644)
     path = apps.write("jupyter", tmp_path)
-    found = json.loads(path.read_text())
-    assert "cluster" not in found, "a list without any existing cluster would hide the app"
-    assert "no cluster" in found["form_header"] and path.stat().st_mode & 0o777 == 0o644
+    form = json.loads(path.read_text())
+    assert "cluster" not in form, "a list without any existing cluster would hide the app"
+    assert "no cluster" in form["form_header"] and path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_hundred_environments_are_printed(home: Path, tmp_path: Path) -> None:

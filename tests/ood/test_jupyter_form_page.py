@@ -37,9 +37,9 @@ def page(app: str) -> str:
     for name in ["cluster", *form["form"]]:
         attribute = form["attributes"][name]
         key = f'id="batch_connect_session_context_{name}"'
-        options = [[one, one] for one in form["cluster"]] if name == "cluster" else attribute.get("options")
+        options = [[cluster, cluster] for cluster in form["cluster"]] if name == "cluster" else attribute.get("options")
         if options:
-            inside = "".join(f'<option value="{html.escape(one[1])}">{html.escape(one[0])}</option>' for one in options)
+            inside = "".join(f'<option value="{html.escape(option[1])}">{html.escape(option[0])}</option>' for option in options)
             parts.append(f"<select {key}>{inside}</select>")
         else:
             parts.append(f'<input {key} value="{html.escape(str(attribute.get("value", "")))}">')
@@ -50,8 +50,8 @@ def page(app: str) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[chromium.Page]:
-    with chromium.chromium() as one:
-        yield one
+    with chromium.chromium() as running:
+        yield running
 
 
 @pytest.fixture
@@ -84,12 +84,12 @@ def test_the_page_sets_the_portal_adds_own_environments_and_fills_in_a_links_val
     browser.open(address + PATH.format("jupyter") + query)
     browser.wait_for("Mine")
     browser.run("new Promise((done) => setTimeout(done, 50))")
-    told = browser.run(VALUES)
+    values = browser.run(VALUES)
     options = browser.run("[...document.getElementById('batch_connect_session_context_environment').options].map((o) => o.text)")
     images = browser.run("document.images.length")
-    assert told["portal_origin"] == address
-    assert (told["environment"], told["queue"], told["cores"], told["folder"]) == ("mine", "mahti--small", "7", "/a<b")
-    assert told["gpu_type"] == "none", "a value that is not offered is not chosen"
+    assert values["portal_origin"] == address
+    assert (values["environment"], values["queue"], values["cores"], values["folder"]) == ("mine", "mahti--small", "7", "/a<b")
+    assert values["gpu_type"] == "none", "a value that is not offered is not chosen"
     assert options[-1] == "<img src=x onerror=alert(1)> Mine (yours)" and len(options) == 4 and images == 0
 
 
@@ -103,8 +103,8 @@ def test_a_link_fills_in_mlflows_project_and_submits_nothing(browser: chromium.P
     ):
         browser.open(page + query)
         browser.run("new Promise((done) => setTimeout(done, 50))")
-        told = browser.run(VALUES)
-        assert (told["store"], told["cores"]) == (store, cores)
+        values = browser.run(VALUES)
+        assert (values["store"], values["cores"]) == (store, cores)
         assert browser.run("document.images.length") == 0 and browser.run("location.href") == page + query
 
 
@@ -124,8 +124,8 @@ def test_an_entered_number_outlives_a_partition_with_a_lower_limit(browser: chro
             )
         )
 
-    asked = int(browser.run(VALUES)["hours"])
-    assert chosen("hours", 1, most=1) == "1" and chosen("hours", 72, most=72) == str(asked) != "72"
+    hours = int(browser.run(VALUES)["hours"])
+    assert chosen("hours", 1, most=1) == "1" and chosen("hours", 72, most=72) == str(hours) != "72"
     assert chosen("memory_gb", 2, most=2) == "2" and chosen("memory_gb", 4096, most=4096) == "4"
 
 

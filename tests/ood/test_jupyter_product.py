@@ -105,8 +105,8 @@ def choices(form: Any) -> list[dict[str, str]]:
 def submitted(app: Path, folder: Path, values: Sequence[Mapping[str, str]]) -> list[tuple[Path, Any]]:
     """Return the session's folder and Ruby's answer for each submitted form; two at a time."""
     requests = []
-    for number, one in enumerate(values):
-        names = {**one, "staged_root": str(folder / f"session-{number}")}
+    for number, choice in enumerate(values):
+        names = {**choice, "staged_root": str(folder / f"session-{number}")}
         requests.append({"path": str(app / "submit.yml.erb"), "kind": "struct", "names": names, "yaml": True})
     # As the dashboard has it.
     env = {**os.environ, "RUBYOPT": "", "PYTHONPATH": "/nowhere", "LANG": "C", "LC_ALL": "C"}
@@ -127,13 +127,13 @@ def refused(staged: Path, answer: Any) -> str:
 def accepted(staged: Path, answer: Any) -> Any:
     """Return the submission after checking that Open OnDemand, bash and sbatch read it as intended."""
     assert "error" not in answer, answer
-    told = answer["yaml"]
-    assert told == json.loads(answer["text"]), "every text is quoted: YAML reads it as JSON does"
-    assert set(told) == {"cluster", "batch_connect", "script"}
-    assert told["batch_connect"] == {"template": "basic", "conn_params": ["interface"]}
-    assert set(told["script"]) <= set(SCRIPT)
-    assert all(type(value) is SCRIPT[name] for name, value in told["script"].items())
-    native = told["script"]["native"]
+    submission = answer["yaml"]
+    assert submission == json.loads(answer["text"]), "every text is quoted: YAML reads it as JSON does"
+    assert set(submission) == {"cluster", "batch_connect", "script"}
+    assert submission["batch_connect"] == {"template": "basic", "conn_params": ["interface"]}
+    assert set(submission["script"]) <= set(SCRIPT)
+    assert all(type(value) is SCRIPT[name] for name, value in submission["script"].items())
+    native = submission["script"]["native"]
     assert native and all(re.fullmatch(r"--[a-z-]+(=[A-Za-z0-9:_.-]+)?", word) for word in native), native
     subprocess.run(["bash", "-n", str(staged / "setup.sh")], check=True)
     for name in ("session.json", "status.json"):
@@ -141,7 +141,7 @@ def accepted(staged: Path, answer: Any) -> Any:
     assert (staged / "status.json").stat().st_size == 8192
     modes = {path.stat().st_mode & 0o777 for path in staged.iterdir() if path.is_file()}
     assert modes == {0o600} and staged.stat().st_mode & 0o777 == 0o700
-    return told
+    return submission
 
 
 def possible(values: Mapping[str, str]) -> str:
@@ -149,8 +149,8 @@ def possible(values: Mapping[str, str]) -> str:
     cluster, _, name = values["queue"].partition("--")
     if cluster != values["cluster"]:
         return ""
-    partition = next(one for one in CLUSTERS[cluster]["partitions"] if one["name"] == name)
-    kinds = {"none": "none", **{one["name"]: "cuda" for one in partition.get("gpu_types", [])}}
+    partition = next(entry for entry in CLUSTERS[cluster]["partitions"] if entry["name"] == name)
+    kinds = {"none": "none", **{gpu["name"]: "cuda" for gpu in partition.get("gpu_types", [])}}
     needed = kinds.get(values["gpu_type"], "")
     return needed if needed in BUILT[values["environment"]][partition["architecture"]] else ""
 
@@ -168,10 +168,13 @@ def test_every_combination_of_choices_is_submitted_correctly_or_refused_with_a_s
             assert any(repr(name) in sentence for name in named), sentence
             continue
         taken += 1
-        told = accepted(staged, answer)
-        assert told["cluster"] == values["cluster"] and f"{told['cluster']}--{told['script']['queue_name']}" == values["queue"]
+        submission = accepted(staged, answer)
+        assert (
+            submission["cluster"] == values["cluster"]
+            and f"{submission['cluster']}--{submission['script']['queue_name']}" == values["queue"]
+        )
         option = {"blue": "gres=gpu:", "Grey_2": "gpus-per-node="}[values["cluster"]]
-        gpus = [word for word in told["script"]["native"] if "gpu" in word or "gres" in word]
+        gpus = [word for word in submission["script"]["native"] if "gpu" in word or "gres" in word]
         assert gpus == ([] if needed == "none" else [f"--{option}{values['gpu_type']}:2"])
         words = (staged / "words").read_text().split("\0")
         assert words[:2] == ["apptainer", "exec"] and ("--nv" in words) == (needed == "cuda")
@@ -185,16 +188,16 @@ def test_any_value_of_a_field_is_refused_or_stays_one_word(app: Path, tmp_path: 
     fields = [(name, text) for name in good for text in (HOSTILE, LONG)]
     fields += [(name, text) for name in ("account", "folder") for text in ("$(touch owned)", "--wrap=id", "\U0001f600", "'")]
     tampered = [{**good, name: text} for name, text in fields]
-    ((first, plain), *found) = submitted(app, tmp_path, [good, *tampered])
+    ((first, plain), *answers) = submitted(app, tmp_path, [good, *tampered])
     usual = accepted(first, plain)
-    for (name, text), (staged, answer) in zip(fields, found, strict=True):
+    for (name, text), (staged, answer) in zip(fields, answers, strict=True):
         if "error" in answer:
             refused(staged, answer)
             continue
-        told = accepted(staged, answer)
+        submission = accepted(staged, answer)
         assert name in ("gpus", "account"), (name, text[:40], "only what is not used, and what sbatch itself judges")
-        assert told["script"].pop("accounting_id", None) == (text.strip() if name == "account" else None)
-        assert told == usual
+        assert submission["script"].pop("accounting_id", None) == (text.strip() if name == "account" else None)
+        assert submission == usual
         assert text[:14] not in (staged / "words").read_text() + (staged / "setup.sh").read_text()
     assert not list(tmp_path.rglob("owned")) and not Path("/owned").exists() and not (app / "owned").exists()
 
@@ -255,9 +258,9 @@ def test_every_state_has_its_card(tmp_path: Path) -> None:
 def test_the_button_is_shown_only_with_host_port_and_password() -> None:
     values: list[Any] = [None, "", "word", BAD, 8888, 0]
     cases = [dict(zip(("host", "port", "password"), three, strict=True)) for three in itertools.product(values, repeat=3)]
-    cases += [{"host": "n1", "port": 8888, "password": "p", "interface": one} for one in values]
+    cases += [{"host": "n1", "port": 8888, "password": "p", "interface": interface} for interface in values]
     for names, answer in zip(
-        cases, render([{"path": str(APP / "view.html.erb"), "kind": "struct", "names": one} for one in cases]), strict=True
+        cases, render([{"path": str(APP / "view.html.erb"), "kind": "struct", "names": case} for case in cases]), strict=True
     ):
         text = answer["text"]
         assert "<script" not in text and "<%" not in text

@@ -30,8 +30,8 @@ def staged(folder: Path, code: str, state: str) -> list[str]:
 
 
 def state(folder: Path) -> tuple[str, str]:
-    told = json.loads((folder / "status.json").read_text())
-    return told["state"], told["why"]
+    status = json.loads((folder / "status.json").read_text())
+    return status["state"], status["why"]
 
 
 def test_the_last_report_holds_when_the_session_is_stopped(tmp_path: Path) -> None:

@@ -27,29 +27,29 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def site(slurm: OwnCluster, built_environment: BuiltEnvironment) -> Site:
     partitions = [{"name": "small", "max_time": "2:00:00", "max_cpus": 4}, {"name": "gpu", "gpu_types": [{"name": "a100"}]}]
-    found = Site(slurm, partitions=partitions)
-    catalog = built_environment.catalog(found.file.with_suffix(".catalog.yml"))
-    told = yaml.safe_load(catalog.read_text())
-    (variants,) = told["environments"]["sklearn"]["variants"].values()
+    new_site = Site(slurm, partitions=partitions)
+    catalog = built_environment.catalog(new_site.file.with_suffix(".catalog.yml"))
+    content = yaml.safe_load(catalog.read_text())
+    (variants,) = content["environments"]["sklearn"]["variants"].values()
     variants["cuda"] = {"sif": str(built_environment.sif)}
-    catalog.write_text(yaml.safe_dump(told))
-    found.file.write_text(
-        found.file.read_text() + yaml.safe_dump({"catalogs": [str(catalog)], "roots": [str(slurm.projects), "/home"]})
+    catalog.write_text(yaml.safe_dump(content))
+    new_site.file.write_text(
+        new_site.file.read_text() + yaml.safe_dump({"catalogs": [str(catalog)], "roots": [str(slurm.projects), "/home"]})
     )
-    return found
+    return new_site
 
 
 @pytest.fixture(scope="module")
 def app(slurm: OwnCluster, site: Site) -> Iterator[App]:
-    found = App.install(slurm, "jupyter", site.env)
+    installed = App.install(slurm, "jupyter", site.env)
     home = slurm.home(site.user)
     form = slurm.run_as(site.user, [slurm.installation.python, "-I", "-m", "lossi.ood", "form", "jupyter"], env=site.env)
-    (found.folder / "form.json").write_text(form.stdout)
+    (installed.folder / "form.json").write_text(form.stdout)
     before = set(home.iterdir())
-    yield found
-    for one in found.sessions:
-        one.cancel()
-        one.until_ended()
+    yield installed
+    for session in installed.sessions:
+        session.cancel()
+        session.until_ended()
     # Files that Jupyter itself keeps in a home.
     for path in set(home.iterdir()) - before:
         shutil.rmtree(path)
@@ -67,8 +67,8 @@ def session(app: App, site: Site) -> Session:
     # As in `site.lossi`: the user's state of this test session.
     places = {name: value for name, value in site.cluster.environment_of(site.user).items() if name.startswith("XDG_")}
     header = "".join(f"export {name}={value}\n" for name, value in places.items())
-    asked = {"queue": "ci--gpu", "gpu_type": "a100", "gpus": "2", "folder": str(folder)}
-    return app.start(site.user, {**VALUES, **asked}, header=header)
+    choices = {"queue": "ci--gpu", "gpu_type": "a100", "gpus": "2", "folder": str(folder)}
+    return app.start(site.user, {**VALUES, **choices}, header=header)
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +87,11 @@ def test_a_kernel_runs_in_the_image_and_in_the_chosen_folder(session: Session, c
             "print(json.dumps([os.getcwd(), sys.prefix, sklearn.__version__, os.environ['SLURM_JOB_ID'], mask, "
             "os.environ.get('PYTHONNOUSERSITE'), os.path.expanduser('~')]))"
         )
-        told = json.loads(asyncio.run(executed(proxied, cookie, kernel.json()["id"], code)))
+        printed = json.loads(asyncio.run(executed(proxied, cookie, kernel.json()["id"], code)))
         listed = browser.get("api/contents").json()
     folder = json.loads((session.staged / "session.json").read_text())["folder"]
-    assert told == [folder, "/usr/local", "1.9.1", session.job, 0o022, "1", str(session.cluster.home(session.user))]
-    assert [one["name"] for one in listed["content"]] == ["jupyterlab.py"]
+    assert printed == [folder, "/usr/local", "1.9.1", session.job, 0o022, "1", str(session.cluster.home(session.user))]
+    assert [entry["name"] for entry in listed["content"]] == ["jupyterlab.py"]
     assert not list(session.staged.glob("owned")) and not list(Path(folder).parent.glob("owned"))
     assert "command not found" not in (session.staged / "output.log").read_text(), (
         "not all of Open OnDemand's helpers are exported"
@@ -126,7 +126,7 @@ def test_a_cell_submits_a_job_in_the_same_environment(session: Session, cookie: 
     first, *codes = asyncio.run(executed(proxied, cookie, kernel, cell)).splitlines()
     code, out, err, place = json.loads(first)
     assert code == 0, err
-    assert [json.loads(one) for one in codes] == [2, 3], "only some commands; their exit codes are told"
+    assert [json.loads(code) for code in codes] == [2, 3], "only some commands; their exit codes are told"
     assert place == str(session.staged / "bin" / "lossi")
     job = json.loads(out)
     done = site.until(job["id"], "succeeded")
@@ -181,10 +181,10 @@ def test_the_secret_is_in_no_command_line_log_or_readable_file(session: Session,
     for process in Path("/proc").glob("[0-9]*"):
         for name in ("cmdline", "environ"):
             try:
-                found = (process / name).read_bytes()
+                content = (process / name).read_bytes()
             except OSError:
                 continue
-            assert password.encode() not in found, (process, name)
+            assert password.encode() not in content, (process, name)
     holding = [path for path in session.staged.rglob("*") if path.is_file() and password in path.read_text("utf-8", "replace")]
     assert [path.name for path in holding] == ["connection.yml"]
     assert session.staged.stat().st_mode & 0o777 == 0o700
@@ -207,9 +207,9 @@ def test_it_listens_only_at_the_nodes_address(session: Session) -> None:
 
 
 def test_the_card_opens_it(session: Session) -> None:
-    told = session.connection()
-    answer = session.app.template("view.html.erb", "struct", session.user, told)["text"]
-    assert f'action="{session.proxied.base}login"' in answer and f'value="{told["password"]}"' in answer
+    connection = session.connection()
+    answer = session.app.template("view.html.erb", "struct", session.user, connection)["text"]
+    assert f'action="{session.proxied.base}login"' in answer and f'value="{connection["password"]}"' in answer
     assert "Connect to JupyterLab" in answer
     assert "scikit-learn" in session.card("info.html.erb", completed=False)
 
@@ -242,9 +242,9 @@ def test_a_port_that_another_user_holds_is_never_used(app: App, site: Site) -> N
 
 def test_the_card_says_that_the_sites_setup_failed(app: App, site: Site) -> None:
     text = site.file.read_text()
-    told = yaml.safe_load(text)
-    told["clusters"]["ci"]["setup"] = ["echo first", "false", "echo never"]
-    site.file.write_text(yaml.safe_dump(told))
+    content = yaml.safe_load(text)
+    content["clusters"]["ci"]["setup"] = ["echo first", "false", "echo never"]
+    site.file.write_text(yaml.safe_dump(content))
     try:
         session = app.start(site.user, VALUES)
         session.until_ended()

@@ -45,7 +45,9 @@ def site(home: Path) -> Path:
 
 
 def good(home: Path, **changes: str) -> dict[str, str]:
-    values = next(one for one in jupyter_site.combinations() if jupyter_site.possible(one) and one["gpu_type"] == "a100")
+    values = next(
+        choices for choices in jupyter_site.combinations() if jupyter_site.possible(choices) and choices["gpu_type"] == "a100"
+    )
     return {**values, "staged_root": str(home / "staged"), **changes}
 
 
@@ -62,17 +64,17 @@ def test_every_choice_is_accepted_correctly_or_refused(site: Path) -> None:
                 jupyter.submit({**values, "staged_root": str(staged)})
             assert not staged.exists(), "a refusal writes nothing"
             continue
-        told = jupyter.submit({**values, "staged_root": str(staged)})
+        submission = jupyter.submit({**values, "staged_root": str(staged)})
         taken += 1
-        assert told["cluster"] == values["cluster"]
-        assert f"{told['cluster']}--{told['script']['queue_name']}" == values["queue"]
-        assert told["script"]["accounting_id"] == "project_123"
-        native = told["script"]["native"]
+        assert submission["cluster"] == values["cluster"]
+        assert f"{submission['cluster']}--{submission['script']['queue_name']}" == values["queue"]
+        assert submission["script"]["accounting_id"] == "project_123"
+        native = submission["script"]["native"]
         assert {"--nodes=1", "--cpus-per-task=4", "--mem=8192M", "--no-requeue"} <= set(native)
-        asked = [word for word in native if "gpu" in word or "gres" in word]
+        gpu_options = [word for word in native if "gpu" in word or "gres" in word]
         kind = values["gpu_type"]
         option = "gres=gpu:" if values["cluster"] == "mahti" else "gpus-per-node="
-        assert asked == ([] if kind == "none" else [f"--{option}{kind}:2"])
+        assert gpu_options == ([] if kind == "none" else [f"--{option}{kind}:2"])
         argv = words(staged)
         assert argv[:2] == ["apptainer", "exec"] and argv[-4:-2] == ["python3", "-I"]
         assert ("--nv" in argv, "--rocm" in argv) == (kind in ("a100", "gh200"), kind == "mi250")

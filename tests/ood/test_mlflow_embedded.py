@@ -56,8 +56,8 @@ def prepared(cluster: OwnCluster, user: str, project: Path, private: Path) -> di
         return cluster.run_as(user, argv, timeout=300).stdout.strip().splitlines()[-1]
 
     uri = run(mlflow_store.PREPARING, project)
-    found: dict[str, Any] = json.loads(run(mlflow_store.LOGGING, uri, project / ".lossi" / "artifacts", private))
-    return found
+    ids: dict[str, Any] = json.loads(run(mlflow_store.LOGGING, uri, project / ".lossi" / "artifacts", private))
+    return ids
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_lossis_pages_of_jobs_and_runs_link_to_the_run_in_mlflow(running: Embedd
     with running.client("/pun/sys/lossi") as lossi, running.client() as mlflow:
         query = {"project": str(running.site.project), "job": ended["id"]}
         for page in ("", f"jobs/{ended['id']}"):
-            # The first page takes in the results.
+            # The first page ingests the results.
             until(lambda page=page: ">MLflow</a>" in lossi.get(page, params=query).text, f"{page!r} has the link")
             (link,) = re.findall(r'<a href="([^"]+)">MLflow</a>', lossi.get(page, params=query).text)
             led = mlflow.get(running.server.url + html.unescape(link))
@@ -190,8 +190,8 @@ def test_a_browser_shows_the_run_and_loads_everything_from_the_app(running: Embe
             f"location.hash = '#/experiments/{running.ids['experiment']}/runs/{running.ids['run']}/artifacts/{hostile.name}'"
         )
         page.wait_until("window.told")
-        told = page.run("window.told")
-        assert (told["parent"], told["read"], told["write"], told["blind"]) == (
+        outcome = page.run("window.told")
+        assert (outcome["parent"], outcome["read"], outcome["write"], outcome["blind"]) == (
             "SecurityError",
             "TypeError",
             "TypeError",
@@ -203,8 +203,8 @@ def test_a_browser_shows_the_run_and_loads_everything_from_the_app(running: Embe
         query = {"run_uuid": running.ids["run"], "path": hostile.name}
         headers = client.get(f"{base}/get-artifact", params=query).headers
         assert headers["Content-Security-Policy"].startswith("sandbox;") and "nosniff" in headers["X-Content-Type-Options"]
-        seen = client.get(f"{base}/ajax-api/2.0/mlflow/runs/get", params={"run_id": running.ids["run"]})
-        assert seen.status_code == 200 and "stolen" not in seen.text
+        answer = client.get(f"{base}/ajax-api/2.0/mlflow/runs/get", params={"run_id": running.ids["run"]})
+        assert answer.status_code == 200 and "stolen" not in answer.text
 
 
 def test_it_is_started_with_the_portals_wrapper() -> None:

@@ -114,12 +114,14 @@ def test_a_site_without_clusters_says_so(home: Path) -> None:
 @needs_ruby
 def test_ruby_and_lossi_accept_and_refuse_the_same_choices(site: Path, tmp_path: Path) -> None:
     submit = str(installed(tmp_path / "app") / "submit.yml.erb")
-    partitions = [f"{cluster}--{one['name']}" for cluster, entry in jupyter_site.CLUSTERS.items() for one in entry["partitions"]]
+    partitions = [
+        f"{cluster}--{partition['name']}" for cluster, entry in jupyter_site.CLUSTERS.items() for partition in entry["partitions"]
+    ]
     chosen = [
         good(site, cluster=cluster, queue=partition, hours="1", staged_root=str(site / f"staged-{number}"))
         for number, (cluster, partition) in enumerate(itertools.product(jupyter_site.CLUSTERS, partitions))
     ]
-    requests = [{"path": submit, "kind": "struct", "names": one, "yaml": True} for one in chosen]
+    requests = [{"path": submit, "kind": "struct", "names": values, "yaml": True} for values in chosen]
     # As the dashboard has it.
     answers = render(requests, env={**os.environ, "RUBYOPT": "", "PYTHONPATH": "/nowhere", "LANG": "C", "LC_ALL": "C"})
     for values, answer in zip(chosen, answers, strict=True):
@@ -127,16 +129,16 @@ def test_ruby_and_lossi_accept_and_refuse_the_same_choices(site: Path, tmp_path:
         if not values["queue"].startswith(f"{values['cluster']}--"):
             assert "is not offered on" in answer["error"] and not staged.exists(), "a refusal writes nothing"
             continue
-        told = answer["yaml"]
-        assert told == mlflow_session.submit(values)
-        assert f"{told['cluster']}--{told['script']['queue_name']}" == values["queue"]
-        assert told["script"]["accounting_id"] == "project_123" and told["script"]["wall_time"] in (1800, 3600)
-        assert told["batch_connect"] == {"template": "basic", "conn_params": ["mode"]}
-        assert {"--nodes=1", "--cpus-per-task=2", "--mem=4096M", "--no-requeue"} <= set(told["script"]["native"])
-        assert not [word for word in told["script"]["native"] if "gpu" in word]
+        submission = answer["yaml"]
+        assert submission == mlflow_session.submit(values)
+        assert f"{submission['cluster']}--{submission['script']['queue_name']}" == values["queue"]
+        assert submission["script"]["accounting_id"] == "project_123" and submission["script"]["wall_time"] in (1800, 3600)
+        assert submission["batch_connect"] == {"template": "basic", "conn_params": ["mode"]}
+        assert {"--nodes=1", "--cpus-per-task=2", "--mem=4096M", "--no-requeue"} <= set(submission["script"]["native"])
+        assert not [word for word in submission["script"]["native"] if "gpu" in word]
         assert json.loads((staged / "session.json").read_text())["store"] == str(site / "project")
         assert (staged / "session.json").stat().st_mode & 0o777 == 0o600 and staged.stat().st_mode & 0o777 == 0o700
-        for word in options(told["script"]):
+        for word in options(submission["script"]):
             assert not set(word) & set(" \t\n'\"`$;&|<>"), word
 
 

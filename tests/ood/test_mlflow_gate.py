@@ -37,7 +37,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @contextlib.contextmanager
 def session(folder: Path) -> Iterator[Running]:
-    """Start a session on a project with runs and a file beside it that nobody may see."""
+    """Start a session on a project with runs and a file next to it that nobody may see."""
     (folder / "private").mkdir()
     (folder / "private" / "secret.txt").write_text("private")
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "TMPDIR": str(folder / "home")}
@@ -88,9 +88,9 @@ def test_the_cards_form_sets_a_cookie_that_is_not_the_secret(running: Running) -
         assert cookie.split("; ")[1:] == [f"Path={running.proxied.base.rstrip('/')}", "HttpOnly", "SameSite=Strict", "Secure"]
     with running.browser() as browser:
         assert "<title>MLflow</title>" in browser.get("").text
-        found = running.search(browser)
-        assert found.status_code == 200, found.text
-        assert [run["info"]["run_id"] for run in found.json()["runs"]] == [running.ids["run"]]
+        answer = running.search(browser)
+        assert answer.status_code == 200, answer.text
+        assert [run["info"]["run_id"] for run in answer.json()["runs"]] == [running.ids["run"]]
         assert browser.get(str(browser.base_url).rstrip("/")).headers["Location"] == running.proxied.base
 
 
@@ -100,8 +100,8 @@ def test_programs_on_the_cluster_use_the_token(running: Running) -> None:
         assert running.search(program).status_code == 200
     code = "import mlflow, sys; print(mlflow.MlflowClient().get_run(sys.argv[1]).data.metrics['loss'])"
     address = f"http://localhost:{running.proxied.port}{running.proxied.base.rstrip('/')}"
-    told = {**running.environment, "MLFLOW_TRACKING_URI": address, "MLFLOW_TRACKING_TOKEN": SECRET}
-    assert mlflow_store.python(code, running.ids["run"], **told) == "0.5"
+    environment = {**running.environment, "MLFLOW_TRACKING_URI": address, "MLFLOW_TRACKING_TOKEN": SECRET}
+    assert mlflow_store.python(code, running.ids["run"], **environment) == "0.5"
 
 
 def test_secrets_are_compared_in_constant_time_and_must_be_long() -> None:
@@ -203,9 +203,9 @@ def test_scripts_of_an_artifact_cannot_act_as_the_user(running: Running, browser
             f"location.hash = '#/experiments/{running.ids['experiment']}/runs/{running.ids['run']}/artifacts/hostile.html'"
         )
         browser.wait_until("window.told")
-        told = browser.run("window.told")
+        outcome = browser.run("window.told")
         refused = {"cookie": "SecurityError", "parent": "SecurityError", "storage": "SecurityError"}
-        assert told == {**refused, "read": "TypeError", "write": "TypeError", "blind": "opaque"}
+        assert outcome == {**refused, "read": "TypeError", "write": "TypeError", "blind": "opaque"}
         # Opened by its address it is downloaded.
         for path in files:
             with pytest.raises(AssertionError, match="ERR_ABORTED"):

@@ -62,19 +62,19 @@ def opened(session: Session) -> tuple[httpx.Client, str]:
 def runs(browser: httpx.Client) -> list[dict[str, Any]]:
     experiments = browser.get("api/2.0/mlflow/experiments/search", params={"max_results": 100}).json()["experiments"]
     ids = [experiment["experiment_id"] for experiment in experiments]
-    found: list[dict[str, Any]] = browser.post("api/2.0/mlflow/runs/search", json={"experiment_ids": ids}).json().get("runs", [])
-    return found
+    rows: list[dict[str, Any]] = browser.post("api/2.0/mlflow/runs/search", json={"experiment_ids": ids}).json().get("runs", [])
+    return rows
 
 
 def digest(folder: Path) -> str:
     """Return a fingerprint of a folder: names, modes, times, contents."""
-    told = hashlib.sha256()
+    state = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         status = path.stat()
-        told.update(f"{path.relative_to(folder)} {status.st_mode} {status.st_mtime_ns} {status.st_size}\n".encode())
+        state.update(f"{path.relative_to(folder)} {status.st_mode} {status.st_mtime_ns} {status.st_size}\n".encode())
         if path.is_file():
-            told.update(path.read_bytes())
-    return told.hexdigest()
+            state.update(path.read_bytes())
+    return state.hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +154,12 @@ def test_an_old_mlruns_is_migrated_into_a_copy_although_a_port_is_taken(slurm: O
         taken = beside_a_free_one(squatter)
         squatter.listen()
         session = started(folder, min_port=taken, max_port=taken + 1)
-        told = session.connection()
-    assert told["mode"] == "migrated" and told["port"] == taken + 1
+        connection = session.connection()
+    assert connection["mode"] == "migrated" and connection["port"] == taken + 1
     assert stat.S_IMODE(session.staged.stat().st_mode) == 0o700
     browser, _ = opened(session)
     with browser:
-        assert [found["info"]["run_id"] for found in runs(browser)] == [run]
+        assert [row["info"]["run_id"] for row in runs(browser)] == [run]
         note = browser.get("get-artifact", params={"run_uuid": run, "path": "note.txt"})
         assert note.text == "from before"
         tag = {"run_id": run, "key": "seen", "value": "yes"}

@@ -46,14 +46,14 @@ def jobs(running: Portal) -> dict[str, str]:
     all_gpus = {"partition": "gpu", "nodes": 2, "gpus": 4, "gpu_type": "a100", "time": 900}
     sent = {}
     with running.client() as browser:
-        asked: dict[str, dict[str, Any]] = {
+        requests: dict[str, dict[str, Any]] = {
             "good": {"notebook": "acts.ipynb"},
             "failed": {"script": "fails.py"},
             "endless": {"command": ["sleep", "900"], "resources": all_gpus},
             "next": {"command": ["true"], "resources": all_gpus},
             "waiting": {"command": ["true"], "after": [{"job": "endless"}]},
         }
-        for name, body in asked.items():
+        for name, body in requests.items():
             for other in body.get("after", []):
                 other["job"] = sent[other["job"]]
             answer = browser.post("api/v1/jobs", json={"name": f"job-{name}", **body}, params=ask, headers=csrf(browser))

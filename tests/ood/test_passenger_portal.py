@@ -29,9 +29,9 @@ TRAIN = (
 
 @pytest.fixture(scope="module")
 def site(slurm: OwnCluster) -> Site:
-    made = Site(slurm)
-    made.write("train.ipynb", notebook(*TRAIN))
-    return made
+    new_site = Site(slurm)
+    new_site.write("train.ipynb", notebook(*TRAIN))
+    return new_site
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_the_server_sends_static_files_and_every_other_answer_has_our_headers(ru
     with running.client() as browser:
         style = browser.get("static/start.css")
         assert style.status_code == 200 and style.headers["Content-Type"].startswith("text/css")
-        assert "X-Powered-By" not in style.headers, "Passenger was asked for a file of public/"
+        assert "X-Powered-By" not in style.headers, "nginx left a file of public/ to Passenger"
         page = browser.get("")
         assert (
             page.headers["X-Powered-By"].startswith("Phusion")

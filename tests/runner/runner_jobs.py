@@ -96,7 +96,7 @@ class Run:
         raise AssertionError(f"waited {timeout} s in vain:\n{self.log}")
 
     def client(self) -> Any:
-        """An unmodified MLflow client on a copy of the newest snapshot (it would write its own lock files beside it)."""
+        """An unmodified MLflow client on a copy of the newest snapshot (it would write its own lock files next to it)."""
         import mlflow
 
         copy = self.job.directory.parent / f"seen-{self.task}-{time.monotonic_ns()}.db"

@@ -58,9 +58,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         text = script.render(Header(PLACEHOLDER, job.directory, 1, runner, nodes=nodes)).replace(PLACEHOLDER, job.spec.id)
         (job.directory / records.SCRIPT).write_text(text)
         slurm = {"SLURM_JOB_ID": str(secrets.randbelow(20000)), "SLURM_EXPORT_ENV": "NONE"}
-        given = {**job.environment, **slurm, "PATH": f"{folder}:{os.environ['PATH']}", **environment}
+        variables = {**job.environment, **slurm, "PATH": f"{folder}:{os.environ['PATH']}", **environment}
         argv = ["/bin/sh", str(job.directory / records.SCRIPT)]
-        process = subprocess.Popen(argv, env=given, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(argv, env=variables, stdin=subprocess.DEVNULL, start_new_session=True)
         run = Run(process, job, 0)
         started.append(run)
         return run

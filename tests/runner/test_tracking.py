@@ -302,7 +302,7 @@ with mlflow.start_run():
     run = prepare({"a.ipynb": notebook(train)}).run()
     (mlflow_run,) = run.runs()
     assert mlflow_run.data.metrics == {"m": 1.0}
-    assert run.snapshot.read_bytes()[18:20] == b"\x01\x01"  # a rollback journal: readers need no file beside it
+    assert run.snapshot.read_bytes()[18:20] == b"\x01\x01"  # a rollback journal: readers need no other file
 
 
 def test_unknown_schema_is_published_unchanged_and_reported(prepare: Callable[..., Job]) -> None:

@@ -18,7 +18,7 @@ from lossi import projects
 from lossi.api import security
 from lossi.app import create_app
 project = projects.find(pathlib.Path(sys.argv[1]))
-app = create_app(security.Door(secret="s" * 32, token="t" * 43), project=project)
+app = create_app(security.AuthMode(secret="s" * 32, token="t" * 43), project=project)
 client = app.test_client()
 answer = client.get(sys.argv[2], headers={"Authorization": "Bearer " + "t" * 43, "Host": "127.0.0.1:8477"})
 print(json.dumps({"status": answer.status_code, "said": answer.get_json()}))

@@ -26,17 +26,17 @@ def job(job_id: str) -> str:
     from lossi import jobs
 
     project = context.project(request.args.get("project"))
-    found = jobs.get(project, job_id)
-    page = jobs.tasks(project, found.id, limit=TASKS_ON_A_PAGE, cursor=request.args.get("cursor"))
+    shown_job = jobs.get(project, job_id)
+    page = jobs.tasks(project, shown_job.id, limit=TASKS_ON_A_PAGE, cursor=request.args.get("cursor"))
     return render_template(
         "job.html",
         project=project,
-        job=found,
-        why=jobs.explain(project, found.id),
+        job=shown_job,
+        why=jobs.explain(project, shown_job.id),
         tasks=page.items,
         next_cursor=page.next_cursor,
         stale=page.stale,
-        active=found.is_active,
+        active=shown_job.is_active,
     )
 
 
@@ -47,16 +47,16 @@ def log(job_id: str, task: int) -> str:
     from lossi.files.text import neutralised
 
     project = context.project(request.args.get("project"))
-    found = jobs.task(project, job_id, task)
+    shown_task = jobs.task(project, job_id, task)
     chunk = jobs.log(project, job_id, task, -LOG_BYTES, LOG_BYTES)
     return render_template(
         "log.html",
         project=project,
-        job_id=found.job_id,
-        task=found,
+        job_id=shown_task.job_id,
+        task=shown_task,
         text=neutralised(chunk.data.decode("utf-8", "replace")),
         skipped=chunk.offset,
-        active=is_active(found.state),
+        active=is_active(shown_task.state),
     )
 
 

@@ -39,7 +39,7 @@ class RecentJob(BaseModel):
     why: str = Field(description="Reason for its state, if known.")
     tasks: int
     done: int = Field(description="Tasks that have ended.")
-    runs: int = Field(description="MLflow runs taken in so far.")
+    runs: int = Field(description="MLflow runs ingested so far.")
     created: str
     ended: str | None
     page: str = Field(description="Path of the job's page on this server.")

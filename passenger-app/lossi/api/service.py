@@ -49,8 +49,8 @@ def health() -> Response:
         checks["state_folder"] = str(error)
     try:
         settings.load()
-        found = environments.load().problems
-        checks["catalogue"] = "ok" if not found else "; ".join(str(problem) for problem in found)[:1000]
+        problems = environments.load().problems
+        checks["catalogue"] = "ok" if not problems else "; ".join(str(problem) for problem in problems)[:1000]
     except LossiError as error:
         checks["catalogue"] = str(error)
     healthy = all(value == "ok" for value in checks.values())

@@ -195,14 +195,14 @@ class Options:
 
 def declared(*, sweep: bool = True) -> list[tuple[inspect.Parameter, Member | None]]:
     """Return each option of ``lossi sweep``, or of ``lossi run``, as a parameter of the command, and its JobSpec member."""
-    found = []
+    parameters = []
     for field in dataclasses.fields(Options):
         marks = field.type.__metadata__  # type: ignore[union-attr]
         if sweep or SWEEP_ONLY not in marks:
             default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
             parameter = inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type)
-            found.append((parameter, next((mark for mark in marks if isinstance(mark, Member)), None)))
-    return found
+            parameters.append((parameter, next((mark for mark in marks if isinstance(mark, Member)), None)))
+    return parameters
 
 
 def command(function: Callable[[Options], None], *, sweep: bool) -> Callable[..., None]:

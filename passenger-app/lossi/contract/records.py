@@ -159,14 +159,14 @@ class PreparedJob:
     kernel: Optional[str] = None
     tasks: int = 1
     sweep: Optional[Dict[str, Any]] = None
-    """The sweep as it was asked for (grid, list, random, csv), for display and resubmission."""
+    """The sweep as requested (grid, list, random, csv), for display and resubmission."""
     swept: List[str] = field(default_factory=list)
     """Names of the parameters that differ between tasks."""
     max_parallel: Optional[int] = None
     requeue: bool = False
     """Whether the scheduler may start a task again after a node failed or it was preempted; it continues its own run."""
     dependency: Optional[str] = None
-    """What the job waits for, in the scheduler's words, such as ``afterok:123``."""
+    """What the job waits for, as the scheduler writes it, such as ``afterok:123``."""
     setup: List[str] = field(default_factory=list)
     """Lines of POSIX sh that the site has every job of its cluster run first."""
     scratch: Optional[str] = None

@@ -152,7 +152,7 @@ class Entry(Frozen):
     @model_validator(mode="after")
     def _some_way(self) -> Entry:
         if self.local is None and not any(self.variants.values()):
-            raise ValueError("has neither a `local` Python nor any image under `variants`")
+            raise ValueError("needs a `local` Python or an image under `variants`")
         return self
 
     def variant(self, architecture: str, accelerator: str) -> Variant | None:

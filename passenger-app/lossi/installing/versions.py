@@ -38,14 +38,14 @@ def apply(plan: Plan, places: Places, keep_days: float = KEEP_DAYS) -> Installed
         If the disk is full or a folder is not writable; the old version stays in use.
     """
     refuse_foreign(places, plan.links)
-    made: list[str] = []
+    new_folders: list[str] = []
     try:
-        with _locked(places, made):
+        with _locked(places, new_folders):
             old = state.current(places)
             new = _write_version(plan, places)
             try:
-                _parents(plan.links, made)
-                new = _write_record(new, made=sorted({*made, *(old.made if old else ())}))
+                _parents(plan.links, new_folders)
+                new = _write_record(new, made=sorted({*new_folders, *(old.made if old else ())}))
                 if old:
                     _keep_edits(old, places)
                 _switch(places, old, new)
@@ -55,7 +55,7 @@ def apply(plan: Plan, places: Places, keep_days: float = KEEP_DAYS) -> Installed
             _clean(places, keep_days)
             return new
     except BaseException:
-        _remove_empty([*made, str(places.versions), str(places.home)])
+        _remove_empty([*new_folders, str(places.versions), str(places.home)])
         raise
 
 
@@ -73,11 +73,11 @@ def rollback(places: Places) -> Installed:
     if before is None:
         raise NotFound(f"there is no earlier version in {places.home}", hint="install the version that you want")
     refuse_foreign(places, before.links)
-    made: list[str] = []
-    with _locked(places, made):
+    new_folders: list[str] = []
+    with _locked(places, new_folders):
         old = state.current(places)
-        _parents(before.links, made)
-        before = _write_record(before, made=sorted({*made, *before.made, *(old.made if old else ())}))
+        _parents(before.links, new_folders)
+        before = _write_record(before, made=sorted({*new_folders, *before.made, *(old.made if old else ())}))
         _switch(places, old, before)
     return before
 

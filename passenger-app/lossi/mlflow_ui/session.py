@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 SESSION, READY, FAILURE = "session.json", "ready", "failure.txt"
 SECRET, HOST, PORTS = "LOSSI_SESSION_SECRET", "LOSSI_SESSION_HOST", "LOSSI_SESSION_PORTS"
 INGEST_S = 15.0
-"""How often results of running tasks are taken in."""
+"""How often results of running tasks are ingested."""
 
 
 class Keeper(threading.Thread):
-    """Keeps the lease while MLflow may write, and takes in the results that tasks publish meanwhile."""
+    """Keeps the lease while MLflow may write, and ingests the results that tasks publish meanwhile."""
 
     def __init__(self, project: Project, lease: tracking.Lease) -> None:
         super().__init__(name="lease", daemon=True)

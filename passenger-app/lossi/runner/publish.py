@@ -112,12 +112,12 @@ def backup(store: Path, target: Path, busy_s: float = BUSY_S) -> None:
 
 def snapshots(task_folder: Path) -> List[Tuple[int, Path]]:
     """Return the published snapshots of a task as (seq, path), oldest first."""
-    found = []
+    numbered = []
     for name in os.listdir(task_folder):
         match = SNAPSHOT.fullmatch(name)
         if match:
-            found.append((int(match.group(1)), task_folder / name))
-    return sorted(found)
+            numbered.append((int(match.group(1)), task_folder / name))
+    return sorted(numbered)
 
 
 def restore(task_folder: Path, store: Path) -> bool:

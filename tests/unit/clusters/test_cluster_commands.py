@@ -152,10 +152,10 @@ def levels(found: list[Finding]) -> dict[str, str]:
 
 
 def test_the_doctor_finds_nothing_wrong_with_a_good_cluster(examine: Callable[..., list[Finding]]) -> None:
-    found = examine()
-    assert {finding.level for finding in found} == {"ok"}, found
-    assert set(levels(found)) == {"", "accounting", "partitions", "GPU types", "account"}
-    assert "Slurm 24.11.5 answers in" in found[0].detail
+    findings = examine()
+    assert {finding.level for finding in findings} == {"ok"}, findings
+    assert set(levels(findings)) == {"", "accounting", "partitions", "GPU types", "account"}
+    assert "Slurm 24.11.5 answers in" in findings[0].detail
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,18 @@ def test_the_doctor_finds_nothing_wrong_with_a_good_cluster(examine: Callable[..
 def test_the_doctor_finds_problems_with_hints(
     examine: Callable[..., list[Finding]], answers: dict[str, Any], what: str, level: str, words: str
 ) -> None:
-    found = next(item for item in examine(**answers) if item.what.removeprefix("cluster mahti").removeprefix(": ") == what)
-    assert (found.level, words in found.detail) == (level, True), found
-    assert found.remedy or level == "ok"
+    finding = next(item for item in examine(**answers) if item.what.removeprefix("cluster mahti").removeprefix(": ") == what)
+    assert (finding.level, words in finding.detail) == (level, True), finding
+    assert finding.remedy or level == "ok"
 
 
 def test_a_cluster_that_does_not_answer_does_not_hide_the_others(examine: Callable[..., list[Finding]]) -> None:
-    found = examine("clusters: {a: {}, b: {}, c: {bin: x}}", error=Unavailable("no answer"))
-    assert [(item.what, item.level) for item in found] == [("clusters", "error"), ("cluster a", "error"), ("cluster b", "error")]
+    findings = examine("clusters: {a: {}, b: {}, c: {bin: x}}", error=Unavailable("no answer"))
+    assert [(item.what, item.level) for item in findings] == [
+        ("clusters", "error"),
+        ("cluster a", "error"),
+        ("cluster b", "error"),
+    ]
 
 
 def test_the_doctor_accepts_no_clusters() -> None:

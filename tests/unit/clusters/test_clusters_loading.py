@@ -38,18 +38,18 @@ def names() -> list[str]:
 
 
 def test_without_configuration_and_sbatch_there_is_no_cluster() -> None:
-    found = clusters.load()
-    assert (found.clusters, found.problems, found.default) == ((), (), None)
+    loaded = clusters.load()
+    assert (loaded.clusters, loaded.problems, loaded.default) == ((), (), None)
     with pytest.raises(NotFound, match="no cluster is configured here"):
-        found.get("x")
+        loaded.get("x")
 
 
 def test_without_configuration_sbatch_on_path_is_a_cluster(no_slurm_here: Path, site: Write, ood: Write) -> None:
     (no_slurm_here / "sbatch").write_text("#!/bin/sh\n")
     (no_slurm_here / "sbatch").chmod(0o755)
-    found = clusters.load()
-    assert [cluster.name for cluster in found.clusters] == ["slurm"] and found.default is found.get("slurm")
-    assert not found.configured
+    loaded = clusters.load()
+    assert [cluster.name for cluster in loaded.clusters] == ["slurm"] and loaded.default is loaded.get("slurm")
+    assert not loaded.configured
     site("clusters: {mine: {}}")
     assert names() == ["mine"] and clusters.load().configured
     site("")
@@ -70,10 +70,10 @@ def test_one_file_of_ood_can_have_all_clusters(tmp_path: Path, monkeypatch: pyte
     file = tmp_path / "all.yml"
     file.write_text("v2:\n  a: {job: {adapter: slurm}}\n  b: {metadata: {hidden: true}, job: {adapter: slurm}}\n  c: 3\n")
     monkeypatch.setenv("OOD_CLUSTERS", str(file))
-    found = clusters.load()
-    assert [(cluster.name, cluster.hidden) for cluster in found.clusters] == [("a", False), ("b", True)]
-    assert [problem.level for problem in found.problems] == ["note"]
-    assert found.default is found.get("a")
+    loaded = clusters.load()
+    assert [(cluster.name, cluster.hidden) for cluster in loaded.clusters] == [("a", False), ("b", True)]
+    assert [problem.level for problem in loaded.problems] == ["note"]
+    assert loaded.default is loaded.get("a")
 
 
 def test_the_site_file_adds_and_overrides_by_name(ood: Write, site: Write) -> None:
@@ -89,35 +89,35 @@ def test_the_site_file_adds_and_overrides_by_name(ood: Write, site: Write) -> No
           second: {scheduler: slurm_rest, rest: {url: "http://127.0.0.1:6820", token_file: "~/.slurm-token"}}
         """
     )
-    found = clusters.load()
-    assert found.problems == ()
-    owens = found.get("owens")
+    loaded = clusters.load()
+    assert loaded.problems == ()
+    owens = loaded.get("owens")
     assert (owens.title, owens.bin, len(owens.partitions)) == ("Owens of the site", Path("/opt/slurm/bin"), 1)
     assert owens.bin_overrides == {"sbatch": Path("/usr/local/bin/sbatch"), "squeue": Path("/site/squeue")}
-    assert found.default is not None and found.default.name == "second"
+    assert loaded.default is not None and loaded.default.name == "second"
 
 
 def test_other_adapters_are_ignored_with_a_note(ood: Write) -> None:
     file = ood("pitzer", "v2:\n  job:\n    adapter: torque\n")
     ood("desktop", "v2: {login: {host: x}}")
-    found = clusters.load()
-    assert found.clusters == ()
-    assert [(problem.level, problem.message) for problem in found.problems] == [
+    loaded = clusters.load()
+    assert loaded.clusters == ()
+    assert [(problem.level, problem.message) for problem in loaded.problems] == [
         ("note", "no section job: not a Slurm cluster, ignored"),
         ("note", "adapter 'torque': not a Slurm cluster, ignored"),
     ]
-    assert str(found.problems[1]).startswith(f"{file}:3: v2.job.adapter: ")
+    assert str(loaded.problems[1]).startswith(f"{file}:3: v2.job.adapter: ")
 
 
 @pytest.mark.parametrize("text", ["v2: [", "v1: {title: old}", "- x", "v2: {acls: {}, job: {adapter: slurm}}", "v2: {job: [1]}"])
 def test_a_broken_file_disables_only_its_own_cluster(ood: Write, text: str) -> None:
     ood("owens", OOD)
     bad = ood("bad", text)
-    found = clusters.load()
-    assert [cluster.name for cluster in found.clusters] == ["owens"]
-    assert [(problem.file, problem.cluster, problem.level) for problem in found.problems] == [(str(bad), "bad", "error")]
+    loaded = clusters.load()
+    assert [cluster.name for cluster in loaded.clusters] == ["owens"]
+    assert [(problem.file, problem.cluster, problem.level) for problem in loaded.problems] == [(str(bad), "bad", "error")]
     with pytest.raises(InvalidInput, match="cluster 'bad' is disabled"):
-        found.get("bad")
+        loaded.get("bad")
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_loading_for_all_includes_clusters_of_other_groups(ood: Write, monkeypat
     monkeypatch.setattr(ondemand, "groups_of_user", lambda: frozenset({"root"}))
     ood("closed", "v2: {acls: [{adapter: group, groups: [physics]}], job: {adapter: slurm}}")
     ood("unclear", "v2: {acls: [{adapter: ldap}], job: {adapter: slurm}}")
-    found = clusters.load(for_all=True)
-    assert [cluster.name for cluster in found.clusters] == ["closed"]
-    assert [problem.cluster for problem in found.problems] == ["unclear"]
+    loaded = clusters.load(for_all=True)
+    assert [cluster.name for cluster in loaded.clusters] == ["closed"]
+    assert [problem.cluster for problem in loaded.problems] == ["unclear"]
     assert names() == []
 
 
@@ -234,11 +234,11 @@ def test_groups_of_the_user_have_names() -> None:
 )
 def test_a_problem_names_file_line_and_key(site: Write, text: str, place: str, message: str, hint: str) -> None:
     file = site(text + "  good: {}\n")
-    found = clusters.load()
-    assert [cluster.name for cluster in found.clusters] == ["good"]
-    shown = str(found.problems[0])
+    loaded = clusters.load()
+    assert [cluster.name for cluster in loaded.clusters] == ["good"]
+    shown = str(loaded.problems[0])
     assert shown.startswith(f"{file}:{place}: ")
-    assert message in found.problems[0].message and hint in found.problems[0].hint
+    assert message in loaded.problems[0].message and hint in loaded.problems[0].hint
 
 
 def test_a_problem_in_oods_file_names_that_file(ood: Write, site: Write) -> None:
@@ -253,18 +253,18 @@ def test_a_problem_in_oods_file_names_that_file(ood: Write, site: Write) -> None
 def test_an_unreadable_site_file_disables_all_clusters(ood: Write, site: Write, text: str) -> None:
     ood("owens", OOD)
     file = site(text)
-    found = clusters.load()
-    assert found.clusters == () and found.problems[0].file == str(file)
+    loaded = clusters.load()
+    assert loaded.clusters == () and loaded.problems[0].file == str(file)
     with pytest.raises(InvalidInput, match="all clusters are disabled"):
-        found.get("owens")
+        loaded.get("owens")
 
 
 def test_a_world_writable_file_is_refused(ood: Write, site: Write) -> None:
     file = site("clusters: {a: {bin: /evil}}")
     file.chmod(0o666)
-    found = clusters.load()
-    assert found.clusters == () and "is writable by every user" in found.problems[0].message
-    assert found.problems[0].hint == f"run chmod o-w {file}"
+    loaded = clusters.load()
+    assert loaded.clusters == () and "is writable by every user" in loaded.problems[0].message
+    assert loaded.problems[0].hint == f"run chmod o-w {file}"
     file.chmod(0o664)
     assert names() == ["a"]
     ood("owens", OOD).chmod(0o666)
@@ -300,9 +300,9 @@ def test_an_unknown_cluster_suggests_the_nearest_name(site: Write) -> None:
 
 def test_a_default_that_does_not_exist_is_ignored(site: Write) -> None:
     site("default_cluster: mathi\nclusters: {mahti: {}}")
-    found = clusters.load()
-    assert found.default is None
-    assert "there is no cluster 'mathi' (did you mean 'mahti'?)" in str(found.problems[0])
+    loaded = clusters.load()
+    assert loaded.default is None
+    assert "there is no cluster 'mathi' (did you mean 'mahti'?)" in str(loaded.problems[0])
 
 
 def test_sections_of_the_site_file_are_not_settings(site: Write) -> None:

@@ -30,9 +30,9 @@ class Options(SingleFileSnapshotExtension):
 @pytest.fixture
 def profile(monkeypatch: pytest.MonkeyPatch, name: str) -> clusters.Cluster:
     monkeypatch.setenv("LOSSI_SITE", str(SITES / f"{name}.yml"))
-    found = clusters.load()
-    assert found.problems == ()
-    return found.get(name)
+    loaded = clusters.load()
+    assert loaded.problems == ()
+    return loaded.get(name)
 
 
 def options(cluster: clusters.Cluster, tasks: int, resources: Resources) -> str:
@@ -47,8 +47,8 @@ def options(cluster: clusters.Cluster, tasks: int, resources: Resources) -> str:
         resources=resources,
     )
     directory = Path("/scratch/project_2000123/mnist/.lossi/jobs/01aryz6s41tsv4rrffq69g5fav")
-    asked = request.build(job, directory, cluster, ArrayChunk(0, tasks), 10 if tasks > 10 else None)
-    return "\n".join(directives.option_list(asked)) + "\n"
+    submission = request.build(job, directory, cluster, ArrayChunk(0, tasks), 10 if tasks > 10 else None)
+    return "\n".join(directives.option_list(submission)) + "\n"
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -58,15 +58,15 @@ def test_profile_says_that_it_was_not_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_options_of_a_sweep_on_cpus(profile: clusters.Cluster, name: str, snapshot: SnapshotAssertion) -> None:
-    asked = Resources(cpus=4, memory_mb=8192, time_limit_s=3600, account="project_2000123")
-    assert options(profile, 100, asked) == snapshot(extension_class=Options)
+    resources = Resources(cpus=4, memory_mb=8192, time_limit_s=3600, account="project_2000123")
+    assert options(profile, 100, resources) == snapshot(extension_class=Options)
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_options_of_a_job_with_one_gpu(profile: clusters.Cluster, name: str, snapshot: SnapshotAssertion) -> None:
     partition = GPU_PARTITION[name]
-    gpu = profile.partitions[[one.name for one in profile.partitions].index(partition)].gpu_types[0]
-    asked = Resources(
+    gpu = profile.partitions[[offered.name for offered in profile.partitions].index(partition)].gpu_types[0]
+    resources = Resources(
         cpus=7,
         memory_mb=60 * 1024,
         gpus=1,
@@ -75,14 +75,14 @@ def test_options_of_a_job_with_one_gpu(profile: clusters.Cluster, name: str, sna
         partition=partition,
         account="project_2000123",
     )
-    assert options(profile, 1, asked) == snapshot(extension_class=Options)
+    assert options(profile, 1, resources) == snapshot(extension_class=Options)
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_options_of_a_job_on_two_whole_gpu_nodes(profile: clusters.Cluster, name: str, snapshot: SnapshotAssertion) -> None:
     place = clusters.offered(profile, NODES_PARTITION[name])
     assert place is not None and place.max_gpus and place.max_cpus
-    asked = Resources(
+    resources = Resources(
         nodes=2,
         cpus=place.max_cpus,
         gpus=place.max_gpus,
@@ -91,13 +91,15 @@ def test_options_of_a_job_on_two_whole_gpu_nodes(profile: clusters.Cluster, name
         partition=place.name,
         account="project_2000123",
     )
-    assert options(profile, 1, asked) == snapshot(extension_class=Options)
+    assert options(profile, 1, resources) == snapshot(extension_class=Options)
 
 
 @pytest.mark.parametrize("name", ["mahti"])
 def test_options_of_a_job_with_a_slice_of_a_gpu(profile: clusters.Cluster, name: str, snapshot: SnapshotAssertion) -> None:
-    asked = Resources(cpus=4, gpus=1, gpu_type="a100_1g.5gb", time_limit_s=3600, partition="gpusmall", account="project_2000123")
-    assert options(profile, 1, asked) == snapshot(extension_class=Options)
+    resources = Resources(
+        cpus=4, gpus=1, gpu_type="a100_1g.5gb", time_limit_s=3600, partition="gpusmall", account="project_2000123"
+    )
+    assert options(profile, 1, resources) == snapshot(extension_class=Options)
 
 
 @pytest.mark.parametrize(

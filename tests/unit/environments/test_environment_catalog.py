@@ -124,7 +124,7 @@ def test_broken_site_settings_are_listed_as_a_problem(home: Path) -> None:
 def test_invalid_entry_of_the_site_hides_the_shipped_one(site_catalog: WriteCatalog) -> None:
     site_catalog("environments:\n  sklearn:\n    title: Ours\n")
     catalog = environments.load()
-    with pytest.raises(InvalidInput, match="neither a `local` Python nor any image"):
+    with pytest.raises(InvalidInput, match="needs a `local` Python or an image under"):
         catalog.get("sklearn")
     assert catalog.get("pytorch")
 
@@ -160,7 +160,7 @@ def test_changed_file_is_read_again(user_catalog: WriteCatalog) -> None:
 @pytest.mark.parametrize(
     ("entry", "key", "message"),
     [
-        ("{title: T}", "", "neither a `local` Python"),
+        ("{title: T}", "", "needs a `local` Python or an image"),
         ("{local: {python: auto}}", "title", "is missing"),
         ("{title: '', local: {python: auto}}", "title", "is empty"),
         ('{title: "a\\nb", local: {python: auto}}', "title", "control character"),

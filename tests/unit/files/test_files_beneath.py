@@ -171,19 +171,19 @@ def test_link_swapped_in_during_reading_never_leads_outside(root: Path, tmp_path
 
     attacker = threading.Thread(target=swap)
     attacker.start()
-    seen = {"inside": 0, "refused": 0}
+    counts = {"inside": 0, "refused": 0}
     try:
         for _ in range(200_000):
             try:
                 data = read(root, "a/b/file.txt")
             except (Forbidden, NotFound):
-                seen["refused"] += 1
+                counts["refused"] += 1
             else:
                 assert data == b"inside"
-                seen["inside"] += 1
-            if seen["inside"] >= 1000 and seen["refused"] >= 50:
+                counts["inside"] += 1
+            if counts["inside"] >= 1000 and counts["refused"] >= 50:
                 break
     finally:
         stop.set()
         attacker.join()
-    assert swaps and seen["inside"] and seen["refused"], seen
+    assert swaps and counts["inside"] and counts["refused"], counts

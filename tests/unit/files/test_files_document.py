@@ -12,10 +12,10 @@ from lossi.files import document
 
 
 def test_every_key_and_item_has_its_line() -> None:
-    found = document.parse(b"# comment\na:\n  b: 1\n  c:\n    - x\n\n    - y\n")
-    assert found.data == {"a": {"b": 1, "c": ["x", "y"]}}
-    assert found.lines == {("a",): 2, ("a", "b"): 3, ("a", "c"): 4, ("a", "c", 0): 5, ("a", "c", 1): 7}
-    assert found.line(("a", "c", 1, "not there")) == 7
+    parsed = document.parse(b"# comment\na:\n  b: 1\n  c:\n    - x\n\n    - y\n")
+    assert parsed.data == {"a": {"b": 1, "c": ["x", "y"]}}
+    assert parsed.lines == {("a",): 2, ("a", "b"): 3, ("a", "c"): 4, ("a", "c", 0): 5, ("a", "c", 1): 7}
+    assert parsed.line(("a", "c", 1, "not there")) == 7
 
 
 def test_keys_stay_as_they_are_written() -> None:
@@ -95,8 +95,8 @@ def test_missing_file_is_none_and_empty_file_is_empty(tmp_path: Path) -> None:
 @given(st.binary(max_size=300) | st.text(alphabet="ab:-[]{}&*!#|>'\"\n ,?%@\t<0.1", max_size=200).map(str.encode))
 def test_any_bytes_give_a_document_or_an_explanation(content: bytes) -> None:
     try:
-        found = document.parse(content)
+        parsed = document.parse(content)
     except document.Unreadable as error:
         assert error.message
     else:
-        assert all(line >= 1 for line in found.lines.values())
+        assert all(line >= 1 for line in parsed.lines.values())

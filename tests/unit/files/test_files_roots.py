@@ -19,11 +19,11 @@ def area(tmp_path: Path) -> Path:
 
 def test_relative_absolute_and_odd_paths_inside(area: Path) -> None:
     allowed = roots.Roots([area / "allowed"])
-    wanted = area / "allowed" / "sub dir?%20"
-    assert allowed.resolve(str(wanted)) == wanted
-    assert allowed.resolve("sub dir?%20") == wanted
-    assert allowed.resolve(".", base=wanted) == wanted
-    assert allowed.resolve("../sub dir?%20/.", base=wanted) == wanted
+    folder = area / "allowed" / "sub dir?%20"
+    assert allowed.resolve(str(folder)) == folder
+    assert allowed.resolve("sub dir?%20") == folder
+    assert allowed.resolve(".", base=folder) == folder
+    assert allowed.resolve("../sub dir?%20/.", base=folder) == folder
 
 
 @pytest.mark.parametrize("text", ["..", "/etc/passwd", "../allowed-not", "~root", "/no/such/thing", "sub dir?%20/../../x"])

@@ -50,12 +50,12 @@ def published(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def test_free_space_is_that_of_the_filesystem(home: Path, tmp_path: Path) -> None:
-    found = space.space(tmp_path / "not" / "there" / "yet")
-    asked = os.statvfs(tmp_path)
-    assert found.bytes_total == asked.f_blocks * asked.f_frsize
-    assert found.files_total == (asked.f_files or None)
-    assert 0 < found.bytes_free <= found.bytes_total
-    assert found.quotas == ()
+    room = space.space(tmp_path / "not" / "there" / "yet")
+    status = os.statvfs(tmp_path)
+    assert room.bytes_total == status.f_blocks * status.f_frsize
+    assert room.files_total == (status.f_files or None)
+    assert 0 < room.bytes_free <= room.bytes_total
+    assert room.quotas == ()
 
 
 def test_quota_of_the_user_and_the_folder_is_found(published: Path, tmp_path: Path) -> None:
@@ -143,11 +143,11 @@ entries = st.builds(
 
 @given(st.lists(entries, max_size=6), st.sampled_from(["me", "you", "me{", 'm"e']))
 def test_parsing_one_users_entries_equals_parsing_the_whole_file(quotas: list[dict[str, Any]], user: str) -> None:
-    found = space.parse(document(*quotas, timestamp=5), user)
-    wanted = [one for one in quotas if one["user"] == user]
-    assert [str(one.path) for one in found] == [os.path.normpath(one["path"]) for one in wanted]
-    assert [one.bytes_limit for one in found] == [one["block_limit"] * 1024 or None for one in wanted]
-    assert [one.files_limit for one in found] == [int(one["file_limit"] or 0) or None for one in wanted]
+    parsed = space.parse(document(*quotas, timestamp=5), user)
+    expected = [quota for quota in quotas if quota["user"] == user]
+    assert [str(quota.path) for quota in parsed] == [os.path.normpath(quota["path"]) for quota in expected]
+    assert [quota.bytes_limit for quota in parsed] == [quota["block_limit"] * 1024 or None for quota in expected]
+    assert [quota.files_limit for quota in parsed] == [int(quota["file_limit"] or 0) or None for quota in expected]
 
 
 def room(path: Path = Path("/p"), *, free: int = 1 << 40, files: int | None = 10**6, **more: Any) -> space.Space:

@@ -49,8 +49,8 @@ def planned(source: Path, write: Write, places: Places) -> Callable[..., Plan]:
     """What would be installed of the bundle as it is now."""
 
     def plan(version: str = "1.0", **options: object) -> Plan:
-        found = installing.components(source, places)
-        return installing.plan(found, places, version=version, python=Path("/usr/bin/python3"), **options)  # type: ignore[arg-type]
+        components = installing.components(source, places)
+        return installing.plan(components, places, version=version, python=Path("/usr/bin/python3"), **options)  # type: ignore[arg-type]
 
     return plan
 

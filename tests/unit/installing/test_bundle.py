@@ -17,12 +17,12 @@ def apps() -> set[str]:
 
 
 def test_every_app_of_the_tree_is_in_the_bundle(tmp_path: Path) -> None:
-    found = installing.components(installing.shipped(), Places.below(tmp_path))
-    names = {component.name for component in found}
+    components = installing.components(installing.shipped(), Places.below(tmp_path))
+    names = {component.name for component in components}
     assert {f"lossi-{Path(path).name}" for path in apps() - {"passenger-app"}} < names
     assert {"lossi", "plugin lossi", "widget lossi"} < names
-    assert all(component.source.exists() for component in found)
-    assert len({component.link for component in found}) == len(found)
+    assert all(component.source.exists() for component in components)
+    assert len({component.link for component in components}) == len(components)
 
 
 def test_what_apps_share_is_written_once_and_installed_into_each(tmp_path: Path) -> None:

@@ -92,8 +92,8 @@ def test_versions_and_environments_stay_while_a_queued_job_may_start_in_them(
         python = places.environments / f"{number}.0" / "bin" / "python"
         python.parent.mkdir(parents=True)
         python.symlink_to("/usr/bin/python3")
-        found = installing.components(source, places)
-        installing.apply(installing.plan(found, places, version=f"{number}.0", python=python), places, keep_days)
+        components = installing.components(source, places)
+        installing.apply(installing.plan(components, places, version=f"{number}.0", python=python), places, keep_days)
     assert sorted(path.name[:3] for path in places.versions.iterdir()) == kept
     assert sorted(path.name for path in places.environments.iterdir()) == kept
 
@@ -114,8 +114,8 @@ def test_the_apps_name_their_environment_by_a_relative_path(source: Path, write:
     python = places.environments / "1.0" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to("/usr/bin/python3")
-    found = installing.components(source, places)
-    installing.apply(installing.plan(found, places, version="1.0", python=python), places)
+    components = installing.components(source, places)
+    installing.apply(installing.plan(components, places, version="1.0", python=python), places)
     named = (places.apps / "lossi" / "environment").read_text().rstrip("\n")
     assert not Path(named).is_absolute()
     assert (places.apps / "lossi" / named).resolve() == python.resolve()
@@ -174,14 +174,14 @@ def test_edited_files_are_shown_restored_and_kept(install: Install, planned: Pla
     (places.apps / "lossi" / "note.txt").write_text("mine\n")
     (places.apps / "lossi-jupyter" / "manifest.yml").unlink()
     (places.apps / "lossi-jupyter" / "form.json").write_text("{}")  # written by Lossi itself
-    found = {edit.path: edit.kind for edit in installing.edits(first)}
-    assert found == {
+    edited = {edit.path: edit.kind for edit in installing.edits(first)}
+    assert edited == {
         "apps/lossi/manifest.yml": "edited",
         "apps/lossi/note.txt": "added",
         "apps/lossi-jupyter/manifest.yml": "removed",
     }
     changes = installing.diff(planned(), first)
-    assert {change.path for change in changes if change.kind == "restored"} == set(found)
+    assert {change.path for change in changes if change.kind == "restored"} == set(edited)
     second = install()
     assert installing.edits(second) == []
     assert (places.edits / first.folder.name / "apps/lossi/manifest.yml").read_text() == "name: Ours\n"
@@ -262,8 +262,8 @@ def test_links_below_a_folder_that_is_a_link_itself(tmp_path: Path, source: Path
     apps.mkdir(parents=True)
     (apps / "sys").symlink_to(tmp_path / "elsewhere" / "deep" / "sys")
     places = Places.below(tmp_path / "host")
-    found = installing.components(source, places)
-    installing.apply(installing.plan(found, places, version="1.0", python=Path("/usr/bin/python3")), places)
+    components = installing.components(source, places)
+    installing.apply(installing.plan(components, places, version="1.0", python=Path("/usr/bin/python3")), places)
     assert (apps / "sys" / "lossi" / "manifest.yml").is_file()
     assert places.is_ours(apps / "sys" / "lossi")
 
@@ -281,8 +281,8 @@ def test_an_unknown_component_is_named(planned: Planned) -> None:
 
 def test_a_custom_home_is_found_again(tmp_path: Path, source: Path, write: Write, places: Places) -> None:
     elsewhere = Places.below(tmp_path / "host", home=Path("/appl/lossi"))
-    found = installing.components(source, elsewhere)
-    installing.apply(installing.plan(found, elsewhere, version="1.0", python=Path("/usr/bin/python3")), elsewhere)
+    components = installing.components(source, elsewhere)
+    installing.apply(installing.plan(components, elsewhere, version="1.0", python=Path("/usr/bin/python3")), elsewhere)
     assert Places.below(tmp_path / "host") == elsewhere
     assert Places.below(tmp_path / "host", home=Path("/opt/lossi")) == places
     installing.uninstall(elsewhere)

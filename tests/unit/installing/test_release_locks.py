@@ -43,7 +43,7 @@ def test_the_lock_of_the_tree_is_understood_whole() -> None:
     version = "{}.{}".format(*sys.version_info[:2])
     for text in locks.split(lock, version):
         assert ";" not in text
-        found = [name.partition("==")[0] for name in names(text)]
-        assert {"typer", "pydantic", "mlflow"} <= set(found)
-        assert len(found) == len(set(found))
-        assert text.count("--hash=") >= len(found)
+        packages = [name.partition("==")[0] for name in names(text)]
+        assert {"typer", "pydantic", "mlflow"} <= set(packages)
+        assert len(packages) == len(set(packages))
+        assert text.count("--hash=") >= len(packages)

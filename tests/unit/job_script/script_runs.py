@@ -55,8 +55,8 @@ SAYS_ENVIRONMENT = "import json, os; json.dump(dict(os.environ), open('seen', 'w
 
 
 def seen(directory: Path) -> dict[str, str]:
-    found: dict[str, str] = json.loads((directory / "seen").read_text())
-    return found
+    variables: dict[str, str] = json.loads((directory / "seen").read_text())
+    return variables
 
 
 def wait_for(path: Path) -> None:

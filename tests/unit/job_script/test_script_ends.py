@@ -150,8 +150,8 @@ def test_the_runner_can_read_that_the_time_limit_was_near(directory: Path, start
     process = started(KEEP="1")
     process.send_signal(signal.SIGUSR1)
     process.wait(300)
-    told = records.load(records.Ending, directory / "tasks/0/ending.json")
-    assert (told.state, told.reason) == ("timed_out", "stopped shortly before its time limit")
+    ending = records.load(records.Ending, directory / "tasks/0/ending.json")
+    assert (ending.state, ending.reason) == ("timed_out", "stopped shortly before its time limit")
 
 
 def test_ending_that_is_written_already_is_kept(directory: Path, started) -> None:  # type: ignore[no-untyped-def]
@@ -190,9 +190,9 @@ def test_full_filesystem_is_reported_to_the_scheduler(directory: Path, shell: st
     try:
         (directory / "tasks/0").mkdir()
         (directory / "tasks/0" / ("log" if log else "filler")).touch()
-        told = run(shell, make(directory, "raise SystemExit(0)"))
-        assert told.returncode == 1
-        assert ("exit.json" if log else "tasks/0/log") in told.stderr
+        process = run(shell, make(directory, "raise SystemExit(0)"))
+        assert process.returncode == 1
+        assert ("exit.json" if log else "tasks/0/log") in process.stderr
         assert names(directory / "tasks/0") == ["log" if log else "filler"]
     finally:
         subprocess.run(["umount", "-l", str(directory / "tasks")], check=True)

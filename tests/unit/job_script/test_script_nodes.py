@@ -57,20 +57,20 @@ def test_every_node_runs_the_runner_once(directory: Path, shell: str, srun: Path
     path = make(directory, program, nodes=3, setup=["export FROM_SETUP=yes"], scratch=f"{tmp_path}/scratch")
     done = run_on_nodes(shell, path, srun, SLURM_ARRAY_TASK_ID="1", SLURM_JOB_NAME=f"{NAME}+1", SLURM_RESTART_COUNT="1")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    asked = json.loads((directory / "srun.json").read_text())
-    assert asked["argv"] == ["/bin/sh", str(path)]
+    call = json.loads((directory / "srun.json").read_text())
+    assert call["argv"] == ["/bin/sh", str(path)]
     expected = {"relative": "1", "nodes": "2", "ntasks": "2", "ntasks-per-node": "1", "kill-on-bad-exit": "0", "wait": "0"}
-    assert asked["options"] == expected
+    assert call["options"] == expected
     assert names(directory / "tasks/2") == ["exit.json", "log", "log.rank1", "log.rank2"]
     assert (directory / "tasks/2/log.rank2").read_text() == "rank 2\n"
     for rank in range(3):
-        found = json.loads((directory / f"seen{rank}").read_text())
-        assert (found["LOSSI_NODE_RANK"], found["LOSSI_NODES"], found["LOSSI_TASK"]) == (str(rank), "3", "2")
-        assert (found["SLURM_PROCID"], found["SLURM_NODEID"], found["SLURM_NTASKS"]) == (str(rank), str(rank), "3")
-        assert (found["MASTER_ADDR"], found["MASTER_PORT"]) == (os.uname().nodename, "21234")
-        assert (found["SLURM_EXPORT_ENV"], found["FROM_SETUP"]) == ("ALL", "yes")
-        assert found["TMPDIR"].startswith(f"{tmp_path}/scratch/lossi-2.")
-        assert "LOSSI_ROLE" not in found
+        variables = json.loads((directory / f"seen{rank}").read_text())
+        assert (variables["LOSSI_NODE_RANK"], variables["LOSSI_NODES"], variables["LOSSI_TASK"]) == (str(rank), "3", "2")
+        assert (variables["SLURM_PROCID"], variables["SLURM_NODEID"], variables["SLURM_NTASKS"]) == (str(rank), str(rank), "3")
+        assert (variables["MASTER_ADDR"], variables["MASTER_PORT"]) == (os.uname().nodename, "21234")
+        assert (variables["SLURM_EXPORT_ENV"], variables["FROM_SETUP"]) == ("ALL", "yes")
+        assert variables["TMPDIR"].startswith(f"{tmp_path}/scratch/lossi-2.")
+        assert "LOSSI_ROLE" not in variables
     assert not (tmp_path / "scratch").exists()
 
 
@@ -86,8 +86,13 @@ end("failed", 1)
     done = run_on_nodes(shell, make(directory, RANKED + program, nodes=3), srun)
     assert done.returncode == 1
     lines = [json.loads(line) for line in (directory / "ranks").read_text().splitlines() if line.startswith("{")]
-    found = {line["rank"]: line["exit"] for line in lines if "rank" in line}
-    assert (found[1]["state"], found[2]["state"], found[2]["exit_code"], found[2]["written_by"]) == (
+    records_by_rank = {line["rank"]: line["exit"] for line in lines if "rank" in line}
+    assert (
+        records_by_rank[1]["state"],
+        records_by_rank[2]["state"],
+        records_by_rank[2]["exit_code"],
+        records_by_rank[2]["written_by"],
+    ) == (
         "succeeded",
         "failed",
         9,

@@ -37,11 +37,11 @@ def test_variables_of_the_portal_do_not_reach_the_runner(directory: Path, shell:
         RUBYOPT="-revil",
         BUNDLE_GEMFILE="x",
     )
-    said = (directory / "tasks/0/log").read_text()
-    assert f"{JOB_ID} 0" in said
-    assert "PYTHONNOUSERSITE" in said
+    log = (directory / "tasks/0/log").read_text()
+    assert f"{JOB_ID} 0" in log
+    assert "PYTHONNOUSERSITE" in log
     for name in ("PYTHONPATH", "LD_PRELOAD", "SECRET_KEY_BASE", "RUBYOPT", "BUNDLE_GEMFILE"):
-        assert name not in said
+        assert name not in log
 
 
 def test_a_container_gets_a_folder_of_its_own_and_the_variables_it_may_see(directory: Path, shell: str, tmp_path: Path) -> None:
@@ -58,12 +58,12 @@ def test_a_container_gets_a_folder_of_its_own_and_the_variables_it_may_see(direc
     }
     hidden = {"SLURM_JWT": "secret", "AWS_SECRET_ACCESS_KEY": "secret", "MYVAR": "x"}
     run(shell, make(directory, program, kind="apptainer"), TMPDIR=str(temporary), **shown, **hidden)
-    seen = json.loads((directory / "seen").read_text())
+    variables = json.loads((directory / "seen").read_text())
     for name, expected in {**shown, "LOSSI_JOB_ID": JOB_ID, "LOSSI_TASK": "0"}.items():
-        assert seen[f"APPTAINERENV_{name}"] == expected
+        assert variables[f"APPTAINERENV_{name}"] == expected
     for name in hidden:
-        assert f"APPTAINERENV_{name}" not in seen
-    assert seen["APPTAINER_WORKDIR"].startswith(f"{temporary}/lossi-0.")
+        assert f"APPTAINERENV_{name}" not in variables
+    assert variables["APPTAINER_WORKDIR"].startswith(f"{temporary}/lossi-0.")
     assert names(temporary) == [], "it is removed when the task has ended"
     assert not (directory / "pwned").exists()
 

@@ -12,7 +12,7 @@ def notebook(*cells: str, parameters: str | None = PARAMETERS, language: str = "
     sources = [(parameters, ["parameters"])] if parameters is not None else []
     sources += [(source, []) for source in cells]
     kernel = {"name": "python3" if language == "python" else language, "language": language, "display_name": language}
-    made = [
+    written = [
         {
             "cell_type": "code",
             "id": f"c{number}",
@@ -23,4 +23,4 @@ def notebook(*cells: str, parameters: str | None = PARAMETERS, language: str = "
         }
         for number, (source, tags) in enumerate(sources)
     ]
-    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": made})
+    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": written})

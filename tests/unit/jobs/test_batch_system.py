@@ -1,4 +1,4 @@
-"""A batch system of its own kind goes through submitting, state and explaining by what it gives to the port alone."""
+"""A made-up batch system that implements the port alone passes through submitting, state and explaining."""
 
 from __future__ import annotations
 

@@ -28,59 +28,59 @@ def of(tasks: list[Task], resource: str, job: PreparedJob = JOB) -> Advice:
 
 def test_unused_memory_is_not_requested_again() -> None:
     used = [100.0] * 39 + [5.1 * 1024]
-    found = of([done(max_rss_mb=value) for value in used], "memory")
-    assert found.sentence == "It requested 64 GiB of memory, the peak use of 40 tasks was 5.1 GiB: request 8G."
-    assert (found.verdict, found.suggested, found.changes) == ("too_much", 8192, {"resources": {"memory": "8G"}})
-    assert (found.median, found.ninth_decile, found.measured) == (100.0, 100.0, 40)
+    advice = of([done(max_rss_mb=value) for value in used], "memory")
+    assert advice.sentence == "It requested 64 GiB of memory, the peak use of 40 tasks was 5.1 GiB: request 8G."
+    assert (advice.verdict, advice.suggested, advice.changes) == ("too_much", 8192, {"resources": {"memory": "8G"}})
+    assert (advice.median, advice.ninth_decile, advice.measured) == (100.0, 100.0, 40)
 
 
 def test_a_fitting_request_is_not_changed() -> None:
-    found = advise(JOB, [done(max_rss_mb=50000.0, elapsed_s=70000.0, cpu_s=70000.0 * 12, gpu_utilisation=80.0)])
-    assert {item.verdict for item in found.items} == {"fits"} and found.changes == {}
-    assert found.sentence == "The request fits the use."
+    advice = advise(JOB, [done(max_rss_mb=50000.0, elapsed_s=70000.0, cpu_s=70000.0 * 12, gpu_utilisation=80.0)])
+    assert {item.verdict for item in advice.items} == {"fits"} and advice.changes == {}
+    assert advice.sentence == "The request fits the use."
 
 
 def test_a_tight_limit_is_raised() -> None:
-    found = of([done(max_rss_mb=64000.0)], "memory")
-    assert found.verdict == "tight" and found.suggested is not None and found.suggested > ASKED.memory_mb  # type: ignore[operator]
+    advice = of([done(max_rss_mb=64000.0)], "memory")
+    assert advice.verdict == "tight" and advice.suggested is not None and advice.suggested > ASKED.memory_mb  # type: ignore[operator]
 
 
 def test_exceeded_limits_are_raised() -> None:
-    found = of([done(max_rss_mb=100.0), done("out_of_memory", max_rss_mb=65000.0)], "memory")
-    assert found.changes == {"resources": {"memory": "128G"}} and "1 task ran out of memory" in found.sentence
+    advice = of([done(max_rss_mb=100.0), done("out_of_memory", max_rss_mb=65000.0)], "memory")
+    assert advice.changes == {"resources": {"memory": "128G"}} and "1 task ran out of memory" in advice.sentence
     late = of([done(elapsed_s=100.0), done("timed_out", elapsed_s=86400.0)], "time")
     assert late.changes == {"resources": {"time": "2-00:00:00"}}
 
 
 def test_the_time_of_the_last_attempt_counts() -> None:
-    found = of([done(elapsed_s=90000.0, attempt=2, time_limit_s=86400.0, time_efficiency=0.05)], "time")
-    assert (found.greatest, found.changes) == (4320.0, {"resources": {"time": "01:45:00"}})
+    advice = of([done(elapsed_s=90000.0, attempt=2, time_limit_s=86400.0, time_efficiency=0.05)], "time")
+    assert (advice.greatest, advice.changes) == (4320.0, {"resources": {"time": "01:45:00"}})
 
 
 def test_idle_cores_are_not_requested_again() -> None:
-    found = of([done(cpu_s=3600.0 * 2)], "cpus")
-    assert found.changes == {"resources": {"cpus": 3}} and "12 % were busy" in found.sentence
+    advice = of([done(cpu_s=3600.0 * 2)], "cpus")
+    assert advice.changes == {"resources": {"cpus": 3}} and "12 % were busy" in advice.sentence
     assert not any(item.resource == "cpus" for item in advise(JOB, [done(cpu_s=0.1, elapsed_s=2.0)]).items), (
         "start-up says nothing"
     )
 
 
 def test_idle_gpus_are_reported() -> None:
-    found = of([done(gpu_utilisation=4.0, gpu_memory_mb=900.0)], "gpus")
-    assert found.verdict == "too_much" and found.changes == {} and "check whether" in found.sentence
+    advice = of([done(gpu_utilisation=4.0, gpu_memory_mb=900.0)], "gpus")
+    assert advice.verdict == "too_much" and advice.changes == {} and "check whether" in advice.sentence
     never = of([done(gpu_utilisation=0.0, gpu_memory_mb=0.0)], "gpus")
     assert never.changes == {"resources": {"gpus": 0, "gpu_type": None}}
     assert of([done(gpu_utilisation=70.0)], "gpus").verdict == "fits"
 
 
 def test_there_is_no_advice_without_a_success() -> None:
-    found = advise(JOB, [done("failed", max_rss_mb=1.0), Task(job_id="j", task=1, state="running")])
-    assert (found.items, found.ended, found.succeeded) == ([], 1, 0)
+    advice = advise(JOB, [done("failed", max_rss_mb=1.0), Task(job_id="j", task=1, state="running")])
+    assert (advice.items, advice.ended, advice.succeeded) == ([], 1, 0)
 
 
 def test_there_is_no_advice_without_measurements() -> None:
-    found = advise(dataclasses.replace(JOB, resources=Resources()), [done(elapsed_s=None)])
-    assert found.items == [] and "Nothing was measured" in found.sentence
+    advice = advise(dataclasses.replace(JOB, resources=Resources()), [done(elapsed_s=None)])
+    assert advice.items == [] and "Nothing was measured" in advice.sentence
 
 
 NUMBERS = st.none() | st.floats() | st.floats(0, 1e9)
@@ -111,12 +111,12 @@ NUMBERS = st.none() | st.floats() | st.floats(0, 1e9)
     ),
 )
 def test_advice_is_a_valid_request_and_never_below_the_peak(tasks: list[Task], resources: Resources) -> None:
-    found = advise(dataclasses.replace(JOB, resources=resources), tasks)
-    found.model_dump_json()
-    assert found.sentence
-    if found.changes:
-        validated({"command": ["true"], **found.changes})
-    for item in found.items:
+    advice = advise(dataclasses.replace(JOB, resources=resources), tasks)
+    advice.model_dump_json()
+    assert advice.sentence
+    if advice.changes:
+        validated({"command": ["true"], **advice.changes})
+    for item in advice.items:
         for name, value in item.changes.get("resources", {}).items():
             amount = units.parse_memory(value) if name == "memory" else units.parse_time(value) if name == "time" else value
             most = {"memory": 2**40, "time": 366 * 86400}.get(name, float("inf"))

@@ -75,9 +75,14 @@ def test_a_scheduler_that_does_not_answer_cannot_cancel(project: Project, spec: 
 def test_only_failed_tasks_are_resubmitted(project: Project, swept: Any) -> None:
     again = jobs.resubmit(project, swept.id, tasks="failed")
     assert rows(project, again) == [{"name": "n", "depth": 1, "lr": 0.2}, {"name": "n", "depth": 2, "lr": 0.2}]
-    made = prepared(project, again)
-    assert (made.resubmitted_from, made.resources.cpus, made.resources.memory_mb, made.name) == (swept.id, 2, 1024, "s")
-    assert made.swept == ["depth", "lr"]
+    definition = prepared(project, again)
+    assert (definition.resubmitted_from, definition.resources.cpus, definition.resources.memory_mb, definition.name) == (
+        swept.id,
+        2,
+        1024,
+        "s",
+    )
+    assert definition.swept == ["depth", "lr"]
     assert again.id != swept.id
 
 
@@ -115,8 +120,14 @@ def test_parameters_and_resources_are_merged_member_by_member(project: Project, 
     changes = {"parameters": {"lr": 0.7, "name": "new"}, "resources": {"memory": "2G"}, "name": "bigger", "max_parallel": 1}
     again = jobs.resubmit(project, swept.id, tasks="failed", changes=changes)
     assert rows(project, again) == [{"lr": 0.7, "name": "new", "depth": 1}, {"lr": 0.7, "name": "new", "depth": 2}]
-    made = prepared(project, again)
-    assert (made.resources.cpus, made.resources.memory_mb, made.name, made.max_parallel, made.swept) == (
+    definition = prepared(project, again)
+    assert (
+        definition.resources.cpus,
+        definition.resources.memory_mb,
+        definition.name,
+        definition.max_parallel,
+        definition.swept,
+    ) == (
         2,
         2048,
         "bigger",

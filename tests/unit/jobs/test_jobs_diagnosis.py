@@ -122,34 +122,34 @@ def test_the_scheduler_log_counts_too() -> None:
 )
 def test_suggested_memory_follows_from_request_and_use(asked: int | None, used: float | None, wanted: str) -> None:
     job = dataclasses.replace(JOB, resources=Resources(memory_mb=asked))
-    found = diagnose(task("out_of_memory", max_rss_mb=used), job, "")
-    assert found.changes == {"resources": {"memory": wanted}}
-    assert not found.again
+    diagnosis = diagnose(task("out_of_memory", max_rss_mb=used), job, "")
+    assert diagnosis.changes == {"resources": {"memory": wanted}}
+    assert not diagnosis.again
 
 
 def test_suggested_memory_is_per_node() -> None:
     job = dataclasses.replace(JOB, resources=Resources(nodes=2, memory_mb=None))
-    found = diagnose(task("out_of_memory", memory_mb=8192.0, max_rss_mb=8000.0, nodes=2), job, "")
-    assert found.changes == {"resources": {"memory": "8G"}}
+    diagnosis = diagnose(task("out_of_memory", memory_mb=8192.0, max_rss_mb=8000.0, nodes=2), job, "")
+    assert diagnosis.changes == {"resources": {"memory": "8G"}}
 
 
 def test_without_numbers_more_memory_is_suggested_in_words_only() -> None:
-    found = diagnose(task("out_of_memory"), dataclasses.replace(JOB, resources=Resources()), "")
-    assert found.changes == {} and "--memory" in found.suggestion
+    diagnosis = diagnose(task("out_of_memory"), dataclasses.replace(JOB, resources=Resources()), "")
+    assert diagnosis.changes == {} and "--memory" in diagnosis.suggestion
 
 
 def test_the_sentence_has_the_limit_and_the_cell() -> None:
     progress = Progress(0, cell=7, cells=12, first_line="model.fit(x)", elapsed_s=3600.0)
-    found = diagnose(task("timed_out", time_limit_s=3600.0, progress=progress), JOB, "")
-    assert found.sentence == "The task reached its time limit of 1 h, in cell 7 of 12 (model.fit(x))."
-    assert found.changes == {"resources": {"time": "02:00:00"}}
-    assert (found.evidence.cell, found.evidence.cells, found.evidence.first_line) == (7, 12, "model.fit(x)")
+    diagnosis = diagnose(task("timed_out", time_limit_s=3600.0, progress=progress), JOB, "")
+    assert diagnosis.sentence == "The task reached its time limit of 1 h, in cell 7 of 12 (model.fit(x))."
+    assert diagnosis.changes == {"resources": {"time": "02:00:00"}}
+    assert (diagnosis.evidence.cell, diagnosis.evidence.cells, diagnosis.evidence.first_line) == (7, 12, "model.fit(x)")
 
 
 def test_suggested_time_follows_from_finished_cells() -> None:
     progress = Progress(0, cell=6, cells=20, elapsed_s=3600.0, estimate_s=10800.0)
-    found = diagnose(task("timed_out", progress=progress), JOB, "")
-    assert found.changes == {"resources": {"time": "05:00:00"}} and "about 4 h" in found.suggestion
+    diagnosis = diagnose(task("timed_out", progress=progress), JOB, "")
+    assert diagnosis.changes == {"resources": {"time": "05:00:00"}} and "about 4 h" in diagnosis.suggestion
     early = Progress(0, cell=2, cells=20, elapsed_s=3600.0, estimate_s=360000.0)
     assert diagnose(task("timed_out", progress=early), JOB, "").changes == {"resources": {"time": "02:00:00"}}
     short = Progress(0, cell=6, cells=7, elapsed_s=3500.0, estimate_s=1.0)
@@ -158,18 +158,18 @@ def test_suggested_time_follows_from_finished_cells() -> None:
 
 @pytest.mark.parametrize(("by", "again"), [("ann", True), ("you", True), ("root", False)])
 def test_the_diagnosis_names_who_cancelled(by: str, again: bool) -> None:
-    found = diagnose(task("cancelled", reason=f"cancelled by {by}"), JOB, "")
-    assert found.sentence == f"The task was cancelled by {by}."
-    assert found.again is again
+    diagnosis = diagnose(task("cancelled", reason=f"cancelled by {by}"), JOB, "")
+    assert diagnosis.sentence == f"The task was cancelled by {by}."
+    assert diagnosis.again is again
     early = diagnose(task("cancelled", reason=f"cancelled by {by} before it started"), JOB, "")
     assert early.sentence == f"The task was cancelled by {by} before it started."
     assert early.again is again
 
 
 def test_an_unexplained_kill_suggests_more_memory() -> None:
-    found = diagnose(task(signal=9), JOB, "")
-    assert found.kind == "signal" and "nothing proves it" in found.sentence
-    assert found.changes == {"resources": {"memory": "4G"}}
+    diagnosis = diagnose(task(signal=9), JOB, "")
+    assert diagnosis.kind == "signal" and "nothing proves it" in diagnosis.sentence
+    assert diagnosis.changes == {"resources": {"memory": "4G"}}
 
 
 def test_a_job_without_gpus_is_told_to_request_one() -> None:
@@ -181,11 +181,11 @@ def test_a_job_without_gpus_is_told_to_request_one() -> None:
 
 def test_evidence_is_harmless_and_short() -> None:
     log = "".join(f"line {number} \x1b[31mred\x1b]0;title\x07\n" for number in range(100)) + "x" * 5000
-    found = diagnose(task(error=error("ValueError\x1b[2J", "no\x1b[31m\nmore", cell=2)), JOB, log)
-    assert len(found.evidence.lines) == 20 and max(map(len, found.evidence.lines)) <= 300
-    assert "\x1b" not in found.model_dump_json() and "\\u001b" not in found.model_dump_json()
-    assert found.sentence == "The program failed, in cell 2: ValueError: no."
-    assert (found.evidence.exception, found.evidence.message) == ("ValueError", "no\nmore")
+    diagnosis = diagnose(task(error=error("ValueError\x1b[2J", "no\x1b[31m\nmore", cell=2)), JOB, log)
+    assert len(diagnosis.evidence.lines) == 20 and max(map(len, diagnosis.evidence.lines)) <= 300
+    assert "\x1b" not in diagnosis.model_dump_json() and "\\u001b" not in diagnosis.model_dump_json()
+    assert diagnosis.sentence == "The program failed, in cell 2: ValueError: no."
+    assert (diagnosis.evidence.exception, diagnosis.evidence.message) == ("ValueError", "no\nmore")
 
 
 NUMBERS = st.none() | st.floats() | st.sampled_from([0.0, -1.0, 1e300, float("inf")])
@@ -239,12 +239,12 @@ def test_any_task_has_a_sentence_and_valid_changes(
     values: dict[str, Any], resources: Resources, log: str, scheduler_log: str
 ) -> None:
     job = dataclasses.replace(JOB, resources=resources)
-    found = diagnose(Task(job_id="j", task=0, **values), job, log, scheduler_log)
-    assert found.sentence.strip(" .") and found.kind in KINDS
-    assert (found.kind == "none") == (values["state"] in ("queued", "running", "succeeded"))
-    found.model_dump_json()
-    if found.changes:
-        validated({"command": ["true"], **found.changes})
+    diagnosis = diagnose(Task(job_id="j", task=0, **values), job, log, scheduler_log)
+    assert diagnosis.sentence.strip(" .") and diagnosis.kind in KINDS
+    assert (diagnosis.kind == "none") == (values["state"] in ("queued", "running", "succeeded"))
+    diagnosis.model_dump_json()
+    if diagnosis.changes:
+        validated({"command": ["true"], **diagnosis.changes})
 
 
 @given(st.floats(0, 1e15))

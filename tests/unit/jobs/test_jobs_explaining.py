@@ -52,15 +52,15 @@ def swept(project: Project, spec: Spec, ends: Ends) -> Any:
 
 
 def test_a_job_is_explained_by_causes(project: Project, swept: Any) -> None:
-    found = jobs.explain(project, swept.id[-8:])
-    assert found.sentence == "4 of 8 tasks: memory; 2: time limit; 1: Python error."
-    assert [(group.kind, group.count, group.tasks) for group in found.groups] == [
+    explanation = jobs.explain(project, swept.id[-8:])
+    assert explanation.sentence == "4 of 8 tasks: memory; 2: time limit; 1: Python error."
+    assert [(group.kind, group.count, group.tasks) for group in explanation.groups] == [
         ("memory", 4, [0, 1, 2, 6]),
         ("time_limit", 2, [3, 4]),
         ("python_error", 1, [5]),
     ]
-    assert found.groups[2].example.evidence.exception == "ValueError"
-    assert found.waiting is None
+    assert explanation.groups[2].example.evidence.exception == "ValueError"
+    assert explanation.waiting is None
 
 
 def test_a_task_is_explained_with_its_last_cell_and_lines(project: Project, swept: Any) -> None:
@@ -78,9 +78,12 @@ def test_a_job_with_one_task_has_the_sentence_of_its_task(project: Project, spec
     job = jobs.submit(project, spec())
     assert jobs.explain(project, job.id).sentence == "Waits for a slot."
     ends(job.id, 0, "failed", exit_code=1, error=TaskError("ModuleNotFoundError", "No module named 'torch'", 1))
-    found = jobs.explain(project, job.id)
-    assert found.sentence == "A package is missing from the environment, in cell 1: ModuleNotFoundError: No module named 'torch'."
-    assert found.waiting is None
+    explanation = jobs.explain(project, job.id)
+    assert (
+        explanation.sentence
+        == "A package is missing from the environment, in cell 1: ModuleNotFoundError: No module named 'torch'."
+    )
+    assert explanation.waiting is None
 
 
 def test_the_log_of_the_scheduler_counts(project: Project, spec: Spec, ends: Ends) -> None:
@@ -94,10 +97,10 @@ def test_waiting_tasks_are_explained(project: Project, spec: Spec, ends: Ends, d
     job = jobs.submit(project, spec(sweep={"grid": {"depth": [1, 2, 3]}}))
     ends(job.id, 0, "failed", error=TaskError("ValueError", "no"))
     direct.say(job.id, 1, TaskView("queued", "PENDING", "NoSeat"))
-    found = jobs.explain(project, job.id)
-    assert found.groups[0].count == 1
-    assert found.waiting is not None and found.waiting.tasks == 2
-    assert found.sentence == "1 of 3 tasks: Python error. 2 of 3 tasks wait: All seats are taken."
+    explanation = jobs.explain(project, job.id)
+    assert explanation.groups[0].count == 1
+    assert explanation.waiting is not None and explanation.waiting.tasks == 2
+    assert explanation.sentence == "1 of 3 tasks: Python error. 2 of 3 tasks wait: All seats are taken."
     task = jobs.explain_task(project, job.id, 1)
     assert task.waiting is not None and task.waiting.word == "NoSeat"
 
@@ -114,8 +117,8 @@ def test_tasks_held_back_by_their_own_job_say_so(project: Project, spec: Spec, d
 def test_a_whole_cancelled_job_without_any_start_is_explained(project: Project, spec: Spec) -> None:
     job = jobs.submit(project, spec(sweep={"grid": {"depth": [1, 2, 3]}}))
     jobs.cancel(project, job.id)
-    found = jobs.explain(project, job.id)
-    assert [(group.kind, group.count) for group in found.groups] == [("cancelled", 3)]
+    explanation = jobs.explain(project, job.id)
+    assert [(group.kind, group.count) for group in explanation.groups] == [("cancelled", 3)]
 
 
 def test_a_job_without_directory_is_still_explained(project: Project, swept: Any) -> None:
@@ -138,9 +141,9 @@ def test_only_a_few_logs_are_read(project: Project, spec: Spec, ends: Ends, monk
 def test_advice_comes_from_the_index(project: Project, spec: Spec, ends: Ends) -> None:
     job = jobs.submit(project, spec(sweep={"grid": {"depth": [1, 2]}}, resources={"memory": "64G", "time": "1h"}))
     ends(job.id, 0, max_rss_mb=5222.0)
-    found = jobs.advise(project, job.id)
-    assert found.changes["resources"]["memory"] == "8G"
-    assert (found.ended, found.succeeded) == (1, 1)
+    advice = jobs.advise(project, job.id)
+    assert advice.changes["resources"]["memory"] == "8G"
+    assert (advice.ended, advice.succeeded) == (1, 1)
 
 
 # -- more of it ----------------------------------------------------------------------------------------------------------
@@ -162,8 +165,8 @@ def test_tasks_get_more_of_both(project: Project, swept: Any) -> None:
 def test_chosen_tasks_and_all_failed_ones_can_have_more(project: Project, swept: Any) -> None:
     all_failed = jobs.resubmit(project, swept.id, tasks="failed", more=["memory"])
     assert (all_failed.tasks, asked(project, all_failed).memory_mb) == (7, 6144)
-    one = jobs.resubmit(project, swept.id, tasks=[5], more=["memory"])
-    assert (one.tasks, asked(project, one).memory_mb) == (1, 2048), "nothing is known of it: twice as much"
+    again = jobs.resubmit(project, swept.id, tasks=[5], more=["memory"])
+    assert (again.tasks, asked(project, again).memory_mb) == (1, 2048), "nothing is known of it: twice as much"
     other = jobs.resubmit(project, swept.id, tasks=[0], more=["memory"], changes={"resources": {"cpus": 3}})
     assert (asked(project, other).memory_mb, asked(project, other).cpus) == (2048, 3)
 
@@ -196,8 +199,8 @@ def test_the_command_says_why_and_what_next(project: Project, swept: Any, capsys
     whole = said(capsys, project, "jobs", "why", "last")
     assert whole.startswith("4 of 8 tasks: memory; 2: time limit; 1: Python error.\n")
     assert f"lossi resubmit {swept.id} --more memory" in whole and f"lossi resubmit {swept.id} --more time" in whole
-    one = said(capsys, project, "jobs", "why", f"{swept.id}.6")
-    assert "ran out of memory" in one and "    Killed\n" in one and "\x1b" not in one
+    output = said(capsys, project, "jobs", "why", f"{swept.id}.6")
+    assert "ran out of memory" in output and "    Killed\n" in output and "\x1b" not in output
     assert "4 of 8 tasks: memory" in said(capsys, project, "jobs", "show", "last")
     assert json.loads(said(capsys, project, "jobs", "why", "last", "--json"))["groups"][0]["count"] == 4
 

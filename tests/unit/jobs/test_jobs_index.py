@@ -115,10 +115,10 @@ def test_a_project_that_cannot_be_written_can_be_read(busy: Project, direct: Dir
     if state == "broken":
         busy.index.write_bytes(b"hello" * 1000)
     with unwritable(busy):
-        seen = everything(busy)
+        content = everything(busy)
     if busy.index.exists():
         busy.index.unlink()
-    assert seen == everything(busy)
+    assert content == everything(busy)
 
 
 def test_an_older_refresh_does_not_undo_a_newer_one(busy: Project, direct: DirectScheduler, ends: Ends) -> None:

@@ -41,8 +41,8 @@ def test_scripts_and_commands(project: Project, spec: Spec) -> None:
 
 
 def test_the_notebooks_folder_is_the_working_directory_and_its_name_the_experiment(project: Project, spec: Spec) -> None:
-    made = prepared(project, jobs.submit(project, spec(notebook="deep/other.ipynb")))
-    assert (made.source, made.working_directory, made.name, made.tracking.experiment) == (
+    definition = prepared(project, jobs.submit(project, spec(notebook="deep/other.ipynb")))
+    assert (definition.source, definition.working_directory, definition.name, definition.tracking.experiment) == (
         "deep/other.ipynb",
         "deep",
         "other",

@@ -53,17 +53,27 @@ def test_a_job_directory_holds_all_that_the_job_needs(project: Project, spec: Sp
     )
     folder = directory(project, job)
     assert files(folder) == ["code.tar", "runner.pyz", "script.sh", "spec.json", "submission.json", "tasks.jsonl", "tracking.db"]
-    made = prepared(project, job)
-    assert (made.kind, made.source, made.working_directory, made.language) == ("notebook", "train.ipynb", ".", "python")
-    assert (made.name, made.tracking.experiment, made.tags, made.resources.memory_mb) == ("first", "train", {"team": "a"}, 1024)
-    assert made.tracking.artifact_location == str(project.artifacts / made.tracking.experiment_id)
-    assert made.environment.python == sys.executable
+    definition = prepared(project, job)
+    assert (definition.kind, definition.source, definition.working_directory, definition.language) == (
+        "notebook",
+        "train.ipynb",
+        ".",
+        "python",
+    )
+    assert (definition.name, definition.tracking.experiment, definition.tags, definition.resources.memory_mb) == (
+        "first",
+        "train",
+        {"team": "a"},
+        1024,
+    )
+    assert definition.tracking.artifact_location == str(project.artifacts / definition.tracking.experiment_id)
+    assert definition.environment.python == sys.executable
     assert rows(project, job) == [{"lr": 0.5}]
     with tarfile.open(folder / "code.tar") as archive:
         assert {"train.ipynb", "train.py", "deep/other.ipynb"} <= set(archive.getnames())
-    for name, digest in made.digests.items():
+    for name, digest in definition.digests.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-    assert set(made.digests) == {"code.tar", "runner.pyz", "tasks.jsonl", "tracking.db"}
+    assert set(definition.digests) == {"code.tar", "runner.pyz", "tasks.jsonl", "tracking.db"}
     assert str(folder / "runner.pyz") in (folder / "script.sh").read_text()
 
 

@@ -20,18 +20,18 @@ Ends = Callable[..., None]
 
 
 def test_jobs_are_listed_newest_first_in_pages(project: Project, spec: Spec) -> None:
-    made = [jobs.submit(project, spec(name=str(number))).id for number in range(7)]
-    seen: list[str] = []
+    ids = [jobs.submit(project, spec(name=str(number))).id for number in range(7)]
+    listed: list[str] = []
     cursor: str | None = None
     while True:
         page = jobs.list_jobs(project, limit=3, cursor=cursor)
-        seen += [job.id for job in page.items]
-        assert page.total == len(made)
+        listed += [job.id for job in page.items]
+        assert page.total == len(ids)
         cursor = page.next_cursor
         if cursor is None:
             break
-        made += [jobs.submit(project, spec()).id] if len(made) == 7 else []  # a new one does not shift the pages
-    assert seen == sorted(made[:7], reverse=True)
+        ids += [jobs.submit(project, spec()).id] if len(ids) == 7 else []  # a new one does not shift the pages
+    assert listed == sorted(ids[:7], reverse=True)
 
 
 def test_lists_can_be_narrowed_to_a_state(project: Project, sweep: Any, spec: Spec, direct: DirectScheduler, ends: Ends) -> None:
@@ -82,18 +82,18 @@ def test_a_job_is_named_by_a_part_of_its_id(project: Project, spec: Spec) -> Non
 
 
 def test_the_definition_holds_what_was_requested(project: Project, spec: Spec) -> None:
-    made = jobs.submit(
+    job = jobs.submit(
         project, spec(sweep={"grid": {"depth": [1, 2]}}, parameters={"lr": 0.5}, resources={"memory": "1G"}, tags={"a": "b"})
     )
-    found = jobs.get(project, made.id).definition
-    assert found is not None
-    assert (found.sweep, found.swept, found.parameters, found.tags) == (
+    definition = jobs.get(project, job.id).definition
+    assert definition is not None
+    assert (definition.sweep, definition.swept, definition.parameters, definition.tags) == (
         {"grid": {"depth": [1, 2]}},
         ["depth"],
         {"lr": 0.5},
         {"a": "b"},
     )
-    assert (found.resources["memory_mb"], found.environment["name"]) == (1024, "python")
+    assert (definition.resources["memory_mb"], definition.environment["name"]) == (1024, "python")
     assert jobs.list_jobs(project).items[0].definition is None
 
 

@@ -70,8 +70,8 @@ def test_an_exit_record_wins_over_a_scheduler_that_still_says_running(state: str
 
 def test_a_success_stays_a_success_whatever_the_scheduler_says() -> None:
     for word in STATES:
-        found = state_of(exit=exit_record("succeeded"), view=TaskView(word), changed=NOW)
-        assert found == ("succeeded", has_ended(word))
+        state = state_of(exit=exit_record("succeeded"), view=TaskView(word), changed=NOW)
+        assert state == ("succeeded", has_ended(word))
 
 
 @pytest.mark.parametrize("why", ["timed_out", "out_of_memory", "node_failed", "preempted"])

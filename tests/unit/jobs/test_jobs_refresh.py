@@ -62,11 +62,11 @@ def test_a_settled_job_is_neither_polled_nor_written(project: Project, spec: Spe
     ends(job.id, 0)
     direct.say(job.id, 0, TaskView("succeeded", "COMPLETED", started=now(), ended=now()))
     jobs.get(project, job.id)
-    asked, written = direct.polls, writes(project)
+    polls, written = direct.polls, writes(project)
     shutil.rmtree(project.jobs / job.id / "tasks")
     for _ in range(3):
         assert jobs.list_jobs(project).items[0].state == "succeeded"
-    assert (direct.polls, writes(project)) == (asked, written)
+    assert (direct.polls, writes(project)) == (polls, written)
 
 
 def test_refreshing_running_jobs_writes_only_what_is_new(project: Project, sweep: Any, direct: DirectScheduler) -> None:
@@ -85,9 +85,9 @@ def test_refreshing_running_jobs_writes_only_what_is_new(project: Project, sweep
 def test_a_scheduler_is_polled_once_for_all_its_jobs(project: Project, spec: Spec, direct: DirectScheduler) -> None:
     for _ in range(5):
         jobs.submit(project, spec())
-    asked = direct.polls
+    polls = direct.polls
     jobs.list_jobs(project)
-    assert direct.polls == asked + 1
+    assert direct.polls == polls + 1
 
 
 def test_an_exit_record_that_arrives_late_is_waited_for(
@@ -119,8 +119,8 @@ def test_exit_records_settle_a_job_that_the_scheduler_has_forgotten(
     job = sweep(2)
     ends(job.id, 0)
     direct.forget(job.id)
-    found = jobs.get(project, job.id)
-    assert (found.state, found.counts, found.reason) == ("unknown", {"succeeded": 1, "unknown": 1}, schedulers.FORGOTTEN)
+    shown = jobs.get(project, job.id)
+    assert (shown.state, shown.counts, shown.reason) == ("unknown", {"succeeded": 1, "unknown": 1}, schedulers.FORGOTTEN)
     assert jobs.tasks(project, job.id, state="unknown").items[0].reason == schedulers.FORGOTTEN
     ends(job.id, 1)
     assert jobs.get(project, job.id).state == "succeeded"
@@ -148,12 +148,12 @@ def test_a_job_of_another_user_is_known_by_its_files_alone(
     job = sweep(3)
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     direct.forget(job.id)  # my scheduler knows nothing of theirs
-    asked = direct.polls
+    polls = direct.polls
     ends(job.id, 0)
     (project.jobs / job.id / "tasks/1").mkdir()
-    found = jobs.get(project, job.id)
-    assert (found.state, found.counts) == ("running", {"succeeded": 1, "running": 1, "queued": 1})
-    assert direct.polls == asked
+    shown = jobs.get(project, job.id)
+    assert (shown.state, shown.counts) == ("running", {"succeeded": 1, "running": 1, "queued": 1})
+    assert direct.polls == polls
     with pytest.raises(Exception, match="belongs to"):
         jobs.cancel(project, job.id)
 

@@ -9,10 +9,10 @@ from lossi.jobs.resources import Resources
 
 
 def test_resources_take_text_and_numbers() -> None:
-    asked = Resources.model_validate({"memory": "8G", "time": "1:00:00", "cpus": 4, "gpus": 1, "gpu_type": "a100"})
-    assert (asked.memory, asked.time) == (8192, 3600)
+    resources = Resources.model_validate({"memory": "8G", "time": "1:00:00", "cpus": 4, "gpus": 1, "gpu_type": "a100"})
+    assert (resources.memory, resources.time) == (8192, 3600)
     assert Resources.model_validate({"memory": 500, "time": 90}).record().time_limit_s == 90
-    assert Resources.model_validate(asked.model_dump()) == asked
+    assert Resources.model_validate(resources.model_dump()) == resources
 
 
 @pytest.mark.parametrize(

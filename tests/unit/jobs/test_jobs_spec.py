@@ -59,11 +59,11 @@ def test_a_spec_survives_being_written_and_read() -> None:
 
 
 def test_the_digest_depends_on_the_request_not_on_its_spelling() -> None:
-    one = validated({"notebook": "a.ipynb", "parameters": {"a": 1, "b": 2}, "resources": {"memory": "1G"}})
+    request = validated({"notebook": "a.ipynb", "parameters": {"a": 1, "b": 2}, "resources": {"memory": "1G"}})
     same = validated({"parameters": {"b": 2, "a": 1}, "notebook": "a.ipynb", "resources": {"memory": 1024}})
-    assert one.digest() == same.digest()
+    assert request.digest() == same.digest()
     assert (
-        one.digest()
+        request.digest()
         != validated({"notebook": "a.ipynb", "parameters": {"a": 1, "b": "2"}, "resources": {"memory": "1G"}}).digest()
     )
 

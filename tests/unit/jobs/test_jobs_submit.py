@@ -58,8 +58,8 @@ def ended(process: tuple[int, int]) -> tuple[int, str]:
     """Return exit code and answer of a child."""
     pid, reader = process
     with os.fdopen(reader) as stream:
-        said = stream.read()
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said
+        answer = stream.read()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), answer
 
 
 def directories(project: Project) -> list[str]:
@@ -112,7 +112,7 @@ def test_simultaneous_requests_with_one_key_are_one_job(project: Project, spec: 
     processes = [child(project, spec(), key="double click") for _ in range(6)]
     answers = [ended(process) for process in processes]
     assert {code for code, _ in answers} == {0}, answers
-    assert len({said for _, said in answers}) == 1
+    assert len({answer for _, answer in answers}) == 1
     assert len(direct.submissions()) == len(directories(project)) == 2
 
 
@@ -138,7 +138,7 @@ def test_simultaneous_requests_take_over_from_a_dead_process_once(
     answers = [ended(process) for process in [child(project, spec(), key="k") for _ in range(4)]]
     assert {code for code, _ in answers} == {0}, answers
     assert directories(project) == direct.submissions() == [answers[0][1]]
-    assert len({said for _, said in answers}) == 1
+    assert len({answer for _, answer in answers}) == 1
 
 
 def test_a_request_survives_several_dead_processes(project: Project, spec: Spec, direct: DirectScheduler) -> None:
@@ -164,14 +164,14 @@ def test_a_damaged_key_binds_nobody(project: Project, spec: Spec) -> None:
 
 
 def test_simultaneous_submissions_without_keys_are_different_jobs(project: Project, spec: Spec, direct: DirectScheduler) -> None:
-    made: list[str] = []
-    threads = [threading.Thread(target=lambda: made.append(jobs.submit(project, spec()).id)) for _ in range(4)]
+    ids: list[str] = []
+    threads = [threading.Thread(target=lambda: ids.append(jobs.submit(project, spec()).id)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(made) == direct.submissions() == directories(project)
-    assert len(set(made)) == 4
+    assert sorted(ids) == direct.submissions() == directories(project)
+    assert len(set(ids)) == 4
 
 
 # -- between preparing and submitting ----------------------------------------------------------------------------------
@@ -206,8 +206,8 @@ def test_a_job_still_being_submitted_is_queued_and_cannot_be_cancelled(
     (folder / records.SUBMISSION).unlink()
     (folder / preparer.FILE).write_bytes(preparer.dump(preparer.myself()))
     direct.forget(job.id)
-    found = jobs.get(project, job.id)
-    assert (found.state, found.reason) == ("queued", "it is being submitted")
+    shown = jobs.get(project, job.id)
+    assert (shown.state, shown.reason) == ("queued", "it is being submitted")
     with pytest.raises(Conflict, match="still being submitted"):
         jobs.cancel(project, job.id)
 

@@ -33,16 +33,16 @@ def test_a_grid_combines_everything_and_the_last_parameter_changes_fastest() -> 
 
 @given(st.dictionaries(NAMES, st.lists(VALUES, min_size=1, max_size=4), min_size=1, max_size=4))
 def test_a_grid_has_as_many_combinations_as_it_says_and_each_once(grid: dict[str, list[Any]]) -> None:
-    made = list(sweep({"grid": grid}).combinations())
-    assert len(made) == sweep({"grid": grid}).total() == math.prod(len(values) for values in grid.values())
-    assert [tuple(row.values()) for row in made] == list(itertools.product(*grid.values()))
+    rows = list(sweep({"grid": grid}).combinations())
+    assert len(rows) == sweep({"grid": grid}).total() == math.prod(len(values) for values in grid.values())
+    assert [tuple(row.values()) for row in rows] == list(itertools.product(*grid.values()))
 
 
 @given(st.lists(st.dictionaries(NAMES, VALUES, max_size=4), min_size=1, max_size=10))
 def test_a_list_is_kept_unchanged(rows: list[dict[str, Any]]) -> None:
-    made = sweep({"list": rows})
-    assert list(made.combinations()) == rows
-    assert set(made.names) == {name for row in rows for name in row}
+    kept = sweep({"list": rows})
+    assert list(kept.combinations()) == rows
+    assert set(kept.names) == {name for row in rows for name in row}
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(1, 30))
@@ -81,9 +81,9 @@ def test_draws_are_the_same_on_every_machine() -> None:
 
 
 def test_another_parameter_does_not_change_the_draws_of_the_others() -> None:
-    one = {"a": {"distribution": "uniform", "low": 0, "high": 1}}
-    two = {**one, "b": {"choice": [1, 2]}}
-    alone = [row["a"] for row in sweep({"random": one, "samples": 5}).combinations()]
+    alone_values = {"a": {"distribution": "uniform", "low": 0, "high": 1}}
+    two = {**alone_values, "b": {"choice": [1, 2]}}
+    alone = [row["a"] for row in sweep({"random": alone_values, "samples": 5}).combinations()]
     assert [row["a"] for row in sweep({"random": two, "samples": 5}).combinations()] == alone
 
 
@@ -138,8 +138,8 @@ def test_an_invalid_sweep_is_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_ten_thousand_combinations_are_made() -> None:
-    made = list(sweep({"grid": {"a": list(range(100)), "b": list(range(100))}}).combinations())
-    assert len(made) == 10_000
+    rows = list(sweep({"grid": {"a": list(range(100)), "b": list(range(100))}}).combinations())
+    assert len(rows) == 10_000
 
 
 def test_a_huge_grid_is_counted_without_being_expanded() -> None:

@@ -126,10 +126,10 @@ ALL_WORDS = [
 
 @pytest.mark.parametrize("word", ALL_WORDS)
 def test_every_reason_of_slurm_is_known(word: str) -> None:
-    found = pending_reasons.explain_pending(word)
-    assert "gives the reason" not in found.sentence
-    assert found.sentence.endswith(".") and ".." not in found.sentence
-    assert found.passes or found.suggestion, "who waits in vain is told what to do"
+    explanation = pending_reasons.explain_pending(word)
+    assert "gives the reason" not in explanation.sentence
+    assert explanation.sentence.endswith(".") and ".." not in explanation.sentence
+    assert explanation.passes or explanation.suggestion, "who waits in vain is told what to do"
 
 
 @pytest.mark.parametrize(
@@ -155,9 +155,9 @@ def test_every_reason_of_slurm_is_known(word: str) -> None:
     ],
 )
 def test_reasons_are_explained(reason: str, words: str, passes: bool) -> None:
-    found = pending_reasons.explain_pending(reason)
-    assert words in found.sentence
-    assert found.passes is passes
+    explanation = pending_reasons.explain_pending(reason)
+    assert words in explanation.sentence
+    assert explanation.passes is passes
 
 
 @given(st.text(max_size=80))
@@ -199,8 +199,8 @@ def waited(project: Project) -> Any:
 def test_waits_are_counted_by_partition(project: Project, waited: Any) -> None:
     waited("a", [10.0, 30.0, 120.0, 1000.0, 5000.0, 20000.0, 50000.0, 90000.0, None])
     waited("b", [5.0], partition="small")
-    found = queue_waits.queue_waits([project])
-    gpu, small = found.items
+    waits = queue_waits.queue_waits([project])
+    gpu, small = waits.items
     assert (gpu.cluster, gpu.partition, gpu.count, gpu.median_s, gpu.longest_s) == ("c", "gpu", 8, 3000.0, 90000.0)
     assert [bucket.count for bucket in gpu.buckets] == [2, 1, 0, 1, 1, 1, 1, 1]
     assert gpu.first_quartile_s <= gpu.median_s <= gpu.third_quartile_s
@@ -220,7 +220,7 @@ def test_an_older_index_has_no_waits_and_a_broken_one_is_named(project: Project,
     connection = sqlite3.connect(project.index)
     connection.execute("CREATE TABLE tasks (job_id TEXT, task INTEGER)")
     connection.close()
-    found = queue_waits.queue_waits([project])
-    assert (found.items, found.left_out) == ([], [])
+    waits = queue_waits.queue_waits([project])
+    assert (waits.items, waits.left_out) == ([], [])
     project.index.write_bytes(b"not a database at all, for sure" * 100)
     assert queue_waits.queue_waits([project]).left_out[0].startswith(f"{project.name}: ")

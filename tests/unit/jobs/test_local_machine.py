@@ -64,6 +64,11 @@ def test_a_machine_has_no_more_than_its_allocation(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_supervisor_is_told_of_its_allocation_and_of_nothing_else() -> None:
-    given = IN_JOB | {"SLURM_CPUS_ON_NODE": "4", "SLURM_JWT": "secret", "SLURM_ARRAY_TASK_ID": "3", "PATH": os.environ["PATH"]}
-    assert machine.passed_on(given) == IN_JOB | {"SLURM_CPUS_ON_NODE": "4"}
+    variables = IN_JOB | {
+        "SLURM_CPUS_ON_NODE": "4",
+        "SLURM_JWT": "secret",
+        "SLURM_ARRAY_TASK_ID": "3",
+        "PATH": os.environ["PATH"],
+    }
+    assert machine.passed_on(variables) == IN_JOB | {"SLURM_CPUS_ON_NODE": "4"}
     assert machine.passed_on({"SLURM_JOB_ID": "123", "SLURM_CPUS_ON_NODE": "4"}) == {}

@@ -33,8 +33,8 @@ def test_scripts_are_sound_and_hold_nothing_of_the_form(name: str) -> None:
 def test_the_job_looks_for_ports_in_the_sites_range_and_not_for_ever(tmp_path: Path) -> None:
     shutil.copy(SESSION / "template" / "before.sh", tmp_path)
     functions = "find_port() { echo 23456; }; create_passwd() { echo secret; }; export -f find_port; host=node"
-    said = 'echo "$ports" | tr "\\n" " "; stat -c %a .'
-    argv = ["bash", "-c", f"{functions}; . ./before.sh; {said}"]
+    report = 'echo "$ports" | tr "\\n" " "; stat -c %a .'
+    argv = ["bash", "-c", f"{functions}; . ./before.sh; {report}"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "23456 23456 23456 700\n"
     # As `timeout` ends it where no port of the range is free.

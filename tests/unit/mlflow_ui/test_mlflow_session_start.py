@@ -1,4 +1,4 @@
-"""What an MLflow session does before MLflow is there: its port, what it was asked for, and what the card is told otherwise."""
+"""What an MLflow session does before MLflow runs: picks its port, reads its request, and tells the card what went wrong."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def test_without_a_port_the_session_says_so(ports: str) -> None:
 
 def started(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: str) -> str:
     """Run a session that cannot start, and return what its card is told."""
-    with socket.socket() as found:
-        found.bind(("", 0))
-        port = found.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
     for name, value in {session.SECRET: SECRET, session.HOST: "node", session.PORTS: str(port), **changes}.items():
         monkeypatch.setenv(name, value)
     folder.mkdir(exist_ok=True)
@@ -112,15 +112,15 @@ def test_the_cookie_of_an_earlier_session_at_the_same_port_opens_nothing() -> No
         return [b"in"]
 
     def asked(secret: str, **more: str) -> tuple[str, dict[str, str]]:
-        said: list[Any] = []
+        answers: list[Any] = []
         base = {"REQUEST_METHOD": "GET", "PATH_INFO": "/node/cpu01/23456/", "wsgi.input": io.BytesIO()}
-        gate.SecretGate(behind, secret, "/node/cpu01/23456")({**base, **more}, lambda *answer: said.append(answer))
-        return said[0][0], dict(said[0][1])
+        gate.SecretGate(behind, secret, "/node/cpu01/23456")({**base, **more}, lambda *answer: answers.append(answer))
+        return answers[0][0], dict(answers[0][1])
 
     old, new = SECRET, SECRET[::-1]
     both = [gate.SecretGate(behind, secret, "/node/cpu01/23456") for secret in (old, new)]
     assert both[0]._name == both[1]._name
-    cookies = [f"{one._name}={one._cookie}" for one in both]
+    cookies = [f"{authentication._name}={authentication._cookie}" for authentication in both]
     assert asked(new, HTTP_COOKIE=cookies[1])[0] == asked(new, HTTP_COOKIE="; ".join(cookies))[0] == "200 OK"
     assert asked(new, HTTP_COOKIE=cookies[0])[0] == "403 Forbidden"
     assert asked(new, HTTP_AUTHORIZATION=f"Bearer {old}")[0] == "403 Forbidden"

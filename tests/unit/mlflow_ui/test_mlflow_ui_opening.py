@@ -20,9 +20,9 @@ from lossi.tracking.ingest import lease
 def project(home: Path, tmp_path: Path) -> Project:
     root = tmp_path / "a project"
     (root / ".lossi").mkdir(parents=True)
-    made = Project(root)
-    store(made.store, "dc11669786a5")
-    return made
+    new_project = Project(root)
+    store(new_project.store, "dc11669786a5")
+    return new_project
 
 
 def store(path: Path, revision: str) -> None:

@@ -58,9 +58,9 @@ def test_script_to_stdout_and_to_a_file(lossi: Any, saved: Any, tmp_path: Path) 
     code, out, _ = lossi("script", str(path))
     assert code == 0
     target = tmp_path / "new script.py"
-    code, said, _ = lossi("script", str(path), "-o", str(target))
+    code, printed, _ = lossi("script", str(path), "-o", str(target))
     assert target.read_text("utf-8") == out
-    assert str(target) in said
+    assert str(target) in printed
     done = subprocess.run([sys.executable, str(target), "--data", "d", "--lr=2"], capture_output=True, text=True, timeout=300)
     assert done.stdout == "é 2.0 d\n", done.stderr
     code, out, _ = lossi("script", str(path), "--json")

@@ -79,26 +79,26 @@ def test_infinities_are_floats(text: str, value: float) -> None:
 
 def test_values_over_several_lines_keep_source_and_comment() -> None:
     source = 'a = 1\nlayers = [\n    64,  # first\n    32,\n]  # sizes\ntext = """one\n# no comment\ntwo"""\nd = {  # options\n    "é": 1,\n}\n'
-    found = read(source)
-    assert found["layers"].default == [64, 32]
-    assert found["layers"].comment == "sizes"
-    assert found["layers"].source == "[\n    64,  # first\n    32,\n]"
-    assert (found["text"].default, found["text"].comment) == ("one\n# no comment\ntwo", "")
-    assert (found["d"].default, found["d"].comment) == ({"é": 1}, "options")
+    parameters = read(source)
+    assert parameters["layers"].default == [64, 32]
+    assert parameters["layers"].comment == "sizes"
+    assert parameters["layers"].source == "[\n    64,  # first\n    32,\n]"
+    assert (parameters["text"].default, parameters["text"].comment) == ("one\n# no comment\ntwo", "")
+    assert (parameters["d"].default, parameters["d"].comment) == ({"é": 1}, "options")
 
 
 def test_several_targets_and_order() -> None:
-    found = read("a = b = 1; c = 'x'  # last\n(d, e) = 2, [3]\na = 4\nf, *g = 1, 2\nh.i = 5\nj[0] = 6\n__k = 7")
-    assert list(found) == ["a", "b", "c", "d", "e"]
-    assert [item.default for item in found.values()] == [4, 1, "x", 2, [3]]
-    assert found["c"].comment == "last"
+    parameters = read("a = b = 1; c = 'x'  # last\n(d, e) = 2, [3]\na = 4\nf, *g = 1, 2\nh.i = 5\nj[0] = 6\n__k = 7")
+    assert list(parameters) == ["a", "b", "c", "d", "e"]
+    assert [item.default for item in parameters.values()] == [4, 1, "x", 2, [3]]
+    assert parameters["c"].comment == "last"
 
 
 def test_declared_without_default_is_required() -> None:
-    found = read("lr: float  # must be given\nanything: Any\nmaybe: int | None")
-    assert found["lr"].required
-    assert (found["lr"].type, found["lr"].comment, found["lr"].optional) == ("float", "must be given", False)
-    assert found["maybe"].optional
+    parameters = read("lr: float  # must be given\nanything: Any\nmaybe: int | None")
+    assert parameters["lr"].required
+    assert (parameters["lr"].type, parameters["lr"].comment, parameters["lr"].optional) == ("float", "must be given", False)
+    assert parameters["maybe"].optional
 
 
 def test_only_the_top_level_counts() -> None:
@@ -120,10 +120,10 @@ def test_only_the_top_level_counts() -> None:
     ],
 )
 def test_magics_do_not_break_the_cell(magic: str) -> None:
-    found = read(f"{magic}\nlr = 0.1  # rate\nname = '''\n%no magic\n'''\nn = (1\n%2)\n")
-    assert found["lr"].comment == "rate"
-    assert found["name"].default == "\n%no magic\n"
-    assert found["n"].source == "(1\n%2)".strip("()")
+    parameters = read(f"{magic}\nlr = 0.1  # rate\nname = '''\n%no magic\n'''\nn = (1\n%2)\n")
+    assert parameters["lr"].comment == "rate"
+    assert parameters["name"].default == "\n%no magic\n"
+    assert parameters["n"].source == "(1\n%2)".strip("()")
 
 
 def test_cell_in_another_language_has_no_parameters() -> None:
@@ -131,8 +131,8 @@ def test_cell_in_another_language_has_no_parameters() -> None:
 
 
 def test_invalid_line_becomes_a_note_and_the_others_count() -> None:
-    found, notes = python_parameters.read("lr = 0.1\nn = = 3\nif x:\n    y = (\nz = 1  # after")
-    assert [item.name for item in found][0] == "lr"
+    parameters, notes = python_parameters.read("lr = 0.1\nn = = 3\nif x:\n    y = (\nz = 1  # after")
+    assert [item.name for item in parameters][0] == "lr"
     assert "line 2" in notes[0]
     assert "cannot be parsed" in notes[0]
 
@@ -151,19 +151,19 @@ def test_hostile_cells_are_read_quickly() -> None:
 
 def test_first_tagged_cell_counts_and_the_others_are_noted(notebook: Any) -> None:
     content = notebook("a = 0", ("b = 1", ["parameters", "x"]), ("c = 2", "parameters"), ("b = 3", "injected-parameters"))
-    found = notebooks.parameters(notebooks.read(content))
-    assert found.cell_index == 1
-    assert [item.name for item in found.parameters] == ["b"]
-    assert any("only the first" in note and "not 3" in note for note in found.notes)
-    assert any("injected-parameters" in note for note in found.notes)
+    parameters = notebooks.parameters(notebooks.read(content))
+    assert parameters.cell_index == 1
+    assert [item.name for item in parameters.parameters] == ["b"]
+    assert any("only the first" in note and "not 3" in note for note in parameters.notes)
+    assert any("injected-parameters" in note for note in parameters.notes)
 
 
 def test_other_languages_are_noted_and_julia_is_named(notebook: Any) -> None:
-    found = notebooks.parameters(notebooks.read(notebook(("x = 1", "parameters"), language="julia")))
-    assert found.parameters == ()
-    assert "Julia" in found.notes[-1]
-    found = notebooks.parameters(notebooks.read(notebook(("let x", "parameters"), language=None)))
-    assert "unknown" in found.notes[-1]
+    parameters = notebooks.parameters(notebooks.read(notebook(("x = 1", "parameters"), language="julia")))
+    assert parameters.parameters == ()
+    assert "Julia" in parameters.notes[-1]
+    parameters = notebooks.parameters(notebooks.read(notebook(("let x", "parameters"), language=None)))
+    assert "unknown" in parameters.notes[-1]
 
 
 JSON = st.recursive(

@@ -78,9 +78,9 @@ def test_hostile_cells_are_read_quickly() -> None:
 
 
 def test_r_notebook(notebook: Any) -> None:
-    found = notebooks.parameters(notebooks.read(notebook(("lr <- 0.1  # rate", "parameters"), language="r")))
-    assert found.language == "r"
-    assert found.parameters[0].comment == "rate"
+    parameters = notebooks.parameters(notebooks.read(notebook(("lr <- 0.1  # rate", "parameters"), language="r")))
+    assert parameters.language == "r"
+    assert parameters.parameters[0].comment == "rate"
 
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"))

@@ -13,12 +13,12 @@ from lossi.notebooks import document
 
 
 def test_cells_language_kernel_and_title_are_read(notebook: Any) -> None:
-    found = notebooks.read(notebook("md:intro\n\n## The *title* ##\n", "a = 1\nb = 2", ("c = 3", "parameters")))
-    assert (found.language, found.kernel, found.title) == ("python", "python3", "The *title*")
-    assert [cell.kind for cell in found.cells] == ["markdown", "code", "code"]
-    assert [cell.source for cell in found.code_cells] == ["a = 1\nb = 2", "c = 3"]
-    assert found.tagged("parameters")[0].index == 2
-    assert found.nbformat == (4, 5)
+    read = notebooks.read(notebook("md:intro\n\n## The *title* ##\n", "a = 1\nb = 2", ("c = 3", "parameters")))
+    assert (read.language, read.kernel, read.title) == ("python", "python3", "The *title*")
+    assert [cell.kind for cell in read.cells] == ["markdown", "code", "code"]
+    assert [cell.source for cell in read.code_cells] == ["a = 1\nb = 2", "c = 3"]
+    assert read.tagged("parameters")[0].index == 2
+    assert read.nbformat == (4, 5)
 
 
 def test_file_and_open_file_and_bytes_read_alike(saved: Any) -> None:
@@ -30,8 +30,8 @@ def test_file_and_open_file_and_bytes_read_alike(saved: Any) -> None:
 def test_windows_line_ends_and_byte_order_mark(notebook: Any) -> None:
     data = json.loads(notebook("x"))
     data["cells"][0]["source"] = "a = 1\r\nb = 2\rc = 3"
-    found = notebooks.read(b"\xef\xbb\xbf" + json.dumps(data).encode())
-    assert found.cells[0].source == "a = 1\nb = 2\nc = 3"
+    read = notebooks.read(b"\xef\xbb\xbf" + json.dumps(data).encode())
+    assert read.cells[0].source == "a = 1\nb = 2\nc = 3"
 
 
 @pytest.mark.parametrize(
@@ -102,15 +102,15 @@ def test_fifty_megabytes_are_read(notebook: Any, tmp_path: Path) -> None:
     path = tmp_path / "big.ipynb"
     path.write_text(json.dumps(data))
     assert path.stat().st_size > 50_000_000
-    found = notebooks.parameters(notebooks.read(path))
-    assert found.parameters[0].comment == "rate"
+    parameters = notebooks.parameters(notebooks.read(path))
+    assert parameters.parameters[0].comment == "rate"
 
 
 def test_empty_and_markdown_only_notebooks(notebook: Any) -> None:
     for content in (notebook(), notebook("md:# Only text")):
-        found = notebooks.parameters(notebooks.read(content))
-        assert (found.cell_index, found.parameters) == (None, ())
-        assert "tag it `parameters`" in found.notes[-1]
+        parameters = notebooks.parameters(notebooks.read(content))
+        assert (parameters.cell_index, parameters.parameters) == (None, ())
+        assert "tag it `parameters`" in parameters.notes[-1]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_empty_and_markdown_only_notebooks(notebook: Any) -> None:
 def test_language_of_unknown_kernels_is_guessed_with_a_note(
     notebook: Any, metadata: dict[str, Any], cells: list[str], language: str, note: str
 ) -> None:
-    found = notebooks.read(notebook(*cells, language=None, **metadata))
-    assert found.language == language
-    assert note in " ".join(found.notes)
-    assert bool(found.notes) == bool(note)
+    read = notebooks.read(notebook(*cells, language=None, **metadata))
+    assert read.language == language
+    assert note in " ".join(read.notes)
+    assert bool(read.notes) == bool(note)

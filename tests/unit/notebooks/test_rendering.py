@@ -244,8 +244,8 @@ def test_child_is_nice_clean_and_dies_with_its_parent(saved: Any, home: Path, tm
 
 
 def _renderer(pid: int) -> int | None:
-    found = [child for child in children(pid) if b"rendering_child" in Path(f"/proc/{child}/cmdline").read_bytes()]
-    return found[0] if found else None
+    renderers = [child for child in children(pid) if b"rendering_child" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return renderers[0] if renderers else None
 
 
 def _wait(condition: Callable[[], Any]) -> Any:

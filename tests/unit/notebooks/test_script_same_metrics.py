@@ -57,8 +57,8 @@ def both(path: Path, values: dict[str, str], store: Path, tmp_path: Path) -> tup
     """Return the metrics of the notebook and of its script."""
     script = tmp_path / "converted.py"
     script.write_text(notebooks.script(notebooks.read(path)).text, "utf-8")
-    given = [text for name, value in values.items() for text in ("-p", name, value)]
-    notebook_argv = [sys.executable, "-m", "papermill", "--no-progress-bar", str(path), str(tmp_path / "out.ipynb"), *given]
+    options = [text for name, value in values.items() for text in ("-p", name, value)]
+    notebook_argv = [sys.executable, "-m", "papermill", "--no-progress-bar", str(path), str(tmp_path / "out.ipynb"), *options]
     flags = [text for name, value in values.items() for text in (f"--{name}", value)]
     by_notebook = metrics(notebook_argv, store, tmp_path / "by-notebook")
     return by_notebook, metrics([sys.executable, str(script), *flags], store, tmp_path / "by-script")

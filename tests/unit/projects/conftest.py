@@ -39,9 +39,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def repository(home: Path) -> Repository:
     """Return an empty repository that is also a project."""
-    made = Repository(home / "work" / "repo")
-    projects.init(made.root)
-    return made
+    new_repository = Repository(home / "work" / "repo")
+    projects.init(new_repository.root)
+    return new_repository
 
 
 @pytest.fixture

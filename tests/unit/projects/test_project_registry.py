@@ -125,18 +125,18 @@ def test_init_refuses_paths_that_cannot_be_projects(home: Path) -> None:
 
 
 def test_names_paths_and_misspellings(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = projects.init(home / "a" / "digits")
-    assert projects.by_name_or_path("digits") == one
-    (one.root / "sub").mkdir()
-    assert projects.by_name_or_path(str(one.root / "sub")) == one
+    first = projects.init(home / "a" / "digits")
+    assert projects.by_name_or_path("digits") == first
+    (first.root / "sub").mkdir()
+    assert projects.by_name_or_path(str(first.root / "sub")) == first
     with pytest.raises(NotFound, match="did you mean 'digits'"):
         projects.by_name_or_path("digit")
-    monkeypatch.chdir(one.root)
-    assert projects.by_name_or_path(".") == one
+    monkeypatch.chdir(first.root)
+    assert projects.by_name_or_path(".") == first
     two = projects.init(home / "b" / "digits")
     with pytest.raises(Conflict, match="2 projects") as caught:
         projects.by_name_or_path("digits")
-    assert str(one.root) in str(caught.value) and str(two.root) in str(caught.value)
+    assert str(first.root) in str(caught.value) and str(two.root) in str(caught.value)
     for text in ("", "a\0b", "/no/such", "~nobody-here/x"):
         with pytest.raises(NotFound):
             projects.by_name_or_path(text)

@@ -111,8 +111,8 @@ def test_environment_that_cannot_make_a_store(home: Path, argv: list[str], error
 def test_ensure_creates_the_same_store_as_mlflow(stored: projects.Project, template: Path) -> None:
     assert page_bytes(stored.store) == 4096
     assert stores.revision(stored.store) == stores.revision(template)
-    found = client(stores.tracking_uri(stored)).get_experiment("0")
-    assert (found.name, found.artifact_location) == ("Default", str(stored.artifacts / "0"))
+    experiment = client(stores.tracking_uri(stored)).get_experiment("0")
+    assert (experiment.name, experiment.artifact_location) == ("Default", str(stored.artifacts / "0"))
     assert sorted(path.name for path in stored.home.iterdir()) == [".gitignore", "artifacts", "jobs", "mlflow.db"]
 
 
@@ -214,13 +214,13 @@ def test_experiment_ids_are_those_mlflow_would_give(stored: projects.Project) ->
 
 
 def test_concurrent_creation_gives_one_experiment(stored: projects.Project) -> None:
-    made: list[str] = []
-    threads = [threading.Thread(target=lambda: made.append(stores.ensure_experiment(stored, "same").id)) for _ in range(8)]
+    ids: list[str] = []
+    threads = [threading.Thread(target=lambda: ids.append(stores.ensure_experiment(stored, "same").id)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert made == ["1"] * 8
+    assert ids == ["1"] * 8
 
 
 def test_deleted_experiment_is_a_conflict_with_a_hint(stored: projects.Project) -> None:

@@ -15,10 +15,10 @@ from lossi.projects import Project, runs_in
 
 @pytest.fixture
 def project(home: Path, tmp_path: Path) -> Project:
-    made = Project(tmp_path / "a project")
-    made.home.mkdir(parents=True)
-    made.store.touch()
-    return made
+    new_project = Project(tmp_path / "a project")
+    new_project.home.mkdir(parents=True)
+    new_project.store.touch()
+    return new_project
 
 
 def test_a_project_or_its_own_folder_gives_the_projects_runs(project: Project) -> None:
@@ -80,8 +80,8 @@ def test_unreadable_folders_look_like_missing_ones() -> None:
 @given(st.text())
 def test_any_text_gives_a_folder_or_an_explained_error(home: Path, text: str) -> None:
     try:
-        found = runs_in(text)
+        outcome = runs_in(text)
     except LossiError as error:
         assert error.what
     else:
-        assert isinstance(found, (Path, Project))
+        assert isinstance(outcome, (Path, Project))

@@ -118,10 +118,10 @@ def test_file_that_shrinks_while_it_is_read_is_a_conflict(
         fstat = os.fstat
 
         def truncating(descriptor: int) -> os.stat_result:
-            found = fstat(descriptor)
-            if found.st_size == 8 * MIB:
+            status = fstat(descriptor)
+            if status.st_size == 8 * MIB:
                 os.truncate(big, 10)
-            return found
+            return status
 
         monkeypatch.setattr("lossi.projects.packing.os.fstat", truncating)
         return tree

@@ -20,15 +20,15 @@ import importlib.util, json, sqlite3, sys
 from pathlib import Path
 
 name = "lossi.projects.facts"
-found = importlib.util.find_spec(name)
+spec = importlib.util.find_spec(name)
 declared = """
     water_l: Annotated[float | None, Fact("J", ("scheduler", "runner"), "sum", "brief")] = Field(default=None, description="Cooling.")
     exit_code: int | None = None
 """
-source = Path(found.origin).read_text().replace("\\n    exit_code: int | None = None\\n", declared)
-module = importlib.util.module_from_spec(found)
+source = Path(spec.origin).read_text().replace("\\n    exit_code: int | None = None\\n", declared)
+module = importlib.util.module_from_spec(spec)
 sys.modules[name] = module
-exec(compile(source, found.origin, "exec"), module.__dict__)
+exec(compile(source, spec.origin, "exec"), module.__dict__)
 
 from lossi import projects
 from lossi.contract.records import PreparedJob

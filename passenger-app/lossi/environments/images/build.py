@@ -150,8 +150,8 @@ def engine() -> str:
         When there is none on PATH.
     """
     for name in ENGINES:
-        if found := shutil.which(name):
-            return found
+        if path := shutil.which(name):
+            return path
     raise Unavailable(
         "this machine cannot build images",
         why="neither podman nor buildah is on PATH",

@@ -30,7 +30,7 @@ class RecentJob:
     job
         Without its progress.
     runs
-        MLflow runs taken in so far.
+        MLflow runs ingested so far.
     """
 
     project: Project

@@ -183,8 +183,8 @@ def _by_exit(folder: TaskFolder, view: TaskView | None, record: TaskExit, now: f
 
 
 def _by_view(folder: TaskFolder, view: TaskView, now: float, patience: Patience) -> Row:
-    said = {name: getattr(view, name) for name in ("exit_code", "signal", "host", "started", "ended")}
-    known = {name: value for name, value in said.items() if value is not None}
+    facts = {name: getattr(view, name) for name in ("exit_code", "signal", "host", "started", "ended")}
+    known = {name: value for name, value in facts.items() if value is not None}
     if not has_ended(view.state):
         state = view.state if view.state in STATES else UNKNOWN
         return _columns(state, view.reason, scheduler_state=view.scheduler_state, **known)

@@ -218,8 +218,8 @@ def _poll(connection: sqlite3.Connection, jobs: Sequence[OpenJob], stale: list[s
     """Ask each scheduler once about all its jobs."""
     by_scheduler: dict[tuple[str, str | None], list[schedulers.Handle]] = {}
     for opened in jobs:
-        asked = handle(opened.job, opened.directory, opened.submission, settled=table.settled(connection, opened.job.id))
-        by_scheduler.setdefault((opened.submission.scheduler, opened.submission.cluster), []).append(asked)
+        job_handle = handle(opened.job, opened.directory, opened.submission, settled=table.settled(connection, opened.job.id))
+        by_scheduler.setdefault((opened.submission.scheduler, opened.submission.cluster), []).append(job_handle)
     views: dict[str, JobView] = {}
     for (name, cluster), handles in by_scheduler.items():
         try:

@@ -33,14 +33,14 @@ def is_free(address: str, port: int) -> bool:
 
 def listeners(port: int, table: str = "/proc/net") -> list[tuple[int, str]]:
     """Return (user id, inode) of each socket that listens at a port of this machine, at any address."""
-    found = []
+    sockets = []
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError), open(os.path.join(table, name), encoding="ascii") as stream:
             for line in stream.readlines()[1:]:
                 words = line.split()
                 if words[3] == LISTENING and int(words[1].rpartition(":")[2], 16) == port:
-                    found.append((int(words[7]), words[9]))
-    return found
+                    sockets.append((int(words[7]), words[9]))
+    return sockets
 
 
 def sockets(pid: int) -> set[str]:
