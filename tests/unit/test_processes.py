@@ -135,7 +135,7 @@ def test_a_process_of_another_host_or_container_is_not_known_to_be_gone() -> Non
 
 
 OWN_WAYS = {
-    "processes.py",
+    "processes/children.py",
     "cli/environments.py",  # `lossi exec`: a terminal's program, which gets the terminal's signals
     "jobs/schedulers/local/ingest.py",  # the supervisor reaps all its children itself
     "jobs/schedulers/local/task.py",
