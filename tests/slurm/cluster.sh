@@ -257,6 +257,17 @@ dbd_answers() {    # 22.05 crashes now and then while it starts on a busy machin
 start_ctld() {
   background slurmctld slurm slurmctld -D -f "$SLURM_CONF"
   within 120 scontrol ping
+  within 120 nodes_respond
+}
+
+nodes_respond() {    # those whose slurmd runs; until then slurmctld says that no node fits a request
+  local file name
+  for file in "$ROOT"/pid/slurmd-*; do
+    name=${file##*/slurmd-}
+    if [ -f "$file" ] && lives "$(cat "$file")"; then
+      sinfo -h -n "$name" -o %T | grep -qvE '[*]|unknown' || return 1
+    fi
+  done
 }
 
 start_slurmd() {
