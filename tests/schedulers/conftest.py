@@ -42,9 +42,9 @@ def scheduler(surroundings: Path, boot_id_file: Path) -> Iterator[LocalScheduler
 def job_factory(tmp_path: Path, scheduler: LocalScheduler) -> Iterator[JobFactory]:
     factory = JobFactory(tmp_path / "project" / "jobs", scheduler)
     yield factory
-    for made in factory.made:
-        if made.job.id in queue.waiting(scheduler.places):
-            scheduler.cancel(made.handle, None)
+    for prepared in factory.prepared:
+        if prepared.job.id in queue.waiting(scheduler.places):
+            scheduler.cancel(prepared.handle, None)
     end_everything(scheduler)
-    ids = {made.job.id for made in factory.made}
+    ids = {prepared.job.id for prepared in factory.prepared}
     assert {job_id: pids for job_id, pids in marked_processes().items() if job_id in ids} == {}

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from scheduler_jobs import Made, eventually, lives
+from scheduler_jobs import Prepared, eventually, lives
 
 from lossi import processes
 from lossi.contract import records
@@ -24,15 +24,15 @@ ACCOUNT = """printf '{"task": %d, "state": "succeeded", "exit_code": 0}' $LOSSI_
 WAIT_FOR_GO = "until [ -e go ]; do sleep 0.02; done\n"
 
 
-def view(scheduler: LocalScheduler, made: Made) -> JobView:
-    return scheduler.poll([made.handle])[made.job.id]
+def view(scheduler: LocalScheduler, prepared: Prepared) -> JobView:
+    return scheduler.poll([prepared.handle])[prepared.job.id]
 
 
-def until_over(scheduler: LocalScheduler, made: Made) -> JobView:
+def until_over(scheduler: LocalScheduler, prepared: Prepared) -> JobView:
     def over() -> JobView | None:
-        seen = view(scheduler, made)
-        ended = [task for task in seen.tasks.values() if has_ended(task.state)]
-        return seen if len(ended) == made.job.tasks else None
+        current = view(scheduler, prepared)
+        ended = [task for task in current.tasks.values() if has_ended(task.state)]
+        return current if len(ended) == prepared.job.tasks else None
 
     return eventually(over, "the job is over")
 
@@ -41,8 +41,8 @@ def until(look: Callable[[], object], what: str = "") -> None:
     eventually(look, what)
 
 
-def submit(scheduler: LocalScheduler, made: Made) -> None:
-    scheduler.submit(made.job, made.directory)
+def submit(scheduler: LocalScheduler, prepared: Prepared) -> None:
+    scheduler.submit(prepared.job, prepared.directory)
 
 
 def kill_supervisor(scheduler: LocalScheduler, number: signal.Signals = signal.SIGKILL) -> None:
@@ -51,16 +51,16 @@ def kill_supervisor(scheduler: LocalScheduler, number: signal.Signals = signal.S
     until(lambda: not lives(str(pid)), "the supervisor is dead")
 
 
-def child(code: str, scheduler: LocalScheduler, made: list[Made]) -> list[str]:
-    """Return the argv of a process in which ``scheduler`` and ``made`` (job, directory) are at hand."""
-    jobs = [(json.dumps(records.to_dict(one.job)), str(one.directory)) for one in made]
+def child(code: str, scheduler: LocalScheduler, prepared: list[Prepared]) -> list[str]:
+    """Return the argv of a process in which ``scheduler`` and ``jobs`` (job, directory) are at hand."""
+    jobs = [(json.dumps(records.to_dict(item.job)), str(item.directory)) for item in prepared]
     head = f"""
         import json, os, signal, sys
         from pathlib import Path
         from lossi.jobs.schedulers.local.adapter import LocalScheduler
         from lossi.contract import records
         scheduler = LocalScheduler(Path({str(scheduler.places.root.parent)!r}), ingest_command=(), linger_s=0.2)
-        made = [(records.from_dict(records.PreparedJob, json.loads(text)), Path(folder)) for text, folder in {jobs!r}]
+        jobs = [(records.from_dict(records.PreparedJob, json.loads(text)), Path(folder)) for text, folder in {jobs!r}]
     """
     return [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(code)]
 
@@ -98,12 +98,12 @@ def supervisor(local: LocalScheduler) -> int:
 
 def marked_processes() -> dict[str, list[int]]:
     """Return the processes of all jobs on this machine by job id."""
-    found: dict[str, list[int]] = {}
+    marked: dict[str, list[int]] = {}
     for pid in _pids():
         for item in _read(pid, "environ").split(b"\0"):
-            if item.startswith(b"LOSSI_JOB_ID=") and (one := processes.inspect(pid)) and not one.has_ended:
-                found.setdefault(item.partition(b"=")[2].decode(), []).append(pid)
-    return found
+            if item.startswith(b"LOSSI_JOB_ID=") and (process := processes.inspect(pid)) and not process.has_ended:
+                marked.setdefault(item.partition(b"=")[2].decode(), []).append(pid)
+    return marked
 
 
 def _pids() -> list[int]:

@@ -34,7 +34,7 @@ def eventually(look: Callable[[], T], what: str = "") -> T:
 
 
 @dataclass
-class Made:
+class Prepared:
     """A job directory with a script, ready to be submitted."""
 
     job: PreparedJob
@@ -59,10 +59,10 @@ class JobFactory:
     def __init__(self, root: Path, scheduler: Scheduler) -> None:
         self.root = root
         self.scheduler = scheduler
-        self.made: list[Made] = []
+        self.prepared: list[Prepared] = []
 
-    def __call__(self, body: str, *, tasks: int = 1, max_parallel: int | None = None, **resources: Any) -> Made:
-        job_id = f"{time.time_ns():x}{len(self.made):04d}test"
+    def __call__(self, body: str, *, tasks: int = 1, max_parallel: int | None = None, **resources: Any) -> Prepared:
+        job_id = f"{time.time_ns():x}{len(self.prepared):04d}test"
         directory = self.root / job_id
         directory.mkdir(parents=True)
         job = PreparedJob(
@@ -90,9 +90,9 @@ class JobFactory:
             )
         )
         script.chmod(0o750)
-        made = Made(job, directory)
-        self.made.append(made)
-        return made
+        prepared = Prepared(job, directory)
+        self.prepared.append(prepared)
+        return prepared
 
 
 def lives(pid: str) -> bool:

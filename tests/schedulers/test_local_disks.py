@@ -41,29 +41,29 @@ def fill(disk: Path) -> Path:
 def test_full_state_folder_is_told_and_nothing_is_submitted(
     scheduler: LocalScheduler, job_factory: JobFactory, tmp_path: Path
 ) -> None:
-    made = job_factory("true")
+    prepared = job_factory("true")
     with small_disk(tmp_path / "disk") as disk:
         full = LocalScheduler(disk / "local", ingest_command=(), linger_s=0.2)
         full.places.make()
         filling = fill(disk)
         with pytest.raises(Unavailable, match="the filesystem is full") as caught:
-            full.submit(made.job, made.directory)
+            full.submit(prepared.job, prepared.directory)
         assert caught.value.hint
-        assert full.find(made.job.id) is None
+        assert full.find(prepared.job.id) is None
         filling.unlink()
-        full.submit(made.job, made.directory)
+        full.submit(prepared.job, prepared.directory)
         end_everything(full)
-        assert full.poll([made.handle])[made.job.id].state == SUCCEEDED
+        assert full.poll([prepared.handle])[prepared.job.id].state == SUCCEEDED
 
 
 @pytest.mark.root
 def test_read_only_state_folder_is_told(scheduler: LocalScheduler, job_factory: JobFactory, tmp_path: Path) -> None:
-    made = job_factory("true")
+    prepared = job_factory("true")
     with small_disk(tmp_path / "disk") as disk:
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         with pytest.raises(Unavailable, match="read-only"):
-            LocalScheduler(disk / "local").submit(made.job, made.directory)
-        assert LocalScheduler(disk / "local").find(made.job.id) is None
+            LocalScheduler(disk / "local").submit(prepared.job, prepared.directory)
+        assert LocalScheduler(disk / "local").find(prepared.job.id) is None
 
 
 @pytest.mark.root
@@ -88,13 +88,13 @@ def test_end_of_a_task_on_a_full_disk_is_recorded_when_there_is_room(
     scheduler: LocalScheduler, job_factory: JobFactory, tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "disk") as disk:
-        made = JobFactory(disk, scheduler)("until [ -e go ]; do sleep 0.02; done; exit 3")
-        scheduler.submit(made.job, made.directory)
-        eventually(lambda: scheduler.poll([made.handle])[made.job.id].state == RUNNING)
-        (made.directory / "go").touch()
+        prepared = JobFactory(disk, scheduler)("until [ -e go ]; do sleep 0.02; done; exit 3")
+        scheduler.submit(prepared.job, prepared.directory)
+        eventually(lambda: scheduler.poll([prepared.handle])[prepared.job.id].state == RUNNING)
+        (prepared.directory / "go").touch()
         filling = fill(disk)
         eventually(lambda: "full" in scheduler.places.log.read_text(), "it is in the log")
         filling.unlink()
-        eventually(lambda: scheduler.poll([made.handle])[made.job.id].state == FAILED)
-        assert scheduler.poll([made.handle])[made.job.id].tasks[0].exit_code == 3
+        eventually(lambda: scheduler.poll([prepared.handle])[prepared.job.id].state == FAILED)
+        assert scheduler.poll([prepared.handle])[prepared.job.id].tasks[0].exit_code == 3
         end_everything(scheduler)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
-from scheduler_jobs import JobFactory, Made
+from scheduler_jobs import JobFactory, Prepared
 
 from lossi.contract.records import CancelRequest, Ending, TaskExit
 from lossi.contract.states import CANCELLED, FAILED, NODE_FAILED, OUT_OF_MEMORY, QUEUED, RUNNING, SUCCEEDED, TIMED_OUT
@@ -205,7 +205,7 @@ def test_requests_to_cancel_add_up_and_never_shrink() -> None:
 
 
 def test_state_of_a_job_follows_from_its_tasks(tmp_path: Path) -> None:
-    handle = Made(JobFactory(tmp_path, LocalScheduler(tmp_path))("true", tasks=2).job, tmp_path).handle
+    handle = Prepared(JobFactory(tmp_path, LocalScheduler(tmp_path))("true", tasks=2).job, tmp_path).handle
     ends = {name: TaskView(name, reason=name) for name in (SUCCEEDED, FAILED, CANCELLED, TIMED_OUT)}
     assert summary(handle, {}).state == QUEUED
     assert summary(handle, {0: ends[SUCCEEDED]}).state == RUNNING

@@ -83,15 +83,15 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_process_is_known_by_number_and_start(sleeper: subprocess.Popen[bytes]) -> None:
-    seen = processes.inspect(sleeper.pid)
-    assert seen is not None
-    assert (seen.pid, seen.parent, seen.session) == (sleeper.pid, os.getpid(), sleeper.pid)
-    assert processes.alive(sleeper.pid, seen.start)
-    assert not processes.alive(sleeper.pid, seen.start + 1)
-    assert processes.open_pidfd(sleeper.pid, seen.start + 1) is None
-    task_processes.kill([dataclasses.replace(seen, start=seen.start + 1)])  # somebody else's by now
+    process = processes.inspect(sleeper.pid)
+    assert process is not None
+    assert (process.pid, process.parent, process.session) == (sleeper.pid, os.getpid(), sleeper.pid)
+    assert processes.alive(sleeper.pid, process.start)
+    assert not processes.alive(sleeper.pid, process.start + 1)
+    assert processes.open_pidfd(sleeper.pid, process.start + 1) is None
+    task_processes.kill([dataclasses.replace(process, start=process.start + 1)])  # somebody else's by now
     assert sleeper.poll() is None
-    task_processes.kill([seen])
+    task_processes.kill([process])
     assert sleeper.wait(300) == -signal.SIGKILL
     assert processes.inspect(sleeper.pid) is None
 
@@ -99,7 +99,7 @@ def test_process_is_known_by_number_and_start(sleeper: subprocess.Popen[bytes]) 
 def test_dead_but_not_waited_for_is_not_alive() -> None:
     pid = os.posix_spawn("/bin/true", ["true"], {})
     try:
-        zombie = eventually(lambda: (seen := processes.inspect(pid)) and seen.state == "Z" and seen)
+        zombie = eventually(lambda: (process := processes.inspect(pid)) and process.state == "Z" and process)
         assert isinstance(zombie, processes.Process)
         assert not processes.alive(pid, zombie.start)
     finally:
@@ -110,32 +110,34 @@ def test_name_of_a_program_cannot_confuse(tmp_path: Path) -> None:
     odd = tmp_path / "a) Z 1 (b"
     odd.symlink_to("/bin/sleep")
     with subprocess.Popen([odd, "600"]) as child:
-        seen = eventually(lambda: (one := processes.inspect(child.pid)) and one.parent == os.getpid() and one)
+        process = eventually(
+            lambda: (inspected := processes.inspect(child.pid)) and inspected.parent == os.getpid() and inspected
+        )
         child.kill()
-    assert isinstance(seen, processes.Process)
+    assert isinstance(process, processes.Process)
 
 
 def test_members_are_found_by_environment_session_and_descent(sleeper: subprocess.Popen[bytes]) -> None:
     table = task_processes.Table()
     table.refresh()
-    seen = table.processes[sleeper.pid]
+    sleeping = table.processes[sleeper.pid]
     by_environment = task_processes.Member("unit", 3)
     assert [member.pid for member in table.members(by_environment)] == [sleeper.pid]
     assert table.members(task_processes.Member("unit", 30)) == []
     assert table.members(task_processes.Member("uni", 3)) == []
-    by_session = task_processes.Member("else", 0, sleeper.pid, seen.start)
+    by_session = task_processes.Member("else", 0, sleeper.pid, sleeping.start)
     assert [member.pid for member in table.members(by_session)] == [sleeper.pid]
     # The leader's number was given to another process since.
-    assert table.members(task_processes.Member("else", 0, sleeper.pid, seen.start - 1)) == []
+    assert table.members(task_processes.Member("else", 0, sleeper.pid, sleeping.start - 1)) == []
     # A process is never a member of what it looks at itself.
     assert os.getpid() not in {member.pid for member in table.members(task_processes.Member("else", 0, os.getsid(0), 0))}
-    assert [one.pid for one in table.descendants({sleeper.pid, -1})] == [sleeper.pid]
+    assert [process.pid for process in table.descendants({sleeper.pid, -1})] == [sleeper.pid]
     shell = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
     with shell:
         assert shell.stdout is not None
         grandchild = int(shell.stdout.readline())
         table.refresh()
-        assert {one.pid for one in table.descendants({shell.pid})} == {shell.pid, grandchild}
+        assert {process.pid for process in table.descendants({shell.pid})} == {shell.pid, grandchild}
         task_processes.kill(table.descendants({shell.pid}))
 
 
@@ -143,11 +145,11 @@ def test_memory_is_measured_in_mib() -> None:
     code = "held = bytearray(b'x') * (64 << 20); print('up', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdout.readline() == b"up\n"
-        seen = processes.inspect(child.pid)
-        assert seen is not None
-        assert 64 < task_processes.held_mb([seen]) < task_processes.resident_mb([seen]) < 128
+        process = processes.inspect(child.pid)
+        assert process is not None
+        assert 64 < task_processes.held_mb([process]) < task_processes.resident_mb([process]) < 128
         child.kill()
-    assert task_processes.held_mb([seen]) == task_processes.resident_mb([seen]) == 0
+    assert task_processes.held_mb([process]) == task_processes.resident_mb([process]) == 0
 
 
 def test_machine_has_cores_and_memory() -> None:

@@ -33,9 +33,9 @@ def test_supervisor_is_detached_light_and_alone(
     scheduler: LocalScheduler, job_factory: JobFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_KEY_BASE", "secret")
-    made = job_factory(f"echo up > up\n{WAIT_FOR_GO}")
-    submit(scheduler, made)
-    until(lambda: made.read("up"))
+    prepared = job_factory(f"echo up > up\n{WAIT_FOR_GO}")
+    submit(scheduler, prepared)
+    until(lambda: prepared.read("up"))
     pid = supervisor(scheduler)
     assert supervisors(scheduler) == [pid]
     place = Path(f"/proc/{pid}")
@@ -51,16 +51,16 @@ def test_supervisor_is_detached_light_and_alone(
     libraries = (place / "maps").read_text()
     assert not any(name in libraries for name in ("pydantic", "yaml", "pygit2", "sqlite3"))
     assert (scheduler.places.root.stat().st_mode & 0o077) == 0
-    (made.directory / "go").touch()
-    until_over(scheduler, made)
+    (prepared.directory / "go").touch()
+    until_over(scheduler, prepared)
     until(lambda: not supervisors(scheduler), "it ends with its queue")
     assert scheduler.places.log.read_text() == ""
 
 
 def test_supervisor_costs_nothing_while_tasks_run(scheduler: LocalScheduler, job_factory: JobFactory) -> None:
-    made = job_factory(f"echo up > up\n{WAIT_FOR_GO}", memory_mb=100)
-    submit(scheduler, made)
-    until(lambda: made.read("up"))
+    prepared = job_factory(f"echo up > up\n{WAIT_FOR_GO}", memory_mb=100)
+    submit(scheduler, prepared)
+    until(lambda: prepared.read("up"))
     pid = supervisor(scheduler)
 
     def switches() -> int:
@@ -73,16 +73,16 @@ def test_supervisor_costs_nothing_while_tasks_run(scheduler: LocalScheduler, job
     before = switches()
     until(lambda: switches() - before >= 4)
     assert os.times().elapsed - begin > 0.5  # it wakes about twice a second to measure memory
-    (made.directory / "go").touch()
-    until_over(scheduler, made)
+    (prepared.directory / "go").touch()
+    until_over(scheduler, prepared)
 
 
 def test_waiting_jobs_hold_no_files_open(scheduler: LocalScheduler, job_factory: JobFactory) -> None:
     first = job_factory(f"echo up > up\n{WAIT_FOR_GO}", cpus=2)
     rest = [job_factory("true") for _ in range(40)]
-    for made in (first, *rest):
-        submit(scheduler, made)
-    until(lambda: all((made.directory / journal.NAME).exists() for made in rest), "all were taken up")
+    for prepared in (first, *rest):
+        submit(scheduler, prepared)
+    until(lambda: all((prepared.directory / journal.NAME).exists() for prepared in rest), "all were taken up")
     assert len(list(Path(f"/proc/{supervisor(scheduler)}/fd").iterdir())) < 20
     (first.directory / "go").touch()
     assert until_over(scheduler, rest[-1]).state == SUCCEEDED
@@ -109,33 +109,33 @@ def test_unreadable_entries_and_vanished_directories_do_not_stop_the_rest(
 
 
 def test_deleted_state_folder_loses_no_truth(scheduler: LocalScheduler, job_factory: JobFactory) -> None:
-    made = job_factory(f"echo up >> up\n{WAIT_FOR_GO}{ACCOUNT}", tasks=3)
-    submit(scheduler, made)
-    until(lambda: made.read("up").count("\n") == 2)
+    prepared = job_factory(f"echo up >> up\n{WAIT_FOR_GO}{ACCOUNT}", tasks=3)
+    submit(scheduler, prepared)
+    until(lambda: prepared.read("up").count("\n") == 2)
     kill_supervisor(scheduler)
     _remove(scheduler.places.root)
-    seen = view(scheduler, made)
-    assert [seen.tasks[n].state for n in range(3)] == [RUNNING, RUNNING, FAILED]
-    assert "resubmit" in seen.tasks[2].reason
-    (made.directory / "go").touch()
-    until(lambda: made.job.id not in marked_processes())
-    seen = view(scheduler, made)
-    assert [seen.tasks[n].state for n in range(3)] == [SUCCEEDED, SUCCEEDED, FAILED]
+    current = view(scheduler, prepared)
+    assert [current.tasks[n].state for n in range(3)] == [RUNNING, RUNNING, FAILED]
+    assert "resubmit" in current.tasks[2].reason
+    (prepared.directory / "go").touch()
+    until(lambda: prepared.job.id not in marked_processes())
+    current = view(scheduler, prepared)
+    assert [current.tasks[n].state for n in range(3)] == [SUCCEEDED, SUCCEEDED, FAILED]
 
 
 def test_job_is_known_and_stopped_from_an_environment_with_another_state_folder(
     scheduler: LocalScheduler, job_factory: JobFactory, tmp_path: Path, boot_id_file: Path
 ) -> None:
-    made = job_factory("echo up >> up; sleep 600", tasks=3)
-    submit(scheduler, made)
-    until(lambda: made.read("up").count("\n") == 2)
+    prepared = job_factory("echo up >> up; sleep 600", tasks=3)
+    submit(scheduler, prepared)
+    until(lambda: prepared.read("up").count("\n") == 2)
     other = LocalScheduler(tmp_path / "other", boot_id_file=boot_id_file, ingest_command=(), linger_s=0.05)
-    seen = view(other, made)
-    assert seen.state == RUNNING and seen.tasks.keys() == {0, 1}
+    current = view(other, prepared)
+    assert current.state == RUNNING and current.tasks.keys() == {0, 1}
     kill_supervisor(scheduler)
-    assert view(other, made).tasks.keys() == {0, 1}
-    other.cancel(made.handle, None)
-    assert until_over(other, made).state == CANCELLED
+    assert view(other, prepared).tasks.keys() == {0, 1}
+    other.cancel(prepared.handle, None)
+    assert until_over(other, prepared).state == CANCELLED
     assert not supervisors(other)
 
 
@@ -156,7 +156,7 @@ def test_supervisor_whose_state_folder_was_deleted_takes_no_new_jobs(scheduler: 
 
 
 def test_results_are_taken_in_one_at_a_time_seldom_and_after_the_last_task(surroundings: Path, boot_id_file: Path) -> None:
-    book = surroundings / "taken in"
+    book = surroundings / "ingested"
     program = surroundings / "ingest.sh"
     program.write_text(
         f"""#!/bin/sh
@@ -170,9 +170,9 @@ def test_results_are_taken_in_one_at_a_time_seldom_and_after_the_last_task(surro
     program.chmod(0o755)
     scheduler = LocalScheduler(boot_id_file=boot_id_file, ingest_command=(str(program), "--project"), linger_s=0.0)
     factory = JobFactory(surroundings / "jobs", scheduler)
-    made = factory("sleep 0.02", tasks=20)
-    submit(scheduler, made)
-    assert until_over(scheduler, made).state == SUCCEEDED
+    prepared = factory("sleep 0.02", tasks=20)
+    submit(scheduler, prepared)
+    assert until_over(scheduler, prepared).state == SUCCEEDED
     end_everything(scheduler)
     lines = book.read_text().splitlines()
     assert all(line.startswith("begin ") and line.endswith(f" 10 {factory.root}") for line in lines)

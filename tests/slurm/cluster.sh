@@ -9,7 +9,7 @@
 # accounts: proj1 (default), proj2, capped (four cores for all its jobs together); every user has all three
 # qualities: normal, short (ten minutes, eight cores per user), few (two jobs submitted, one running), closed (nobody's)
 set -euo pipefail
-ROOT=${SLURMCI_ROOT:?is the folder that everything lies in; every user must be able to enter the folders above it}
+ROOT=${SLURMCI_ROOT:?is the folder for everything; every user must be able to enter the folders above it}
 BASEPORT=${SLURMCI_PORT:-21800}    # +6 MariaDB, +17 slurmctld, +19 slurmdbd, +20 slurmrestd, +101… slurmd
 DBD=${SLURMCI_DBD:-1}              # 0: a site without slurmdbd
 NGPU=${SLURMCI_NGPU:-2}

@@ -22,11 +22,11 @@ class ExistingCluster(RealCluster):
 
     @classmethod
     def from_environment(cls) -> ExistingCluster:
-        said = host.ENVIRONMENT.get
-        projects = Path(said("LOSSI_TEST_PROJECTS") or Path(pwd.getpwuid(os.geteuid()).pw_dir) / "lossi-tests")
+        variable = host.ENVIRONMENT.get
+        projects = Path(variable("LOSSI_TEST_PROJECTS") or Path(pwd.getpwuid(os.geteuid()).pw_dir) / "lossi-tests")
         projects.mkdir(parents=True, exist_ok=True)
-        conf = said("LOSSI_TEST_SLURM_CONF") or said("SLURM_CONF")
-        told = subprocess.run(
+        conf = variable("LOSSI_TEST_SLURM_CONF") or variable("SLURM_CONF")
+        configuration = subprocess.run(
             ["scontrol", "show", "config"],
             env={**host.ENVIRONMENT, **({"SLURM_CONF": conf} if conf else {})},
             capture_output=True,
@@ -36,10 +36,10 @@ class ExistingCluster(RealCluster):
             conf=Path(conf) if conf else None,
             users=(pwd.getpwuid(os.geteuid()).pw_name,),
             projects=Path(tempfile.mkdtemp(prefix="session-", dir=projects)),
-            partition=said("LOSSI_TEST_PARTITION"),
-            gpu_partition=said("LOSSI_TEST_GPU_PARTITION"),
-            account=said("LOSSI_TEST_ACCOUNT"),
-            accounting="accounting_storage/slurmdbd" in told.stdout,
+            partition=variable("LOSSI_TEST_PARTITION"),
+            gpu_partition=variable("LOSSI_TEST_GPU_PARTITION"),
+            account=variable("LOSSI_TEST_ACCOUNT"),
+            accounting="accounting_storage/slurmdbd" in configuration.stdout,
         )
 
     def environment(self) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Lossi as a site installs it: a wheel of this working tree in a place where ordinary users may read and execute it.
 
-The clone and its ``.venv`` may lie in root's own folder, and so may the interpreter. What Lossi stands on is therefore installed once
+The clone and its ``.venv`` may be in root's own folder, and so may the interpreter. What Lossi stands on is therefore installed once
 with an interpreter that everybody may run, under a name made of the lock's digest; the wheel goes into a small environment of
 its own that sees the large one, so that each test session (or a test that uninstalls it again) has what the tree holds now.
 """
@@ -83,7 +83,7 @@ def foundation(python: str, folder: Path) -> Path:
 
 
 def wheel(folder: Path) -> Path:
-    """Build the working tree's wheel; from a copy, because building leaves files behind and takes in those of the last time."""
+    """Build the working tree's wheel; from a copy, because building leaves files behind and would pack those of the last time."""
     copy = folder / "tree"
     copy.mkdir()
     skipped = shutil.ignore_patterns("__pycache__", "*.egg-info")

@@ -173,8 +173,8 @@ class RealCluster:
     def sbatch(self, user: str, body: str, *options: str, cwd: Path | None = None) -> int:
         """Submit a script of POSIX sh and return the job's id."""
         where = cwd or self.project(user)
-        asked = [*([f"--partition={self.partition}"] if self.partition else []), *options]
-        answer = self.run_as(user, ["sbatch", "--parsable", *asked], cwd=where, text=f"#!/bin/sh\n{body}\n").stdout
+        arguments = [*([f"--partition={self.partition}"] if self.partition else []), *options]
+        answer = self.run_as(user, ["sbatch", "--parsable", *arguments], cwd=where, text=f"#!/bin/sh\n{body}\n").stdout
         return int(answer.split(";")[0])
 
     def job(self, user: str, job_id: int | str) -> dict[str, str]:

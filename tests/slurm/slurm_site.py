@@ -26,9 +26,9 @@ class Site:
         self.user = user or cluster.users[0]
         self.project = cluster.project(self.user)
         self.file = self.project.parent / f"site-{self.project.name}.yml"
-        told = cluster.model(**{"poll_interval_s": 0.5, "exit_grace_s": 3, **changes})
-        entry = told.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
-        self.file.write_text(yaml.safe_dump({"default_cluster": told.name, "clusters": {told.name: entry}}))
+        model = cluster.model(**{"poll_interval_s": 0.5, "exit_grace_s": 3, **changes})
+        entry = model.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+        self.file.write_text(yaml.safe_dump({"default_cluster": model.name, "clusters": {model.name: entry}}))
         self.file.chmod(0o644)
         self.env = {"LOSSI_SITE": str(self.file)}
         self.lossi("project", "init")
@@ -54,8 +54,8 @@ class Site:
         return self.lossi("jobs", "show", job_id, "--limit", "1000")["job"]
 
     def tasks(self, job_id: str) -> list[Any]:
-        found: list[Any] = self.lossi("jobs", "show", job_id, "--limit", "1000")["tasks"]["items"]
-        return found
+        items: list[Any] = self.lossi("jobs", "show", job_id, "--limit", "1000")["tasks"]["items"]
+        return items
 
     def slurm_id(self, job: Any) -> str:
         return str(job["scheduler_id"])

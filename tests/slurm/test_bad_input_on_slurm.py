@@ -49,12 +49,12 @@ def test_what_cannot_be_right_is_refused_by_name_and_leaves_nothing(own_slurm: O
     site.write("train.py", QUICK)
     wrong = []
     for options, codes, named in REFUSED:
-        code, said = refuse(site, "run", "-d", "train.py", *(() if "-t" in options else ("-t", "5")), *options)
-        text = json.dumps(said, ensure_ascii=False)
-        if code not in codes or named not in text or not said.get("hint"):
-            wrong.append((options, code, said))
+        code, problem = refuse(site, "run", "-d", "train.py", *(() if "-t" in options else ("-t", "5")), *options)
+        text = json.dumps(problem, ensure_ascii=False)
+        if code not in codes or named not in text or not problem.get("hint"):
+            wrong.append((options, code, problem))
         if "internal-error" in text:
-            wrong.append((options, code, said))
+            wrong.append((options, code, problem))
     assert not wrong, "\n".join(map(str, wrong))
     assert jobs_left(site) == []
     assert own_slurm.run_as(site.user, ["squeue", "-h", "--me"]).stdout == ""
@@ -87,9 +87,9 @@ def test_slurm_that_is_not_there_or_not_slurm_is_told_of_and_breaks_nothing(own_
         assert shown["items"][0]["state"] == "running" or shown["stale"], (name, shown)
         if name != "cut":  # there sbatch itself has worked
             assert shown["stale"], (name, shown)
-            code, said = refuse(site, "run", "-d", "train.py", "-t", "5")
-            assert code == 5 and said["hint"], (name, code, said)
-            assert words in json.dumps(said), (name, said)
+            code, problem = refuse(site, "run", "-d", "train.py", "-t", "5")
+            assert code == 5 and problem["hint"], (name, code, problem)
+            assert words in json.dumps(problem), (name, problem)
             assert jobs_left(site) == before, name
     site.file.write_text(usual)
     shutil.rmtree(own_slurm.projects / f"{site.user}-state" / "xdg_cache_home" / "lossi" / "clusters", ignore_errors=True)

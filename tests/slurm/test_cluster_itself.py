@@ -18,8 +18,8 @@ def test_every_node_is_idle_and_users_are_who_they_are(own_slurm: OwnCluster) ->
     assert set(nodes) == {"cpu01", "cpu02", "gpu01", "gpu02", "pre01"}
     for user in own_slurm.users:
         folder = own_slurm.project(user)
-        said = own_slurm.run_as(user, ["sh", "-c", 'id -un; pwd; echo "$HOME"; cat'], cwd=folder, text="read").stdout
-        assert said.split() == [user, str(folder), str(own_slurm.home(user)), "read"]
+        output = own_slurm.run_as(user, ["sh", "-c", 'id -un; pwd; echo "$HOME"; cat'], cwd=folder, text="read").stdout
+        assert output.split() == [user, str(folder), str(own_slurm.home(user)), "read"]
 
 
 def test_user_cannot_look_into_what_is_closed(own_slurm: OwnCluster, tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_accounting_may_stop_and_come_back(own_slurm: OwnCluster) -> None:
 def test_slurmrestd_answers_by_token_and_by_socket(own_slurm: OwnCluster) -> None:
     user = own_slurm.users[0]
     places = own_slurm.rest_up(user)
-    asked = "import http.client, os, socket, sys\n" + SOCKET_CALL
-    by_socket = own_slurm.run_as(user, [sys_python(), "-c", asked, places.socket], expect=None)
+    program = "import http.client, os, socket, sys\n" + SOCKET_CALL
+    by_socket = own_slurm.run_as(user, [sys_python(), "-c", program, places.socket], expect=None)
     assert by_socket.stdout.split()[:1] == ["200"], by_socket.stderr
     token = own_slurm.run_as(user, ["scontrol", "token", "lifespan=60"]).stdout.strip().partition("=")[2]
     by_token = own_slurm.run_as(user, [sys_python(), "-c", TOKEN_CALL, places.url], env={"USER_TOKEN": token})
@@ -217,12 +217,12 @@ def test_nothing_is_left_when_the_tests_end(own_slurm: OwnCluster, end: str) -> 
 
 
 def processes_that_name(text: str) -> list[str]:
-    found = []
+    pids = []
     for place in Path("/proc").glob("[0-9]*"):
         try:
-            said = place.joinpath("cmdline").read_bytes() + place.joinpath("environ").read_bytes()
+            content = place.joinpath("cmdline").read_bytes() + place.joinpath("environ").read_bytes()
         except OSError:
             continue
-        if text.encode() in said:
-            found.append(place.name)
-    return found
+        if text.encode() in content:
+            pids.append(place.name)
+    return pids

@@ -67,8 +67,8 @@ def test_a_full_folder_refuses_submissions_and_fails_tasks_for_that_reason(own_s
             folder = task_folder(site, job["id"])
             assert not half_written(folder)
             if end["state"] == "failed":
-                told = end["reason"] + "".join(path.read_text() for path in folder.parents[1].glob("scheduler*.log"))
-                assert "is full" in told or "No space left" in told, told
+                report = end["reason"] + "".join(path.read_text() for path in folder.parents[1].glob("scheduler*.log"))
+                assert "is full" in report or "No space left" in report, report
         assert "failed" in {site.job(job["id"])["state"] for job in (running, held)}, "something of them could not be written"
         last = site.submit("quick.py", "-t", "5")
         site.until(last["id"], "succeeded")
@@ -108,8 +108,8 @@ def test_files_that_the_login_node_sees_late_change_nothing_but_the_moment(own_s
     def seen(job_id: str) -> tuple[str, str]:
         words = [*enter, str(view), str(jobs), "su", "-s", "/bin/sh", site.user, "-c"]
         environment = {**own_slurm.environment_of(site.user), **site.env}
-        told = " ".join([*map(str, command), job_id, "--json", "-P", f"'{site.project}'"])
-        done = subprocess.run([*words, told], env=environment, capture_output=True, text=True, check=True, cwd="/")
+        line = " ".join([*map(str, command), job_id, "--json", "-P", f"'{site.project}'"])
+        done = subprocess.run([*words, line], env=environment, capture_output=True, text=True, check=True, cwd="/")
         (task,) = json.loads(done.stdout)["tasks"]["items"]
         return task["state"], task["reason"]
 

@@ -87,17 +87,17 @@ CASES: list[dict[str, Any]] = [
 def answers(slurm: OwnCluster, requests: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return for each request what Slurm refuses it for, and what was found beforehand."""
     user = slurm.users[0]
-    given = {"cluster": json.loads(slurm.model().model_dump_json()), "requests": [dict(one) for one in requests]}
-    argv = [slurm.installation.python, "-c", ASK, json.dumps(given)]
-    return [(said, found) for said, found in json.loads(slurm.run_as(user, argv, cwd=slurm.project(user)).stdout)]
+    question = {"cluster": json.loads(slurm.model().model_dump_json()), "requests": [dict(request) for request in requests]}
+    argv = [slurm.installation.python, "-c", ASK, json.dumps(question)]
+    return [(refusal, findings) for refusal, findings in json.loads(slurm.run_as(user, argv, cwd=slurm.project(user)).stdout)]
 
 
 def test_the_same_is_refused_as_by_slurm(own_slurm: OwnCluster) -> None:
     differing = []
-    for asked, (said, found) in zip(CASES, answers(own_slurm, CASES), strict=True):
-        mine = [finding for finding in found if finding["level"] == "refused"]
-        if bool(mine) != bool(said):
-            differing.append((asked, said, mine))
+    for case, (refusal, findings) in zip(CASES, answers(own_slurm, CASES), strict=True):
+        mine = [finding for finding in findings if finding["level"] == "refused"]
+        if bool(mine) != bool(refusal):
+            differing.append((case, refusal, mine))
         assert all(finding["limit"] and finding["hint"] for finding in mine)
     assert not differing
 
@@ -112,8 +112,13 @@ def test_the_same_is_refused_as_by_slurm(own_slurm: OwnCluster) -> None:
 def test_what_slurm_takes_and_never_starts_is_refused(
     own_slurm: OwnCluster, asked: dict[str, Any], limit: str, options: list[str], reason: str
 ) -> None:
-    [(said, found)] = answers(own_slurm, [asked])
-    assert said == "" and found[0]["level"] == "refused" and found[0]["limit"] == limit and "never start" in found[0]["hint"]
+    [(refusal, findings)] = answers(own_slurm, [asked])
+    assert (
+        refusal == ""
+        and findings[0]["level"] == "refused"
+        and findings[0]["limit"] == limit
+        and "never start" in findings[0]["hint"]
+    )
     user = own_slurm.users[0]
     job = own_slurm.sbatch(user, "true", *options)
     try:
@@ -124,15 +129,17 @@ def test_what_slurm_takes_and_never_starts_is_refused(
 
 def test_what_waits_for_ones_own_jobs_is_told(own_slurm: OwnCluster) -> None:
     user = own_slurm.users[0]
-    asked = {"qos": "short", "cpus": 4, "time_limit_min": 5}
+    case = {"qos": "short", "cpus": 4, "time_limit_min": 5}
     options = ["--qos=short", "--cpus-per-task=6", "--time=5"]
     first = own_slurm.sbatch(user, "sleep 60", *options)
     second = None
     try:
         own_slurm.wait(lambda: own_slurm.job(user, first).get("JobState") == "RUNNING")
-        [(said, found)] = answers(own_slurm, [asked])
-        assert said == "" and [(one["level"], one["limit"]) for one in found] == [("waits", "qos.MaxTRESPerUser.cpu")]
-        assert "you use 6 and request 4" in found[0]["message"]
+        [(refusal, findings)] = answers(own_slurm, [case])
+        assert refusal == "" and [(finding["level"], finding["limit"]) for finding in findings] == [
+            ("waits", "qos.MaxTRESPerUser.cpu")
+        ]
+        assert "you use 6 and request 4" in findings[0]["message"]
         second = own_slurm.sbatch(user, "true", *options)
         own_slurm.wait(lambda: own_slurm.job(user, second).get("Reason") == "QOSMaxCpuPerUserLimit")
     finally:
@@ -143,8 +150,8 @@ def test_limit_on_submitted_jobs_counts_what_is_in_the_queue(own_slurm: OwnClust
     user = own_slurm.users[0]
     job = own_slurm.sbatch(user, "sleep 60", "--qos=few")
     try:
-        one, two = answers(own_slurm, [{"qos": "few"}, {"qos": "few", "array": 2}])
-        assert one[0] == "" and all(finding["level"] != "refused" for finding in one[1])
+        single, two = answers(own_slurm, [{"qos": "few"}, {"qos": "few", "array": 2}])
+        assert single[0] == "" and all(finding["level"] != "refused" for finding in single[1])
         assert two[0] and two[1][0]["limit"] == "qos.MaxSubmitJobsPerUser" and two[1][0]["allowed"] == 1
     finally:
         own_slurm.run_as(user, ["scancel", str(job)])

@@ -41,8 +41,8 @@ def test_the_demo_sweep_runs_unchanged_and_its_facts_agree_with_sacct(slurm: Rea
     rows = slurm.sacct(
         site.user, job["scheduler_id"], "JobID", "State", "ElapsedRaw", "Partition", "AllocCPUS", "Account", "NodeList"
     )
-    said = slurm.run_as(site.user, ["sacct", "-n", "-P", "-j", job["scheduler_id"], "-o", "JobID,TotalCPU"]).stdout
-    cpu = dict(line.split("|") for line in said.splitlines())
+    accounted = slurm.run_as(site.user, ["sacct", "-n", "-P", "-j", job["scheduler_id"], "-o", "JobID,TotalCPU"]).stdout
+    cpu = dict(line.split("|") for line in accounted.splitlines())
     by_task = {int(row["JobID"].partition("_")[2]): row for row in rows}
     for task in tasks:
         row = by_task[task["task"]]
@@ -121,17 +121,17 @@ def test_nothing_secret_is_in_anything_that_slurm_or_others_can_read(own_slurm: 
     )
     job = site.submit("-t", "5", "--", "sh", "-c", "env; sleep 3", **held)
     site.until(job["id"], "running", "succeeded")
-    said = own_slurm.scontrol("show", "job", "-dd", job["scheduler_id"])
-    said += subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True).stdout
+    visible = own_slurm.scontrol("show", "job", "-dd", job["scheduler_id"])
+    visible += subprocess.run(["ps", "axeww"], capture_output=True, text=True, check=True).stdout
     site.until(job["id"], "succeeded")
-    said += "".join(
+    visible += "".join(
         own_slurm.run_as("root", ["sacct", "-j", job["scheduler_id"], option]).stdout
         for option in ("--batch-script", "--env-vars")
     )
-    said += "".join(
+    visible += "".join(
         path.read_text("utf-8", "replace") for path in (site.project / ".lossi" / "jobs" / job["id"]).rglob("*") if path.is_file()
     )
-    assert secret not in said
+    assert secret not in visible
 
 
 def test_a_preview_says_when_the_job_would_start_and_what_would_stop_or_change_it(own_slurm: OwnCluster) -> None:
@@ -158,9 +158,9 @@ def test_tasks_run_inside_an_allocation_instead_of_queueing(own_slurm: OwnCluste
     site.write("train.py", QUICK)
     command = f"LOSSI_SITE={site.file} exec {own_slurm.installation.command} sweep train.py -g x=1,2,3 --here --json >said.json"
     slurm_id = own_slurm.sbatch(site.user, command, "--cpus-per-task=2", "--mem=4000", "--time=5", cwd=site.project)
-    said = site.project / "said.json"
-    own_slurm.wait(lambda: said.exists() and said.read_text().rstrip().endswith("}"), "the sweep has ended")
-    job = json.loads(said.read_text())
+    output = site.project / "said.json"
+    own_slurm.wait(lambda: output.exists() and output.read_text().rstrip().endswith("}"), "the sweep has ended")
+    job = json.loads(output.read_text())
     assert (job["state"], job["scheduler"], job["counts"]) == ("succeeded", "local", {"succeeded": 3})
     assert own_slurm.sacct(site.user, slurm_id, "JobID") == [{"JobID": str(slurm_id)}], "no other job was queued"
 
@@ -171,8 +171,8 @@ def test_one_submission_makes_few_files_and_one_slurm_job(own_slurm: OwnCluster)
     before = set(site.project.rglob("*"))
     site.write("values.jsonl", "".join(f'{{"x": {number}}}\n' for number in range(1000)))
     job = site.submit("train.py", "--list", "values.jsonl", "-t", "5")
-    made = set(site.project.rglob("*")) - before - {site.project / "values.jsonl"}
-    assert len([path for path in made if path.is_file()]) <= 12
+    created = set(site.project.rglob("*")) - before - {site.project / "values.jsonl"}
+    assert len([path for path in created if path.is_file()]) <= 12
     assert own_slurm.job(site.user, job["scheduler_id"])["ArrayTaskId"] == "0-999"
     site.lossi("cancel", job["id"])
     assert site.until(job["id"], "cancelled")["counts"] == {"cancelled": 1000}

@@ -55,8 +55,8 @@ def test_slurmctld_killed_while_jobs_run_shows_the_last_state_as_stale_and_loses
         assert "shown as it was at" in answer["said"]["stale"]
         assert held.lossi("jobs", "list")["items"][0]["state"] == "queued"
         refused = site.lossi("run", "-d", "train.py", "-t", "5", expect=5)
-        said = json.dumps(refused)
-        assert "Slurm does not answer" in said and "try again" in said, said
+        text = json.dumps(refused)
+        assert "Slurm does not answer" in text and "try again" in text, text
         assert jobs_left(site) == before, "nothing is left of what was not submitted"
         account = site.project / ".lossi" / "jobs" / job["id"] / "tasks" / "0" / "exit.json"
         own_slurm.wait(account.exists, "task 0 ends though nobody looks after it")
@@ -96,8 +96,8 @@ def test_slurmdbd_stopped_while_jobs_end_delays_their_facts_and_nothing_else(own
         site.until(later["id"], "succeeded")
     finally:
         own_slurm.start_dbd()
-    for one, state, word in ((job, "succeeded", "COMPLETED"), (bad, "failed", "FAILED"), (later, "succeeded", "COMPLETED")):
-        (task,) = site.until_accounted(one["id"])
+    for ended, state, word in ((job, "succeeded", "COMPLETED"), (bad, "failed", "FAILED"), (later, "succeeded", "COMPLETED")):
+        (task,) = site.until_accounted(ended["id"])
         assert (task["state"], task["scheduler_state"], task["account"]) == (state, word, "proj1")
         assert task["elapsed_s"] >= 1 and task["cpus"] == 1
 
@@ -134,17 +134,17 @@ def test_a_site_without_slurmdbd_knows_how_each_job_ended_also_after_slurm_has_f
         (held, waiting, {"cancelled": 1}),
         (site, killed, {"timed_out": 1}),
     ]
-    ends = [(where, where.until(job["id"], *_ENDS)["counts"], wanted) for where, job, wanted in expected]
-    assert [counts for _, counts, _ in ends] == [wanted for _, _, wanted in ends]
+    ends = [(where, where.until(job["id"], *_ENDS)["counts"], counts_expected) for where, job, counts_expected in expected]
+    assert [counts for _, counts, _ in ends] == [counts_expected for _, _, counts_expected in ends]
     slurm.wait(
         lambda: not any(slurm.job(where.user, job["scheduler_id"]) for where, job, _ in expected), "slurmctld forgets them"
     )
-    for where, job, wanted in expected:
-        assert where.job(job["id"])["counts"] == wanted
+    for where, job, counts_expected in expected:
+        assert where.job(job["id"])["counts"] == counts_expected
     for where in (site, held):
         (where.project / ".lossi" / "lossi.db").unlink()  # what follows can come from the job directories alone
-    for where, job, wanted in expected[:-1]:  # the limit of a job so short is Slurm's knowledge alone
-        assert where.job(job["id"])["counts"] == wanted
+    for where, job, counts_expected in expected[:-1]:  # the limit of a job so short is Slurm's knowledge alone
+        assert where.job(job["id"])["counts"] == counts_expected
     (task,) = site.tasks(bad["id"])
     assert (task["exit_code"], task["final"]) == (42, True)
     (task,) = site.tasks(good["id"])

@@ -102,14 +102,14 @@ def test_array_from_submission_to_accounting(
     assert {(row.gpus, row.gpu_type, row.cpus) for row in ended.values()} == {(2, "a100", 2)}
 
     fields = ("JobID", "State", "ElapsedRaw", "AllocCPUS", "Partition", "Account", "NodeList", "AllocTRES")
-    said = own_slurm.wait(
-        lambda: (found := own_slurm.sacct(user, job_id, *fields)) and len(found) == 4 and "RUNNING" not in str(found) and found
+    accounted = own_slurm.wait(
+        lambda: (rows := own_slurm.sacct(user, job_id, *fields)) and len(rows) == 4 and "RUNNING" not in str(rows) and rows
     )
-    found = {f"{job_id}_{row.task}": row for row in client.accounting({job_id: None})}
-    assert [found[f"{job_id}_{task}"].exit_code for task in range(4)] == [0, 42, None, 0]
-    assert [found[f"{job_id}_{task}"].signal for task in range(4)] == [None, None, 9, None]
-    for line in said:
-        row = found[line["JobID"]]
+    rows = {f"{job_id}_{row.task}": row for row in client.accounting({job_id: None})}
+    assert [rows[f"{job_id}_{task}"].exit_code for task in range(4)] == [0, 42, None, 0]
+    assert [rows[f"{job_id}_{task}"].signal for task in range(4)] == [None, None, 9, None]
+    for line in accounted:
+        row = rows[line["JobID"]]
         assert row.state == line["State"]
         assert row.elapsed_s == int(line["ElapsedRaw"])
         assert row.cpus == int(line["AllocCPUS"])
@@ -126,10 +126,10 @@ def test_memory_and_processor_time_are_those_of_the_steps(
     own_slurm.wait(lambda: not rows_of(token_client, job_id))
     argv = ["sacct", "-nP", "--units=K", "-j", str(job_id), "-o", "JobID,TotalCPU,MaxRSS,NTasks"]
 
-    def said() -> list[list[str]]:
+    def accounted() -> list[list[str]]:
         return [line.split("|") for line in own_slurm.run_as(user, argv).stdout.splitlines()]
 
-    lines = own_slurm.wait(lambda: (found := said()) and any(line[2].rstrip("K0") for line in found[1:]) and found)
+    lines = own_slurm.wait(lambda: (printed := accounted()) and any(line[2].rstrip("K0") for line in printed[1:]) and printed)
     (row,) = token_client.accounting({job_id: None})
     greatest = max((values.memory_mb(rss) or 0) * int(tasks or 1) for _, _, rss, tasks in lines)
     assert row.max_rss_mb == pytest.approx(greatest) and greatest > 28
@@ -146,10 +146,10 @@ def test_login_environment_is_loaded_and_nothing_else_comes(
     monkeypatch.setenv("SECRET_KEY_BASE", "of the web process")
     job_id = client.submit(asked("env > seen; pwd >> seen", environment={"LOSSI_TEST_WORDS": "two words, ä"}))
     own_slurm.wait(lambda: not rows_of(client, job_id))
-    seen = (folder / "seen").read_text().splitlines()
-    assert "LOSSI_TEST_WORDS=two words, ä" in seen and f"HOME={own_slurm.home(client.user)}" in seen
-    assert seen[-1] == str(folder) and any(line.startswith("PATH=/") for line in seen)
-    assert not any(word in line for line in seen for word in ("SECRET_KEY_BASE", "SLURM_JWT"))
+    output = (folder / "seen").read_text().splitlines()
+    assert "LOSSI_TEST_WORDS=two words, ä" in output and f"HOME={own_slurm.home(client.user)}" in output
+    assert output[-1] == str(folder) and any(line.startswith("PATH=/") for line in output)
+    assert not any(word in line for line in output for word in ("SECRET_KEY_BASE", "SLURM_JWT"))
 
 
 def test_waiting_tasks_are_cancelled_one_by_one_and_all(
@@ -231,11 +231,11 @@ def test_refusal_has_slurms_words(
 def test_what_the_cluster_offers(client: RestClient) -> None:
     configuration = client.configuration()
     assert configuration.version.count(".") == 2 and configuration.accounting and configuration.gpus
-    partitions = {one.name: one for one in client.partitions()}
+    partitions = {partition.name: partition for partition in client.partitions()}
     assert {"small", "gpu"} <= set(partitions) and partitions["gpu"].max_time_s
     assert any(group.partition == "gpu" and group.gpus == {"a100": 4} for group in client.nodes())
-    assert {"proj1", "proj2"} <= {one.account for one in client.associations()}
-    assert "normal" in {one.name for one in client.qos()}
+    assert {"proj1", "proj2"} <= {association.account for association in client.associations()}
+    assert "normal" in {qos.name for qos in client.qos()}
     with pytest.raises(NotSupported):
         client.expected_start(SlurmRequest("x", Path("/x"), Path("/"), Path("/x")))
 

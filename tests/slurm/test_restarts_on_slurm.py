@@ -102,28 +102,28 @@ def test_a_task_whose_node_dies_has_failed_with_it_or_goes_on_in_its_run_on_anot
 def test_a_task_that_is_requeued_or_preempted_goes_on_in_its_run(own_slurm: OwnCluster) -> None:
     site = Site(own_slurm)
     site.write("train.py", WAITING)
-    asked = site.submit("train.py", "-t", "10", "-m", "500M")
+    requeued = site.submit("train.py", "-t", "10", "-m", "500M")
     gpu = site.submit("train.py", "-t", "10", "-m", "500M", "--partition", "gpu", "--gpus", "a100:2")
     pushed = site.submit("train.py", "-t", "10", "-c", "8", "-m", "500M", "--partition", "low")
     given_up = site.submit("train.py", "-t", "10", "-c", "8", "-m", "500M", "--partition", "low", "--no-requeue")
-    jobs = (asked, gpu, pushed, given_up)
+    jobs = (requeued, gpu, pushed, given_up)
     for job in jobs:
         until_begun(site, job["id"])
     for job in jobs:
         until_published(site, job["id"])
     high = own_slurm.sbatch(own_slurm.users[1], "sleep 600", "--partition=high", "--cpus-per-task=16", "--time=10")
-    own_slurm.run_as(site.user, ["scontrol", "requeue", asked["scheduler_id"]])
+    own_slurm.run_as(site.user, ["scontrol", "requeue", requeued["scheduler_id"]])
     own_slurm.run_as(site.user, ["scontrol", "requeue", gpu["scheduler_id"]])
     ended = site.until(given_up["id"], "preempted")
     assert "higher priority" in ended["reason"], ended
     own_slurm.run_as(own_slurm.users[1], ["scancel", str(high)])
     site.until(pushed["id"], "queued", "running")
-    for job in (asked, gpu, pushed):
+    for job in (requeued, gpu, pushed):
         own_slurm.start_now(job["scheduler_id"])
-    for job in (asked, gpu, pushed):
+    for job in (requeued, gpu, pushed):
         until_begun(site, job["id"], attempt=2)
         let_go(site, job["id"], attempt=2)
-    for job in (asked, gpu, pushed):
+    for job in (requeued, gpu, pushed):
         task = check_second_attempt(site, job)
         if job is gpu:
             assert task["gpu_hours"] == pytest.approx(2 * task["elapsed_s"] / 3600)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from real_cluster import OwnCluster, RealCluster
 from scheduler_contract import SchedulerContract
-from scheduler_jobs import JobFactory, Made
+from scheduler_jobs import JobFactory, Prepared
 
 from lossi.clusters import RestSettings
 from lossi.contract.states import FAILED, SUCCEEDED
@@ -54,10 +54,10 @@ def scheduler(
 def job_factory(slurm: RealCluster, scheduler: Scheduler) -> Iterator[JobFactory]:
     factory = JobFactory(slurm.project(ME), scheduler)
     yield factory
-    for made in factory.made:
-        found = scheduler.find(made.job.id)
-        if found:
-            scheduler.cancel(Handle(made.job.id, found.scheduler_id, made.directory, made.job.tasks), None)
+    for prepared in factory.prepared:
+        submission = scheduler.find(prepared.job.id)
+        if submission:
+            scheduler.cancel(Handle(prepared.job.id, submission.scheduler_id, prepared.directory, prepared.job.tasks), None)
 
 
 def contains_processes(slurm: RealCluster) -> bool:
@@ -75,21 +75,21 @@ class TestSlurmScheduler(SchedulerContract):
     def test_exit_code_of_the_script_is_the_tasks(
         self, scheduler: Scheduler, job_factory: JobFactory, code: int, state: str
     ) -> None:
-        made = job_factory(f"exit {code}")
-        self.submit(scheduler, made)
-        view = self.until_over(scheduler, made).tasks[0]
+        prepared = job_factory(f"exit {code}")
+        self.submit(scheduler, prepared)
+        view = self.until_over(scheduler, prepared).tasks[0]
         assert (view.state, view.exit_code, view.signal) == (state, code, None)
 
     # The job's id is in its name; script.sh has it from its folder.
     def test_each_task_knows_its_job_and_number(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
-        made = job_factory('echo "${SLURM_JOB_NAME#lossi-} $LOSSI_TASK"', tasks=3)
-        self.submit(scheduler, made)
-        self.until_over(scheduler, made)
-        assert [made.log(n).split() for n in range(3)] == [[made.job.id, str(n)] for n in range(3)]
+        prepared = job_factory('echo "${SLURM_JOB_NAME#lossi-} $LOSSI_TASK"', tasks=3)
+        self.submit(scheduler, prepared)
+        self.until_over(scheduler, prepared)
+        assert [prepared.log(n).split() for n in range(3)] == [[prepared.job.id, str(n)] for n in range(3)]
 
     def test_unknown_job_is_said_to_be_unknown(self, scheduler: Scheduler, job_factory: JobFactory) -> None:
-        made = job_factory("true")
-        assert scheduler.poll([Handle(made.job.id, "4000000", made.directory, 1)])[made.job.id].known is False
+        prepared = job_factory("true")
+        assert scheduler.poll([Handle(prepared.job.id, "4000000", prepared.directory, 1)])[prepared.job.id].known is False
 
     def test_whole_process_tree_ends_with_a_cancelled_task(
         self, slurm: RealCluster, scheduler: Scheduler, job_factory: JobFactory
@@ -105,9 +105,9 @@ class TestSlurmScheduler(SchedulerContract):
             pytest.skip("a cluster without cgroups loses hold of processes that left their parents")
         super().test_nothing_outlives_a_task_that_ended_by_itself(scheduler, job_factory)
 
-    def time_is_up(self, made: Made) -> None:
+    def time_is_up(self, prepared: Prepared) -> None:
         if isinstance(self.slurm, OwnCluster):
-            self.slurm.scontrol("update", f"jobid={self.ids[made.job.id]}", "endtime=now")
+            self.slurm.scontrol("update", f"jobid={self.ids[prepared.job.id]}", "endtime=now")
 
     @pytest.mark.slow
     def test_time_limit_ends_a_task_and_is_named(self, slurm: RealCluster, scheduler: Scheduler, job_factory: JobFactory) -> None:

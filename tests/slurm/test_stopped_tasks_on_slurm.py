@@ -69,16 +69,16 @@ def test_what_stops_a_task_is_told_and_what_it_had_done_is_kept(own_slurm: OwnCl
     assert "attempt 1 has begun" in saved(site, greedy)
     assert dead["reason"] and late["reason"]
 
-    said = why(site, limited)
-    assert said["kind"] == "time_limit" and said["suggestion"].startswith("Resubmit it with "), said
-    assert said["changes"]["resources"]["time"] == "00:02:00"
-    said = why(site, greedy)
-    assert said["kind"] == "memory" and said["suggestion"].startswith("Resubmit it with "), said
-    assert "memory" in said["changes"]["resources"]
+    explanation = why(site, limited)
+    assert explanation["kind"] == "time_limit" and explanation["suggestion"].startswith("Resubmit it with "), explanation
+    assert explanation["changes"]["resources"]["time"] == "00:02:00"
+    explanation = why(site, greedy)
+    assert explanation["kind"] == "memory" and explanation["suggestion"].startswith("Resubmit it with "), explanation
+    assert "memory" in explanation["changes"]["resources"]
     more_time = site.lossi("resubmit", limited["id"], "--more", "time", "-d")
     more_memory = site.lossi("resubmit", greedy["id"], "--more", "memory", "-d")
-    asked = {job["id"]: site.job(job["id"])["definition"]["resources"] for job in (more_time, more_memory)}
-    assert asked[more_time["id"]]["time_limit_s"] >= 120 and asked[more_memory["id"]]["memory_mb"] > 400
+    resources = {job["id"]: site.job(job["id"])["definition"]["resources"] for job in (more_time, more_memory)}
+    assert resources[more_time["id"]]["time_limit_s"] >= 120 and resources[more_memory["id"]]["memory_mb"] > 400
     for job in (more_time, more_memory):
         assert job["resubmitted_from"] in (limited["id"], greedy["id"])
         site.lossi("cancel", job["id"])

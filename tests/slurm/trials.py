@@ -35,11 +35,11 @@ QUICK = "import os\nprint('hello from task', os.environ['LOSSI_TASK'])\n"
 def notebook(*cells: str) -> str:
     """Return a Python notebook of these code cells."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    told = [
+    written = [
         {"cell_type": "code", "metadata": {}, "source": cell, "outputs": [], "execution_count": None, "id": f"c{number}"}
         for number, cell in enumerate(cells)
     ]
-    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": told})
+    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": written})
 
 
 CELLS = (_BEGIN, _WAIT, _END)
@@ -89,6 +89,6 @@ def runs_of(site: Site, job_id: str) -> list[dict[str, Any]]:
 
 
 def jobs_left(site: Site) -> list[str]:
-    """Return what lies in the folder of jobs."""
+    """Return the content of the folder of jobs."""
     folder = site.project / ".lossi" / "jobs"
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Slurm 24.11 (Debian 13) and 26.05 with PySlurm (Debian 14) beside this machine's own: each in a Debian system in a folder, made
+# Slurm 24.11 (Debian 13) and 26.05 with PySlurm (Debian 14) next to this machine's own: each in a Debian system in a folder, made
 # once per machine, with a cluster of its own while the tests in tests/slurm_versions run.
 #   versions.sh [test]     all of it, and everything is taken down again
 #   versions.sh record     write what the commands print of all kinds of jobs to tests/unit/slurm/recorded

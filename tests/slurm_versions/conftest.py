@@ -21,7 +21,7 @@ def clusters() -> dict[str, VersionCluster]:
     place = os.environ.get("LOSSI_SLURM_VERSIONS")
     if not place:
         pytest.skip("make test-slurm-versions starts the clusters with Slurm 24.11 and 26.05")
-    return {one["release"]: VersionCluster(**one) for one in json.loads(Path(place).read_text())}
+    return {entry["release"]: VersionCluster(**entry) for entry in json.loads(Path(place).read_text())}
 
 
 @pytest.fixture(params=CLIENTS)

@@ -104,5 +104,5 @@ def record(cluster: VersionCluster, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for one in json.loads(Path(os.environ["LOSSI_SLURM_VERSIONS"]).read_text()):
-        record(VersionCluster(**one), Path(sys.argv[1]) / one["release"])
+    for entry in json.loads(Path(os.environ["LOSSI_SLURM_VERSIONS"]).read_text()):
+        record(VersionCluster(**entry), Path(sys.argv[1]) / entry["release"])

@@ -143,11 +143,11 @@ def test_a_job_has_the_login_environment_and_what_was_asked_for(
     request = requested(folder, "env > environment; pwd > place", environment={"LOSSI_JOB_ID": "01X"})
     job = access.ask(lambda client: client.submit(request))
     access.wait(lambda client: finals(client, job, 1))
-    found = dict(line.split("=", 1) for line in (folder / "environment").read_text().splitlines() if "=" in line)
-    assert found["LOSSI_JOB_ID"] == "01X"
-    assert found["HOME"] == f"/home/{USER}"
-    assert "SECRET_KEY_BASE" not in found
-    assert "SLURM_HINT" not in found
+    variables = dict(line.split("=", 1) for line in (folder / "environment").read_text().splitlines() if "=" in line)
+    assert variables["LOSSI_JOB_ID"] == "01X"
+    assert variables["HOME"] == f"/home/{USER}"
+    assert "SECRET_KEY_BASE" not in variables
+    assert "SLURM_HINT" not in variables
     assert (folder / "place").read_text().strip() == str(folder)
 
 
@@ -198,14 +198,14 @@ def test_another_users_job_is_neither_seen_nor_cancelled(access: Access, folder:
 
 
 def test_partitions_and_their_limits(access: Access) -> None:
-    found = {row.name: row for row in access.ask(lambda client: client.partitions())}
-    assert {"small", "gpu", "tiny", "low", "high"} <= set(found)
+    partitions = {row.name: row for row in access.ask(lambda client: client.partitions())}
+    assert {"small", "gpu", "tiny", "low", "high"} <= set(partitions)
     if access.scheduler != "slurm_rest":  # v0.0.42 does not say which is the default
-        assert [name for name, row in found.items() if row.default] == ["small"]
-    tiny = found["tiny"]
+        assert [name for name, row in partitions.items() if row.default] == ["small"]
+    tiny = partitions["tiny"]
     assert (tiny.max_time_s, tiny.default_time_s, tiny.max_nodes) == (300, 300, 1)
     assert (tiny.allowed_accounts, set(tiny.allowed_qos)) == (("proj1",), {"normal", "short"})
-    small = found["small"]
+    small = partitions["small"]
     assert (small.max_time_s, small.max_nodes, small.total_nodes, small.state) == (86400, None, 2, "UP")
     assert small.default_memory_per_cpu_mb == 1000
     assert small.allowed_accounts == small.denied_accounts == small.allowed_groups == ()
@@ -220,11 +220,11 @@ def test_nodes_by_kind(access: Access) -> None:
 
 
 def test_accounts_qualities_and_configuration(access: Access) -> None:
-    found = {one.account: one for one in access.ask(lambda client: client.associations())}
-    assert set(found) == {"proj1", "proj2", "capped"}
-    assert [name for name, one in found.items() if one.is_default] == ["proj1"]
-    assert {"normal", "short", "few"} <= set(found["proj1"].qos)
-    assert {"normal", "short", "few", "closed"} <= {one.name for one in access.ask(lambda client: client.qos())}
+    associations = {association.account: association for association in access.ask(lambda client: client.associations())}
+    assert set(associations) == {"proj1", "proj2", "capped"}
+    assert [name for name, association in associations.items() if association.is_default] == ["proj1"]
+    assert {"normal", "short", "few"} <= set(associations["proj1"].qos)
+    assert {"normal", "short", "few", "closed"} <= {qos.name for qos in access.ask(lambda client: client.qos())}
     configuration = access.ask(lambda client: client.configuration())
     assert configuration.version.startswith(access.cluster.release)
     assert configuration.cluster == "ci"

@@ -50,10 +50,10 @@ def job_factory(scheduler: Scheduler) -> Iterator[JobFactory]:
     root = home_of("lossi-tester1") / f"contract-{uuid.uuid4().hex}"  # both systems see it
     factory = JobFactory(root, scheduler)
     yield factory
-    for made in factory.made:
-        found = scheduler.find(made.job.id)
-        if found:
-            scheduler.cancel(Handle(made.job.id, found.scheduler_id, made.directory, made.job.tasks), None)
+    for prepared in factory.prepared:
+        submission = scheduler.find(prepared.job.id)
+        if submission:
+            scheduler.cancel(Handle(prepared.job.id, submission.scheduler_id, prepared.directory, prepared.job.tasks), None)
     shutil.rmtree(root, ignore_errors=True)
 
 

@@ -98,12 +98,12 @@ def as_user(user: str, function: Callable[[], T]) -> T:
             os.chdir(account.pw_dir)
             signal.alarm(120)
             try:
-                said: tuple[bool, object] = (True, function())
+                outcome: tuple[bool, object] = (True, function())
             except Exception as error:
                 error.add_note(traceback.format_exc())  # a traceback cannot be handed over
-                said = (False, error)
+                outcome = (False, error)
             with os.fdopen(writing, "wb") as stream:
-                pickle.dump(said, stream)
+                pickle.dump(outcome, stream)
             code = 0
         finally:
             os._exit(code)

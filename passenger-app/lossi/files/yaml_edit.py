@@ -55,11 +55,11 @@ def edit_file(path: Path, changes: Callable[[dict[str, Any]], Sequence[Change]],
             raise InvalidInput(f"{path} {error.message}{place}", hint="correct it first; it was not changed") from None
         if data is not None and not isinstance(data, dict):
             raise InvalidInput(f"{path} is not a mapping", hint="correct it first; it was not changed")
-        wanted = changes(data or {})
+        edits = changes(data or {})
         try:
-            new = edited(old, wanted)
+            new = edited(old, edits)
         except NotEditable as error:
-            keys = ".".join(wanted[0][0])
+            keys = ".".join(edits[0][0])
             raise InvalidInput(f"cannot change {path}", why=str(error), hint=f"set {keys} by hand") from None
         atomic.write(path, new, mode=mode)
         path.chmod(mode)  # the umask may have removed permissions

@@ -53,8 +53,10 @@ def replay(version: str, answers: dict[str, str]) -> Answerer:
         known = max((start for start in answers if line.startswith(start)), key=len, default=None)
         if known is None:
             return NOT_SERVED
-        found = recorded(version, answers[known])
-        return found["status"], json.dumps(found["document"]).encode() if found["document"] else found["text"].encode()
+        answered = recorded(version, answers[known])
+        return answered["status"], json.dumps(answered["document"]).encode() if answered["document"] else answered[
+            "text"
+        ].encode()
 
     return answer
 
@@ -75,9 +77,9 @@ def serve(answerer: Answerer, socket: Path | None = None) -> Iterator[Served]:
         def _answer(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
-            asked = Asked(self.command, self.path, dict(self.headers), body)
-            served.asked.append(asked)
-            status, content = served.answerer(asked)
+            request = Asked(self.command, self.path, dict(self.headers), body)
+            served.asked.append(request)
+            status, content = served.answerer(request)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self.send_response(status)
                 for name, value in served.headers.items():

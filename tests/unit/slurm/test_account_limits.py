@@ -95,7 +95,7 @@ def test_type_of_gpu_has_its_own_limit() -> None:
     held = with_limits(
         None, Limits(max_tres={"gres/gpu:a100": 4}), queue=(mine(gpus=3, gpu_type="a100"), mine(gpus=3, gpu_type="h200"))
     )
-    assert [one.level for one in findings(held, partition="gpu", gpus=2, gpu_type="a100")] == ["waits"]
+    assert [finding.level for finding in findings(held, partition="gpu", gpus=2, gpu_type="a100")] == ["waits"]
     assert findings(held, partition="gpu", gpus=2, gpu_type="h200") == []
 
 

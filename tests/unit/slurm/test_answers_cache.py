@@ -51,8 +51,8 @@ def test_a_scheduler_that_does_not_answer_leaves_the_last_answer_and_is_not_aske
     first = cache.get("q", 0.0, NUMBER, source)
     source.fails = True
     for _ in range(3):
-        found = cache.get("q", 600, NUMBER, source) if source.asked > 1 else cache.get("q", 0, NUMBER, source)
-        assert (found.value, found.as_of, found.problem) == (1, first.as_of, "the controller does not answer")
+        answer = cache.get("q", 600, NUMBER, source) if source.asked > 1 else cache.get("q", 0, NUMBER, source)
+        assert (answer.value, answer.as_of, answer.problem) == (1, first.as_of, "the controller does not answer")
     assert source.asked == 2
     assert RETRY_S < 60
 

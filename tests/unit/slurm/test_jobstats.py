@@ -19,9 +19,9 @@ def comment(data: object) -> str:
 def test_use_and_memory_are_those_of_all_gpus() -> None:
     node = {"gpu_utilization": {"0": 90, "1": 70}, "gpu_used_memory": {"0": 2 * 2**30, "1": 2**30}, "cpus": 8}
     other = {"gpu_utilization": {"0": 20}, "gpu_used_memory": {"0": 2**30}}
-    found = gpu_use(comment({"nodes": {"n1": node, "n2": other}, "total_time": 60, "gpus": 3}))
-    assert found is not None
-    assert (found.utilisation, found.memory_mb) == (60, 4096)
+    use = gpu_use(comment({"nodes": {"n1": node, "n2": other}, "total_time": 60, "gpus": 3}))
+    assert use is not None
+    assert (use.utilisation, use.memory_mb) == (60, 4096)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_nothing_is_refused_for_what_is_not_known() -> None:
 def test_first_limit_is_raised_with_all_of_them() -> None:
     with pytest.raises(InvalidInput, match="biggest node") as caught:
         limits.raise_refused(findings(cpus=17, memory_mb=64001, account="proj3"))
-    assert [one["limit"] for one in caught.value.details["limits"]] == [
+    assert [finding["limit"] for finding in caught.value.details["limits"]] == [
         "partition.cpus",
         "partition.memory",
         "association.account",
@@ -111,7 +111,9 @@ def test_every_refusal_names_its_limit_and_a_way_out(asked: SlurmRequest, tasks:
     everything = limits.findings(asked, tasks, known)
     for finding in everything:
         assert finding.limit and finding.message and finding.hint
-    assert [one.level for one in everything] == sorted((one.level for one in everything), key=["refused", "waits", "note"].index)
+    assert [finding.level for finding in everything] == sorted(
+        (finding.level for finding in everything), key=["refused", "waits", "note"].index
+    )
     if stops(everything):
         with pytest.raises((InvalidInput, Forbidden)):
             limits.raise_refused(everything)

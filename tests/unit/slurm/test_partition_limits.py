@@ -72,7 +72,7 @@ def test_what_there_is_instead_is_named() -> None:
 def test_partition_that_is_closed_or_stopped() -> None:
     for state, level in (("DRAIN", "refused"), ("INACTIVE", "refused"), ("DOWN", "waits")):
         known = dataclasses.replace(KNOWN, partitions=(dataclasses.replace(CPU, state=state), GPU))
-        assert [(one.level, one.limit) for one in findings(known)] == [(level, "partition.state")]
+        assert [(finding.level, finding.limit) for finding in findings(known)] == [(level, "partition.state")]
 
 
 def test_partition_that_lets_in_only_some() -> None:
@@ -97,7 +97,7 @@ def test_sites_own_limits_are_stricter() -> None:
     )
     known = dataclasses.replace(KNOWN, cluster=Cluster(name="c", partitions=(offer,), max_tasks=100))
     assert refused(known, partition="gpu", gpus=2, time_limit_min=120, cpus=8) == []
-    for asked, limit in (
+    for changes, limit in (
         ({"time_limit_min": 121}, "cluster.max_time"),
         ({"nodes": 2}, "cluster.max_nodes"),
         ({"cpus": 9}, "cluster.max_cpus"),
@@ -106,7 +106,7 @@ def test_sites_own_limits_are_stricter() -> None:
         ({"gpus": 1, "gpu_type": "h200"}, "cluster.gpu_types"),
         ({"tasks": 101}, "cluster.max_tasks"),
     ):
-        assert refused(known, **{"partition": "gpu", "gpus": 1, **asked}) == [limit]
+        assert refused(known, **{"partition": "gpu", "gpus": 1, **changes}) == [limit]
     assert refused(known, partition="cpu") == ["cluster.partitions"]
 
 
@@ -118,7 +118,7 @@ def test_default_partition_is_taken_or_missed() -> None:
 
 def test_of_several_partitions_one_is_enough() -> None:
     both = findings(partition="cpu,long", time_limit_min=2880)
-    assert [(one.level, one.limit) for one in both] == [("note", "partition.max_time")]
+    assert [(finding.level, finding.limit) for finding in both] == [("note", "partition.max_time")]
     assert refused(partition="cpu,gpu", time_limit_min=2880) == ["partition.max_time", "partition.max_time"]
     assert refused(partition="cpu,nowhere") == ["partition.name"]
 
@@ -141,7 +141,7 @@ def test_nodes_out_of_service_make_it_wait() -> None:
     nodes = (dataclasses.replace(NODES[0], state="down*"), dataclasses.replace(NODES[0], nodes=1))
     known = dataclasses.replace(KNOWN, nodes=nodes)
     assert findings(known) == []
-    assert [(one.level, one.limit) for one in findings(known, nodes=2)] == [("waits", "partition.nodes_in_service")]
+    assert [(finding.level, finding.limit) for finding in findings(known, nodes=2)] == [("waits", "partition.nodes_in_service")]
 
 
 def test_default_memory_counts() -> None:

@@ -46,10 +46,10 @@ def test_an_answer_is_handed_over(tmp_path: Path) -> None:
 def test_the_child_gets_its_program_and_the_question_on_standard_input(tmp_path: Path) -> None:
     target = cluster(tmp_path, f"cat > '{tmp_path}/given'; echo '{{\"answer\": 1}}'", slurm_name="other")
     process.ask(target, {"ask": "named", "prefix": "x" * 500_000})
-    given = json.loads((tmp_path / "given").read_text())
-    assert 'import_module("pyslurm")' in given["program"]
-    assert given["question"]["cluster"] == "other"
-    assert given["question"]["prefix"] == "x" * 500_000
+    content = json.loads((tmp_path / "given").read_text())
+    assert 'import_module("pyslurm")' in content["program"]
+    assert content["question"]["cluster"] == "other"
+    assert content["question"]["prefix"] == "x" * 500_000
 
 
 def test_the_child_has_a_clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,9 +57,9 @@ def test_the_child_has_a_clean_environment(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setenv(name, "do-not-tell")
     target = cluster(tmp_path, f"cat > /dev/null; env > '{tmp_path}/env'; echo '{{\"answer\": 1}}'", conf=Path("/x/slurm.conf"))
     process.ask(target, {"ask": "queue"})
-    found = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
-    assert set(found) - {"PWD", "OLDPWD", "SHLVL", "_"} == {"PATH", "LANG", "HOME", "USER", "SLURM_CONF"}
-    assert found["SLURM_CONF"] == "/x/slurm.conf"
+    variables = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
+    assert set(variables) - {"PWD", "OLDPWD", "SHLVL", "_"} == {"PATH", "LANG", "HOME", "USER", "SLURM_CONF"}
+    assert variables["SLURM_CONF"] == "/x/slurm.conf"
 
 
 @pytest.mark.parametrize(
@@ -220,9 +220,11 @@ REQUEST = SlurmRequest(
 
 
 def test_the_words_of_a_request() -> None:
-    said = PySlurmClient(Cluster(name="ci")).arguments(REQUEST)
-    assert said[0] == "pyslurm.JobSubmitDescription"
-    assert {"array=0-4%2", "gres_per_node={'gpu:a100': 2}", "standard_output=/j/50%% of.log", "script=/j/script.sh"} <= set(said)
+    arguments = PySlurmClient(Cluster(name="ci")).arguments(REQUEST)
+    assert arguments[0] == "pyslurm.JobSubmitDescription"
+    assert {"array=0-4%2", "gres_per_node={'gpu:a100': 2}", "standard_output=/j/50%% of.log", "script=/j/script.sh"} <= set(
+        arguments
+    )
 
 
 def test_what_pyslurm_lacks_is_refused_with_a_way_out() -> None:

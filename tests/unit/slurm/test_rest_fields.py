@@ -40,8 +40,8 @@ def test_time_zero_is_unset() -> None:
 
 @given(st.sets(st.integers(0, 3000), min_size=1))
 def test_bit_mask_names_exactly_its_tasks(chosen: set[int]) -> None:
-    found = tasks(hex(sum(1 << task for task in chosen)))
-    assert found is not None and {task for span in found for task in span} == chosen
+    spans = tasks(hex(sum(1 << task for task in chosen)))
+    assert spans is not None and {task for span in spans for task in span} == chosen
 
 
 @pytest.mark.parametrize(

@@ -28,21 +28,21 @@ def test_newest_version_that_both_know_is_agreed_upon_once(
 ) -> None:
     client().partitions()
     client().partitions()
-    pings = [one.target for one in server.asked if "ping" in one.target]
+    pings = [request.target for request in server.asked if "ping" in request.target]
     assert pings[-1].startswith(f"/slurm/{API[release]}/ping")
     assert len(pings) == {"22.05": len(versions.VERSIONS), "24.11": 1}[release]
 
 
 def test_queue_has_what_is_active_and_nothing_of_others(client: Callable[..., RestClient]) -> None:
-    found = {row.name: row for row in client().queue()}
-    assert set(found) == {"lossi-C", "lossi-D", "lossi-E", "lossi-H"}
-    assert found["lossi-D"].state == "RUNNING" and found["lossi-D"].tasks is None and found["lossi-D"].account == "proj2"
-    waiting = found["lossi-C"]
+    rows = {row.name: row for row in client().queue()}
+    assert set(rows) == {"lossi-C", "lossi-D", "lossi-E", "lossi-H"}
+    assert rows["lossi-D"].state == "RUNNING" and rows["lossi-D"].tasks is None and rows["lossi-D"].account == "proj2"
+    waiting = rows["lossi-C"]
     assert (waiting.state, waiting.reason, waiting.tasks) == ("PENDING", "Dependency", (range(3), range(5, 10)))
     assert waiting.started is waiting.ended is waiting.eligible is waiting.exit_code is None
     assert waiting.submitted == "2026-11-26T06:13:34Z" and waiting.time_limit_s == 1800
-    assert found["lossi-H"].tasks == (range(0, 118, 3),)
-    assert (found["lossi-E"].state, found["lossi-E"].restarts) == ("PENDING", 1)
+    assert rows["lossi-H"].tasks == (range(0, 118, 3),)
+    assert (rows["lossi-E"].state, rows["lossi-E"].restarts) == ("PENDING", 1)
 
 
 def test_each_user_sees_only_own_jobs(client: Callable[..., RestClient]) -> None:
@@ -51,24 +51,24 @@ def test_each_user_sees_only_own_jobs(client: Callable[..., RestClient]) -> None
 
 
 def test_ended_tasks_in_the_queue_have_their_exit_codes(client: Callable[..., RestClient]) -> None:
-    found = sorted((row for row in client().queue(ended=True) if row.name == "lossi-A"), key=lambda row: row.tasks[0].start)
-    assert [row.tasks for row in found] == [(range(n, n + 1),) for n in range(4)]
-    assert len({row.job_id for row in found}) == 1, "the array's id, not that of each task"
-    assert [(row.state, row.exit_code, row.signal) for row in found] == [
+    rows = sorted((row for row in client().queue(ended=True) if row.name == "lossi-A"), key=lambda row: row.tasks[0].start)
+    assert [row.tasks for row in rows] == [(range(n, n + 1),) for n in range(4)]
+    assert len({row.job_id for row in rows}) == 1, "the array's id, not that of each task"
+    assert [(row.state, row.exit_code, row.signal) for row in rows] == [
         ("COMPLETED", 0, None),
         ("FAILED", 42, None),
         ("FAILED", None, 9),
         ("COMPLETED", 0, None),
     ]
-    assert {(row.gpus, row.gpu_type, row.cpus, row.nodes) for row in found} == {(2, "a100", 2, 1)}
+    assert {(row.gpus, row.gpu_type, row.cpus, row.nodes) for row in rows} == {(2, "a100", 2, 1)}
 
 
 def test_attempts_agree_with_sacct(client: Callable[..., RestClient], release: str) -> None:
     """`sacct -D --units=K` said: TotalCPU 00:00.552, MaxRSS 43320K and 12412K of 22.05's task 0; 00:00.501, 43600K and 12912K of 24.11's."""
     rest_client = client()
     ids = {row.job_id for row in rest_client.queue(ended=True)}
-    found = rest_client.accounting(dict.fromkeys(ids))
-    tasks = by_name(found, "lossi-A")
+    rows = rest_client.accounting(dict.fromkeys(ids))
+    tasks = by_name(rows, "lossi-A")
     assert [(row.task, row.state, row.exit_code, row.signal) for row in tasks] == [
         (0, "COMPLETED", 0, None),
         (1, "FAILED", 42, None),
@@ -95,10 +95,10 @@ def test_exit_code_that_the_queue_has_forgotten_is_not_known(server: Served, cli
 
 def test_requeued_job_has_all_its_attempts(client: Callable[..., RestClient]) -> None:
     rest_client = client()
-    found = by_name(rest_client.accounting(dict.fromkeys(row.job_id for row in rest_client.queue(ended=True))), "lossi-E")
-    assert [row.state for row in found] == ["REQUEUED", "PENDING"]
-    assert found[0].started and found[0].ended and found[0].elapsed_s in (1.0, 2.0)
-    assert found[1].started is found[1].ended is found[1].nodes is found[1].exit_code is None
+    attempts = by_name(rest_client.accounting(dict.fromkeys(row.job_id for row in rest_client.queue(ended=True))), "lossi-E")
+    assert [row.state for row in attempts] == ["REQUEUED", "PENDING"]
+    assert attempts[0].started and attempts[0].ended and attempts[0].elapsed_s in (1.0, 2.0)
+    assert attempts[1].started is attempts[1].ended is attempts[1].nodes is attempts[1].exit_code is None
 
 
 def test_who_cancelled_it_is_known(client: Callable[..., RestClient]) -> None:
@@ -118,8 +118,8 @@ def test_only_tasks_that_were_asked_for_come(server: Served, client: Callable[..
     job_id = next(row.job_id for row in rest_client.queue(ended=True) if row.name == "lossi-A")
     assert sorted(row.task for row in rest_client.accounting({job_id: [1, 3]})) == [1, 3]
     expected = {"22.05": f"step={job_id}_1%2C{job_id}_3", "24.11": f"step={job_id}_1&step={job_id}_3&show_duplicates=true"}
-    (asked,) = (one.target for one in server.asked if one.target.startswith(f"/slurmdb/{API[release]}/jobs"))
-    assert asked.endswith(f"/jobs{SLASH[release]}?{expected[release]}&cluster=ci")
+    (target,) = (request.target for request in server.asked if request.target.startswith(f"/slurmdb/{API[release]}/jobs"))
+    assert target.endswith(f"/jobs{SLASH[release]}?{expected[release]}&cluster=ci")
 
 
 def test_attempts_that_ended_before_are_left_out(client: Callable[..., RestClient]) -> None:
@@ -254,7 +254,7 @@ def test_refusal_comes_with_slurms_words(
 def test_cancelling_what_has_ended_is_no_error(server: Served, client: Callable[..., RestClient], release: str) -> None:
     rest_client = client()
     rest_client.cancel({7: [0, 1, 2, 5], 8: None, 9: []})
-    sent = [(one.method, one.target, one.body) for one in server.asked if one.method == "DELETE"]
+    sent = [(request.method, request.target, request.body) for request in server.asked if request.method == "DELETE"]
     assert (
         sent
         == {
@@ -306,9 +306,9 @@ def test_limits_of_an_association_are_read_as_they_were_set(client: Callable[...
 
 
 def test_limits_of_a_quality_of_service_are_read_as_they_were_set(client: Callable[..., RestClient], release: str) -> None:
-    found = {one.name: one for one in client().qos()}
-    assert set(found) == {"normal", "tight"} and found["tight"].flags == ("DenyOnLimit",)
-    limits = found["tight"].limits
+    levels = {qos.name: qos for qos in client().qos()}
+    assert set(levels) == {"normal", "tight"} and levels["tight"].flags == ("DenyOnLimit",)
+    limits = levels["tight"].limits
     assert (limits.max_wall_s, limits.max_jobs, limits.max_submit) == (201 * 60, 202, 203)
     assert limits.max_tres_per_job == {"cpu": 204, "mem": 2048} and limits.max_tres_per_node == {"cpu": 205}
     assert limits.max_tres == {"cpu": 206, "gres/gpu": 2} and limits.group_tres == {"cpu": 207}
@@ -319,9 +319,14 @@ def test_limits_of_a_quality_of_service_are_read_as_they_were_set(client: Callab
 
 
 def test_configuration_is_what_can_be_known(client: Callable[..., RestClient], release: str) -> None:
-    found = client().configuration()
-    assert found.version == {"22.05": "22.05.8", "24.11": "24.11.5"}[release]
-    assert (found.cluster, found.accounting, found.gpus, found.max_array_size) == ("ci", True, True, None)
+    configuration = client().configuration()
+    assert configuration.version == {"22.05": "22.05.8", "24.11": "24.11.5"}[release]
+    assert (configuration.cluster, configuration.accounting, configuration.gpus, configuration.max_array_size) == (
+        "ci",
+        True,
+        True,
+        None,
+    )
 
 
 def test_site_whose_slurmrestd_serves_no_database(server: Served, client: Callable[..., RestClient], release: str) -> None:

@@ -82,10 +82,10 @@ def scheduler(client: Scripted, tmp_path: Path) -> SlurmScheduler:
 
 
 def job(tmp_path: Path, tasks: int = 1, **more: object) -> tuple[PreparedJob, Path]:
-    made = PreparedJob(
+    prepared = PreparedJob(
         ulid.new(), "n", "command", str(tmp_path), "u", utc(time.time()), tasks=tasks, resources=Resources(), **more
     )  # type: ignore[arg-type]
-    return made, tmp_path
+    return prepared, tmp_path
 
 
 def look(
@@ -98,12 +98,12 @@ def look(
 def test_a_sweep_beyond_the_largest_array_is_split_and_its_plain_name_comes_last(
     client: Scripted, scheduler: SlurmScheduler, tmp_path: Path
 ) -> None:
-    made, directory = job(tmp_path, 2500, max_parallel=7)
-    record = scheduler.submit(made, directory)
+    prepared, directory = job(tmp_path, 2500, max_parallel=7)
+    record = scheduler.submit(prepared, directory)
     assert [request.name for request in client.submitted] == [
-        f"lossi-{made.id}+2002",
-        f"lossi-{made.id}+1001",
-        f"lossi-{made.id}",
+        f"lossi-{prepared.id}+2002",
+        f"lossi-{prepared.id}+1001",
+        f"lossi-{prepared.id}",
     ]
     assert [request.throttle for request in reversed(client.submitted)] == [3, 2, 2]
     assert [request.array for request in client.submitted] == [range(498), range(1001), range(1001)]
@@ -111,10 +111,10 @@ def test_a_sweep_beyond_the_largest_array_is_split_and_its_plain_name_comes_last
 
 
 def test_a_part_that_is_refused_takes_the_others_back(client: Scripted, scheduler: SlurmScheduler, tmp_path: Path) -> None:
-    made, directory = job(tmp_path, 2500)
+    prepared, directory = job(tmp_path, 2500)
     client.refuse = lambda request: InvalidInput("too many") if len(client.submitted) == 2 else None
     with pytest.raises(InvalidInput):
-        scheduler.submit(made, directory)
+        scheduler.submit(prepared, directory)
     assert client.cancelled == [{102: None, 101: None}]
 
 
@@ -124,9 +124,9 @@ def test_a_job_that_was_accepted_in_part_is_cancelled_and_not_found(client: Scri
     assert scheduler.find(name.removeprefix("lossi-")) is None
     assert client.cancelled == [{5: None}]
     client.names = [(5, f"{name}+1001"), (6, name)]
-    found = scheduler.find(name.removeprefix("lossi-"))
-    assert found is not None
-    assert found.scheduler_id == "6+5@1001"
+    submission = scheduler.find(name.removeprefix("lossi-"))
+    assert submission is not None
+    assert submission.scheduler_id == "6+5@1001"
 
 
 def test_a_queue_that_is_older_than_the_submission_says_nothing_against_it(client: Scripted, tmp_path: Path) -> None:
@@ -241,9 +241,9 @@ def test_when_slurm_cannot_be_asked_before_a_submission_nothing_was_submitted(
 ) -> None:
     client.config = Configuration("22.05.8", min_job_age_s=300, accounting=True)
     client.away = True
-    made, directory = job(tmp_path)
+    prepared, directory = job(tmp_path)
     with pytest.raises(NotSubmitted):
-        scheduler.submit(made, directory)
+        scheduler.submit(prepared, directory)
     assert not client.submitted
 
 
@@ -254,8 +254,8 @@ def test_a_young_job_is_looked_for_in_the_queue_alone_so_that_the_database_may_b
     young, old = ulid.new(), "01arz3ndektsv4rrffq69g5fav"
     client.names = [(8, f"lossi-{young}"), (9, f"lossi-{old}")]
     assert scheduler.find(young) is None
-    found = scheduler.find(old)
-    assert found is not None and found.scheduler_id == "9"
+    submission = scheduler.find(old)
+    assert submission is not None and submission.scheduler_id == "9"
 
 
 def test_without_a_database_what_the_queue_has_dropped_without_an_account_is_unknown(
@@ -299,7 +299,7 @@ def test_what_was_cancelled_while_it_waited_never_started_though_the_database_gi
 
 
 def test_a_door_that_knows_no_start_says_none(client: Scripted, scheduler: SlurmScheduler, tmp_path: Path) -> None:
-    made, directory = job(tmp_path)
-    assert scheduler.expected_start(made, directory) == utc(60)
+    prepared, directory = job(tmp_path)
+    assert scheduler.expected_start(prepared, directory) == utc(60)
     client.away = True
-    assert scheduler.expected_start(made, directory) is None
+    assert scheduler.expected_start(prepared, directory) is None

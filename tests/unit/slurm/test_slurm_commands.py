@@ -194,9 +194,9 @@ def test_a_refused_submission_is_not_taken_for_a_job() -> None:
 
 
 def test_names_of_arrays_are_told_once() -> None:
-    found = sacct.SacctNames("tester1", "2026-01-01").parse(text_of("sacct-names"))
-    assert len({job for job, _ in found}) == len(found)
-    assert (83, "lossi-01abd") in found
+    names = sacct.SacctNames("tester1", "2026-01-01").parse(text_of("sacct-names"))
+    assert len({job for job, _ in names}) == len(names)
+    assert (83, "lossi-01abd") in names
 
 
 def test_nodes_that_are_alike_are_one_group() -> None:
@@ -207,12 +207,22 @@ def test_nodes_that_are_alike_are_one_group() -> None:
 
 
 def test_the_configuration() -> None:
-    found = scontrol.ShowConfig().parse(text_of("scontrol-config"))
-    assert (found.version, found.cluster, found.max_array_size, found.max_job_count) == ("22.05.8", "ci", 20001, 50000)
-    assert (found.min_job_age_s, found.accounting, found.gpus, found.requeue) == (600, True, True, True)
-    assert found.enforced == ("associations", "limits", "qos")
-    assert found.preemption == ""
-    assert found.parameters["bf_interval"] == "2"
+    configuration = scontrol.ShowConfig().parse(text_of("scontrol-config"))
+    assert (configuration.version, configuration.cluster, configuration.max_array_size, configuration.max_job_count) == (
+        "22.05.8",
+        "ci",
+        20001,
+        50000,
+    )
+    assert (configuration.min_job_age_s, configuration.accounting, configuration.gpus, configuration.requeue) == (
+        600,
+        True,
+        True,
+        True,
+    )
+    assert configuration.enforced == ("associations", "limits", "qos")
+    assert configuration.preemption == ""
+    assert configuration.parameters["bf_interval"] == "2"
 
 
 def test_partitions_and_their_limits() -> None:
@@ -243,8 +253,8 @@ def test_partitions_and_their_limits() -> None:
 
 
 def test_associations_say_which_account_is_the_default() -> None:
-    found = sacctmgr.ShowAssociations("tester1").parse(text_of("sacctmgr-associations"))
-    assert [(row.account, row.is_default, row.qos) for row in found] == [
+    rows = sacctmgr.ShowAssociations("tester1").parse(text_of("sacctmgr-associations"))
+    assert [(row.account, row.is_default, row.qos) for row in rows] == [
         ("proj1", True, ("normal",)),
         ("proj2", False, ("normal",)),
     ]
@@ -264,9 +274,9 @@ def test_limits_of_a_quality_of_service() -> None:
         "MaxWall": "3-00:00:00",
         "GrpTRESMins": "cpu=6000",
     }
-    (found,) = sacctmgr.ShowQos().parse("".join(f"{values.get(name, '')}|" for name in sacctmgr.QOS_FIELDS) + "\n")
-    limits = found.limits
-    assert (found.name, found.flags, limits.max_wall_s, limits.max_jobs, limits.max_submit) == (
+    (qos,) = sacctmgr.ShowQos().parse("".join(f"{values.get(name, '')}|" for name in sacctmgr.QOS_FIELDS) + "\n")
+    limits = qos.limits
+    assert (qos.name, qos.flags, limits.max_wall_s, limits.max_jobs, limits.max_submit) == (
         "long",
         ("DenyOnLimit", "OverPartQOS"),
         259200,
@@ -283,9 +293,9 @@ def test_the_argv_of_each_command_names_the_cluster_and_the_binary() -> None:
     assert squeue.Squeue(ended=True).argv(NAMED)[:2] == ["/opt/slurm/bin/squeue", "--clusters=ci"]
     assert "--states=all" in squeue.Squeue(ended=True).argv(CI)
     assert scancel.Scancel(("1", "2_[3]")).argv(NAMED) == ["/opt/slurm/bin/scancel", "--clusters=ci", "1", "2_[3]"]
-    asked = sacct.Sacct("me", ("1", "2_3"), since="2026-11-26T05:00:00.123Z").argv(CI)
-    assert asked[-2:] == ["--starttime=2026-11-26T05:00:00", "--jobs=1,2_3"]
-    assert "--user=me" in asked
+    argv = sacct.Sacct("me", ("1", "2_3"), since="2026-11-26T05:00:00.123Z").argv(CI)
+    assert argv[-2:] == ["--starttime=2026-11-26T05:00:00", "--jobs=1,2_3"]
+    assert "--user=me" in argv
     assert "cluster=ci" in sacctmgr.ShowAssociations("me").argv(NAMED)
 
 
@@ -311,9 +321,9 @@ def test_what_to_ask_the_database_for_keeps_within_argv() -> None:
 
 @given(st.lists(st.from_regex(r"[0-9]{1,7}", fullmatch=True)), st.integers(8, 40))
 def test_words_are_kept_in_order_and_within_the_limit(words: list[str], most: int) -> None:
-    found = words_within(words, most)
-    assert [word for part in found for word in part] == words
-    assert all(len(",".join(part)) <= most for part in found)
+    chunks = words_within(words, most)
+    assert [word for part in chunks for word in part] == words
+    assert all(len(",".join(part)) <= most for part in chunks)
 
 
 def test_sbatch_gets_paths_with_percent_signs_escaped() -> None:
@@ -341,8 +351,8 @@ def test_an_id_that_was_cut_off_is_refused(text: str) -> None:
 
 
 def test_when_a_job_would_start() -> None:
-    said = "sbatch: Job 68 to start at 2026-11-26T06:03:00 using 1 processors on nodes cpu01 in partition small\n"
-    start, sentence = sbatch.SbatchTest(REQUEST).parse(said)
+    output = "sbatch: Job 68 to start at 2026-11-26T06:03:00 using 1 processors on nodes cpu01 in partition small\n"
+    start, sentence = sbatch.SbatchTest(REQUEST).parse(output)
     assert start == "2026-11-26T06:03:00Z"
     assert sentence == "Job 68 to start at 2026-11-26T06:03:00 using 1 processors on nodes cpu01 in partition small"
     with pytest.raises(Unreadable):

@@ -45,12 +45,12 @@ def test_only_a_clean_environment_is_passed_on(tmp_path: Path, monkeypatch: pyte
     assert done.status == 3
     lines = done.stdout.splitlines()
     assert lines.pop() == "/"
-    found = dict(line.split("=", 1) for line in lines)
-    assert set(found) - {"PWD", "OLDPWD", "SHLVL", "_"} == {
+    variables = dict(line.split("=", 1) for line in lines)
+    assert set(variables) - {"PWD", "OLDPWD", "SHLVL", "_"} == {
         *("HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "TZ"),
         *("SLURM_CONF", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN"),
     }
-    assert (found["TZ"], found["LC_ALL"], found["SLURM_CONF"]) == ("UTC", "C.UTF-8", "/etc/of/caller.conf")
+    assert (variables["TZ"], variables["LC_ALL"], variables["SLURM_CONF"]) == ("UTC", "C.UTF-8", "/etc/of/caller.conf")
 
 
 def test_the_sites_configuration_wins_and_sbatch_hands_no_setting_of_ours_to_the_job(
@@ -100,9 +100,9 @@ def test_much_output_on_both_streams_is_read_whole(tmp_path: Path) -> None:
 
 
 def test_a_missing_command_is_told_with_where_it_is_configured(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="could not be started") as told:
+    with pytest.raises(Unavailable, match="could not be started") as caught:
         CliClient(Cluster(name="ci", bin=tmp_path)).queue()
-    assert "bin_overrides" in told.value.hint
+    assert "bin_overrides" in caught.value.hint
 
 
 def test_a_word_with_a_nul_is_refused() -> None:

@@ -129,8 +129,8 @@ def test_memory(text: str, mb: float | None) -> None:
 
 
 def test_resources_have_memory_in_mib_and_leave_out_what_was_taken_back() -> None:
-    found = values.tres("billing=4,cpu=4,gres/gpu:a100=2,gres/gpu=2,mem=4G,energy=-1,node=1")
-    assert found == {"billing": 4, "cpu": 4, "gres/gpu:a100": 2, "gres/gpu": 2, "mem": 4096, "node": 1}
+    resources = values.tres("billing=4,cpu=4,gres/gpu:a100=2,gres/gpu=2,mem=4G,energy=-1,node=1")
+    assert resources == {"billing": 4, "cpu": 4, "gres/gpu:a100": 2, "gres/gpu": 2, "mem": 4096, "node": 1}
 
 
 @given(

@@ -144,7 +144,7 @@ class Table:
 
 
 def _environment(pid: int) -> bytes | None:
-    """Return a process's environment at its start, None if it may not be read."""
+    """Return a process's environment at its start, None if it cannot be read."""
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:

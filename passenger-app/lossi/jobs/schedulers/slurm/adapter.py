@@ -178,9 +178,9 @@ class SlurmScheduler(Scheduler):
             by_id.setdefault(row.job_id, []).append(row)
         poll = Poll(queue.as_of, database, self._target.exit_grace_s, self._units_per_gpu)
         polled = [PolledJob(handle, by_id, poll) for handle in jobs if polling.is_readable(handle)]
-        rows, asked = self._accounting(polled) if database else ([], set())
+        rows, accounted = self._accounting(polled) if database else ([], set())
         stale = self._stale(queue)
-        return {job.handle.job_id: job.view(rows, asked=job.handle.job_id in asked, stale=stale) for job in polled}
+        return {job.handle.job_id: job.view(rows, asked=job.handle.job_id in accounted, stale=stale) for job in polled}
 
     def cancel(self, handle: Handle, tasks: Sequence[int] | None) -> None:
         """Cancel by Slurm's ids, then write ``cancel.json``."""
@@ -240,21 +240,21 @@ class SlurmScheduler(Scheduler):
     def _accounting(self, polled: Sequence[PolledJob]) -> tuple[list[AccountingRow], set[str]]:
         """Return the accounting of tasks that have left the queue, and the ids of the jobs that were asked about."""
         numbers: dict[int, Sequence[int] | None] = {}
-        asked: list[PolledJob] = []
+        gone: list[PolledJob] = []
         left = MOST_ASKED
         for job in polled:
             if not job.absent or left <= 0 or not self._is_due(job.handle.job_id):
                 continue
-            asked.append(job)
+            gone.append(job)
             for chunk, absent in job.absent.items():
                 inside = [number - chunk.offset for number in absent[: max(left, 0)]]
                 numbers[chunk.slurm_id] = None if job.handle.tasks == 1 else inside
                 left -= len(absent)
         if not numbers:
             return [], set()
-        since = None if any(job.handle.submitted is None for job in asked) else utc(min(job.submitted for job in asked) - 60)
+        since = None if any(job.handle.submitted is None for job in gone) else utc(min(job.submitted for job in gone) - 60)
         try:
-            return self.client.accounting(numbers, since=since), {job.handle.job_id for job in asked}
+            return self.client.accounting(numbers, since=since), {job.handle.job_id for job in gone}
         except (Unavailable, NotSupported):
             return [], set()  # exit records settle what they can; the rest waits
 

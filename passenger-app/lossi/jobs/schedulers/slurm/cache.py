@@ -93,17 +93,17 @@ class Cache:
             held = self._read(name)
             if held is not None and (not mine or not held.is_due(interval_s)):
                 return self._answer(held, adapter)
-            asked = time.time()
+            now = time.time()
             try:
                 value = ask()
             except Unavailable as error:
-                held = _Held(held.data if held else None, held.as_of if held else 0.0, asked, error.what, error.hint)
+                held = _Held(held.data if held else None, held.as_of if held else 0.0, now, error.what, error.hint)
                 self._write(name, held)
                 if held.data is None:
                     raise
                 return self._answer(held, adapter)
-            self._write(name, _Held(adapter.dump_json(value, exclude_defaults=True), asked, asked, "", ""))
-            return Answer(value, asked)
+            self._write(name, _Held(adapter.dump_json(value, exclude_defaults=True), now, now, "", ""))
+            return Answer(value, now)
 
     def expire(self, name: str) -> None:
         """Make the next `get` ask again: something was submitted or cancelled."""

@@ -87,10 +87,10 @@ def run(cluster: Cluster, argv: Sequence[str], *, deadline_s: float | None = Non
         hint = "`bin` and `bin_overrides` of the cluster say where Slurm's commands are" if cluster.submit_host is None else ""
         raise Unavailable(f"{whole[0]} could not be started", why=error.strerror or str(error), hint=hint) from error
     except processes.TimeLimitReached as error:
-        said = words(error.stderr)
+        message = words(error.stderr)
         raise Unavailable(
             "Slurm does not answer",
-            why=f"{name} did not end within {limit:g} s" + (f": {said}" if said else ""),
+            why=f"{name} did not end within {limit:g} s" + (f": {message}" if message else ""),
             hint="try again in a minute",
         ) from error
     except processes.OutputLimitReached as error:
@@ -104,8 +104,8 @@ def run(cluster: Cluster, argv: Sequence[str], *, deadline_s: float | None = Non
 
 def _settings(cluster: Cluster, conf: str | None, command: str) -> dict[str, str]:
     """Return variables that make a command print the same for everybody: UTC, ISO times, complete lists of array tasks."""
-    found = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    settings = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
     if command != "sbatch":  # which passes every SLURM_… on to the job
-        found |= {"SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}
+        settings |= {"SLURM_TIME_FORMAT": "standard", "SLURM_BITSTR_LEN": "0"}
     where = str(cluster.conf) if cluster.conf else conf
-    return {**found, "SLURM_CONF": where} if where else found
+    return {**settings, "SLURM_CONF": where} if where else settings

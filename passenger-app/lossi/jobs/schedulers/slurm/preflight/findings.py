@@ -103,8 +103,8 @@ def tres(request: SlurmRequest, row: PartitionRow | None) -> dict[str, int]:
 
 def counted(number: int, what: str) -> str:
     """Return a number of things for a sentence, in the singular for one."""
-    one = re.sub(r"^(node|core|GPU|job|task)s", r"\1", what)
-    return f"{number:,} {one if number == 1 else what}"
+    singular = re.sub(r"^(node|core|GPU|job|task)s", r"\1", what)
+    return f"{number:,} {singular if number == 1 else what}"
 
 
 def listed(words: Collection[str], most: int = 8) -> str:

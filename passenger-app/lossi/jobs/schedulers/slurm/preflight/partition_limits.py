@@ -114,9 +114,9 @@ _LATER = "choose another partition, or try later"
 def _time(request: SlurmRequest, row: PartitionRow, qos_flags: Collection[str]) -> Iterator[Finding]:
     if "partitiontimelimit" not in qos_flags:
         yield from _longest("partition.max_time", f"partition {row.name!r}", seconds(request), row.max_time_s)
-    given = row.default_time_s
-    if request.time_limit_min is None and given is not None:
-        text = units.format_time(given)
+    default = row.default_time_s
+    if request.time_limit_min is None and default is not None:
+        text = units.format_time(default)
         message = f"no time limit was requested: partition {row.name!r} gives {text}"
         yield Finding("note", "partition.default_time", None, text, message, "set a time limit if the job may take longer")
 

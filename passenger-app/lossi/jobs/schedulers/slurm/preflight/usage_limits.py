@@ -59,10 +59,10 @@ def _hint(text: str, payment: Payment) -> str:
 
 
 def _wall(request: SlurmRequest, payment: Payment) -> Iterator[Finding]:
-    asked = seconds(request)
+    wall = seconds(request)
     for source, most in _first(payment, lambda limits: limits.max_wall_s):
-        if asked is not None and asked > most:
-            allowed, wish = units.format_time(most), units.format_time(asked)
+        if wall is not None and wall > most:
+            allowed, wish = units.format_time(most), units.format_time(wall)
             hint = _hint(f"request {allowed} or less", payment)
             message = f"{source} allows {allowed}, you requested {wish}"
             yield Finding("refused", f"{source.kind}.MaxWall", wish, allowed, message, hint)
@@ -70,13 +70,13 @@ def _wall(request: SlurmRequest, payment: Payment) -> Iterator[Finding]:
 
 def _one_job(request_tres: Mapping[str, int], request: SlurmRequest, payment: Payment) -> Iterator[Finding]:
     here = {key: number // request.nodes for key, number in request_tres.items() if key != "node"}
-    for name, what, wanted, values in (
+    for name, what, requested, values in (
         ("MaxTRESPerJob", "per job", request_tres, lambda source: source.limits.max_tres_per_job),
         ("MaxTRESPerNode", "per node", here, lambda source: source.limits.max_tres_per_node),
     ):
         for source, key, most in _keyed(payment, values):
-            if wanted.get(key, 0) > most:
-                yield _too_many(source, f"{name}.{key}", f"{_word(key)} {what}", wanted[key], most, payment)
+            if requested.get(key, 0) > most:
+                yield _too_many(source, f"{name}.{key}", f"{_word(key)} {what}", requested[key], most, payment)
     for source, key, least in _keyed(payment, lambda source: source.limits.min_tres_per_job):
         number = request_tres.get(key)
         if number is not None and number < least:

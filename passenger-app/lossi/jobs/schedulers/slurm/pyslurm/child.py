@@ -128,9 +128,9 @@ def load(question: dict[str, Any]) -> Any:
         slurm = importlib.import_module("pyslurm")
     except ImportError as error:
         raise Problem("import", str(error)) from error
-    wanted, here = ".".join(slurm.__version__.split(".")[:2]), release(library())
-    if wanted != here and not question["any_version"]:
-        raise Problem("version", f"PySlurm {slurm.__version__} is made for Slurm {wanted}, and libslurm here is of {here}")
+    expected, here = ".".join(slurm.__version__.split(".")[:2]), release(library())
+    if expected != here and not question["any_version"]:
+        raise Problem("version", f"PySlurm {slurm.__version__} is made for Slurm {expected}, and libslurm here is of {here}")
     local = importlib.import_module("pyslurm.settings").LOCAL_CLUSTER
     if question["cluster"] and question["cluster"] != local:
         raise Problem("cluster", f"slurm.conf is that of cluster {local}")
@@ -247,11 +247,15 @@ def configuration(slurm: Any, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def partitions(slurm: Any, question: dict[str, Any]) -> list[dict[str, Any]]:
-    return [fields(one, PARTITION) for one in slurm.Partitions.load().values() if not one.is_hidden and not one.is_root_only]
+    return [
+        fields(partition, PARTITION)
+        for partition in slurm.Partitions.load().values()
+        if not partition.is_hidden and not partition.is_root_only
+    ]
 
 
 def nodes(slurm: Any, question: dict[str, Any]) -> list[dict[str, Any]]:
-    return [fields(one, NODE) for one in slurm.Nodes.load().values()]
+    return [fields(node, NODE) for node in slurm.Nodes.load().values()]
 
 
 def associations(slurm: Any, question: dict[str, Any]) -> list[dict[str, Any]]:
@@ -270,5 +274,6 @@ def qos(slurm: Any, question: dict[str, Any]) -> list[str]:
 
 
 ASKED: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
-    one.__name__: one for one in (queue, accounting, named, submit, cancel, configuration, partitions, nodes, associations, qos)
+    function.__name__: function
+    for function in (queue, accounting, named, submit, cancel, configuration, partitions, nodes, associations, qos)
 }

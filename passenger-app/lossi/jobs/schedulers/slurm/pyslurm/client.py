@@ -49,8 +49,8 @@ class PySlurmClient:
     def arguments(self, request: SlurmRequest) -> list[str]:
         """Return PySlurm's attributes for a request as ``name=value``; there is no command."""
         options = _options(request)
-        said = {**options, "script": str(request.script), "signal": f"B:USR1@{request.signal_s}" if request.signal_s else None}
-        return ["pyslurm.JobSubmitDescription", *(f"{name}={value}" for name, value in said.items() if value is not None)]
+        values = {**options, "script": str(request.script), "signal": f"B:USR1@{request.signal_s}" if request.signal_s else None}
+        return ["pyslurm.JobSubmitDescription", *(f"{name}={value}" for name, value in values.items() if value is not None)]
 
     def submit(self, request: SlurmRequest) -> int:
         """Submit and return Slurm's id of the job.
@@ -201,10 +201,10 @@ def _asked(row: AccountingRow, jobs: Mapping[int, Sequence[int] | None]) -> bool
     """Return whether a row is one of the tasks that were asked for."""
     if row.job_id not in jobs:
         return False
-    wanted = jobs[row.job_id]
-    if wanted is None or (row.task is None and not row.tasks):
+    numbers = jobs[row.job_id]
+    if numbers is None or (row.task is None and not row.tasks):
         return True
-    return row.task in wanted if row.task is not None else _overlap(row.tasks, wanted)
+    return row.task in numbers if row.task is not None else _overlap(row.tasks, numbers)
 
 
 def _overlap(spans: Iterable[range], numbers: Sequence[int]) -> bool:

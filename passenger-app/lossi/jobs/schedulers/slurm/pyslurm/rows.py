@@ -75,7 +75,7 @@ def accounting_row(job: Fields) -> AccountingRow:
         If the fields are not those of a job.
     """
     tasks = _tasks(job)
-    one = tasks[0][0] if tasks and len(tasks) == 1 and len(tasks[0]) == 1 else None
+    task = tasks[0][0] if tasks and len(tasks) == 1 and len(tasks[0]) == 1 else None
     steps = job["steps"]
     resident = [step["max_rss"] * (step["ntasks"] or 1) for step in steps if step["max_rss"]]
     code, signal = _ending(job) if has_ended(states.state_of(job["state"])) else (None, None)
@@ -84,8 +84,8 @@ def accounting_row(job: Fields) -> AccountingRow:
         job_id=job["array_id"] or job["id"],
         name=job["name"] or "",
         state=states.word_of(job["state"]),
-        task=one,
-        tasks=tasks if tasks and one is None else (),
+        task=task,
+        tasks=tasks if tasks and task is None else (),
         cancelled_by=job["cancelled_by"],
         reason=values.text_of(job["state_reason"] or ""),
         exit_code=code,

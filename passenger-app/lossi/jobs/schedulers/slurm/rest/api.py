@@ -133,8 +133,8 @@ class Api(ABC):
 
     def job_id(self, document: Mapping[str, Any]) -> int | None:
         """Return Slurm's id of the submitted job."""
-        found = document.get("job_id")
-        return found if isinstance(found, int) and found > 0 else None
+        number = document.get("job_id")
+        return number if isinstance(number, int) and number > 0 else None
 
 
 def properties(request: SlurmRequest) -> dict[str, Any]:

@@ -277,8 +277,8 @@ class RestClient:
 
 def _cluster_of(ping: Mapping[str, Any], clusters: Sequence[Mapping[str, Any]]) -> str:
     """Return the cluster's own name, from the server or as the only one of its database."""
-    said = text(at(ping, "meta", "slurm", "cluster"))
-    return said or (text(clusters[0].get("name")) if len(clusters) == 1 else "")
+    name = text(at(ping, "meta", "slurm", "cluster"))
+    return name or (text(clusters[0].get("name")) if len(clusters) == 1 else "")
 
 
 def _lacks_exit_code(row: AccountingRow) -> bool:

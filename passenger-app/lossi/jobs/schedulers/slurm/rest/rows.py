@@ -101,7 +101,7 @@ def accounting_row(job: Mapping[str, Any], ended: Ended) -> AccountingRow:
     started = moment(at(job, "time", "start")) if resources else None
     gpus, gpu_type = values.gpus(resources or tres(at(job, "tres", "requested")), text(job.get("used_gres")))
     times = [at(step, "time", "total") for step in steps]
-    resident = [found for step in steps if (found := _resident_mb(step)) is not None]
+    resident = [size for step in steps if (size := _resident_mb(step)) is not None]
     return AccountingRow(
         job_id=array or number(job.get("job_id")) or 0,
         name=text(job.get("name")),

@@ -145,12 +145,12 @@ def _socket_of(rest: RestSettings, user: str) -> Path | None:
 def _check_socket(path: Path, uid: int) -> None:
     """Refuse a socket that another user could have put there: its owner sees all requests."""
     try:
-        found, folder = path.stat(), path.parent.stat()
+        status, folder = path.stat(), path.parent.stat()
     except OSError as error:
         raise Unavailable("slurmrestd does not answer", why=f"{path}: {error.strerror}", hint="try again in a minute") from None
     trusted = (0, uid)
     safe = folder.st_uid in trusted and (not folder.st_mode & 0o022 or folder.st_mode & stat.S_ISVTX)
-    if not stat.S_ISSOCK(found.st_mode) or found.st_uid not in trusted or not safe:
+    if not stat.S_ISSOCK(status.st_mode) or status.st_uid not in trusted or not safe:
         raise Forbidden(
             f"the socket {path} is not used",
             why="it is not yours or root's, or somebody else could replace it",
@@ -164,7 +164,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def _pairs(query: Query) -> list[tuple[str, str | int | float | bool | None]]:
-    return [(name, one) for name, value in query.items() for one in ([value] if isinstance(value, str) else value)]
+    return [(name, item) for name, value in query.items() for item in ([value] if isinstance(value, str) else value)]
 
 
 def _read(response: httpx.Response, end: float, deadline_s: float) -> bytes:

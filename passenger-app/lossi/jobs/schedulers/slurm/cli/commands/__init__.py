@@ -92,12 +92,12 @@ def chosen(cluster: Cluster, option: str = "--clusters") -> list[str]:
 
 def words_within(words: list[str], most: int = MOST_ARGUMENT_BYTES) -> list[list[str]]:
     """Return the words in as few lists as possible, each within a size when joined with commas."""
-    found: list[list[str]] = []
+    chunks: list[list[str]] = []
     size = most
     for word in words:
         size += len(word) + 1
         if size > most:
-            found.append([])
+            chunks.append([])
             size = len(word) + 1
-        found[-1].append(word)
-    return found
+        chunks[-1].append(word)
+    return chunks

@@ -34,10 +34,10 @@ class Sinfo:
             If the output is truncated or not as expected.
         """
         try:
-            found = [_group(*record) for record in records(self.name, without_cluster(text), len(FIELDS))]
+            groups = [_group(*record) for record in records(self.name, without_cluster(text), len(FIELDS))]
         except ValueError as error:
             raise Unreadable(self.name, str(error)) from error
-        return [group for group in found if group.nodes]
+        return [group for group in groups if group.nodes]
 
 
 def _group(partition: str, nodes: str, cpus: str, memory: str, gres: str, features: str, state: str) -> NodeGroup:
