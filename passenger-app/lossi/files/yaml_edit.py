@@ -178,8 +178,11 @@ def _scalar(value: Any) -> str:
 
     if not isinstance(value, str):
         return str(yaml.safe_dump(value)).split("\n", 1)[0]
-    plain = yaml.resolver.Resolver().resolve(yaml.ScalarNode, value, (True, False)) == "tag:yaml.org,2002:str"  # type: ignore[no-untyped-call]
-    return value if plain and value.isprintable() else DoubleQuotedScalarString(value)
+    try:  # in braces, where fewer strings need no quotes than in a line of their own
+        plain = value.isprintable() and document.parse(f"{{a: {value}}}".encode()).data == {"a": value}
+    except (document.Unreadable, UnicodeEncodeError):
+        plain = False
+    return value if plain else DoubleQuotedScalarString(value)
 
 
 def _last_leaf(node: Any, key: Any) -> tuple[Any, Any, int]:
