@@ -23,7 +23,7 @@ from papermill.translators import PythonTranslator, papermill_translators
 from ..contract.text import printable
 from .errors import explained
 from .kernels import KernelError
-from .notebook import Log, Reporter
+from .reporting import Log, Reporter
 from .writing import write
 
 SAVE_EVERY_S = 1.0
