@@ -61,7 +61,7 @@ async def executed(proxied: Proxied, cookie: str, kernel: str, code: str) -> str
         message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell", "buffers": []}
         await ws.send_json(message)
         while True:
-            answer = await asyncio.wait_for(ws.receive_json(), 60)
+            answer = await asyncio.wait_for(ws.receive_json(), 300)
             if answer["parent_header"].get("msg_id") != header["msg_id"]:
                 continue
             if answer["msg_type"] == "stream":

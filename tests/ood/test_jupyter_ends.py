@@ -91,12 +91,13 @@ def begun(app: App, site: Site, slurm: OwnCluster) -> Iterator[dict[str, Session
         if program.name not in ("apptainer", "singularity"):
             (tools / program.name).symlink_to(program)
     with squatters(app, slurm.users[1], 3, "0.0.0.0") as taken:
-        with squatters(app, slurm.users[1], 1) as (port,):
+        with squatters(app, slurm.users[1], 2) as (port, another):
             pass  # free now
         yield {
             "crowded": app.start(site.user, HERE, min_port=min(taken), max_port=max(taken)),
             "boxed": app.start(site.user, {**HERE, "environment": "boxed"}, header=f"export PATH='{tools}'"),
             "usual": app.start(site.user, HERE, min_port=port, max_port=port),
+            "timed out": app.start(site.user, HERE, min_port=another, max_port=another),
         }
 
 
@@ -111,11 +112,9 @@ def cookie(usual: Session) -> str:
 
 
 @pytest.fixture(scope="module")
-def timed_out(app: App, site: Site, slurm: OwnCluster) -> tuple[Session, str]:
+def timed_out(begun: dict[str, Session]) -> tuple[Session, str]:
     """A session with a kernel at its time limit, which Slurm checks every half a minute, and its cookie."""
-    with squatters(app, slurm.users[1], 1) as (port,):
-        pass  # free now
-    session = app.start(site.user, HERE, min_port=port, max_port=port)
+    session = begun["timed out"]
     cookie = logged_in(session.proxied, str(session.connection()["password"]))
     assert in_kernel(session, cookie, "print(1)").strip() == "1"
     session.cluster.scontrol("update", f"jobid={session.job}", "endtime=now")
