@@ -227,14 +227,17 @@ start_munge() {
 }
 
 start_mariadb() {
-  local place=$ROOT/mysql
+  local place=$ROOT/mysql scratch=$ROOT/mysql-tmp
   chown mysql: "$place"
-  if [ ! -d "$place/mysql" ] && ! mariadb-install-db --no-defaults --user=mysql --datadir="$place" --skip-test-db \
+  # Servers that share /tmp remove each other's temporary tables: two clusters that start at once fail now and then.
+  install -d -o mysql -m 700 "$scratch"
+  if [ ! -d "$place/mysql" ] && ! TMPDIR=$scratch mariadb-install-db --no-defaults --user=mysql --datadir="$place" --skip-test-db \
     --auth-root-authentication-method=socket >"$ROOT/log/mariadb-install.log" 2>&1; then
     tail -n 20 "$ROOT/log/mariadb-install.log" >&2
     return 1
   fi
   background mariadbd mysql mariadbd --no-defaults --datadir="$place" --socket="$place/s.sock" --pid-file="$place/pid" \
+    --tmpdir="$scratch" \
     --bind-address=127.0.0.1 --port="$MYSQL_PORT" --innodb-buffer-pool-size=256M --innodb-log-file-size=64M \
     --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=0 --loose-innodb-snapshot-isolation=OFF \
     --skip-log-bin --skip-name-resolve
