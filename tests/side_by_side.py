@@ -25,7 +25,7 @@ SLOWEST = 25
 DURATION = re.compile(r"^ *(\d+\.\d+)s (?:call|setup|teardown) +\S+", re.MULTILINE)
 VERSIONS = HERE / "slurm_versions"
 WAITING = {"slurm": ("slurm", "schedulers"), "portal": ("ood", "containers")}
-"""Lanes of folders whose tests wait most of their time."""
+"""Lanes of folders whose tests wait most of their time. In file order: their tests share clusters and servers."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ def lanes(*, fast_unit_tests_ran: bool, slurm_versions: bool) -> list[list[Sessi
     waiting = {folder for folders in WAITING.values() for folder in folders}
     tested = sorted({path.relative_to(HERE).parts[0] for path in HERE.glob("*/**/test_*.py")} - {"unit", VERSIONS.name})
     unit = ["tests/unit", "--numprocesses", "2", *(["-m", "slow"] if fast_unit_tests_ran else [])]
-    planned = [[_pytest(name, *(f"tests/{folder}" for folder in folders))] for name, folders in WAITING.items()]
+    planned = [
+        [_pytest(name, "-p", "no:randomly", *(f"tests/{folder}" for folder in folders))] for name, folders in WAITING.items()
+    ]
     planned.append([_pytest("unit", *unit), _pytest("jobs", *(f"tests/{folder}" for folder in tested if folder not in waiting))])
     if slurm_versions:
         planned[0].append(Session("slurm-versions", ["bash", "tests/slurm/versions.sh"]))
