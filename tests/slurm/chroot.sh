@@ -58,9 +58,14 @@ make_chroot() { # SUITE DIR [pyslurm]
   discard "$dir"
   mirror=$(archive debian)
   security=$(archive debian-security)
-  if ! command -v debootstrap >/dev/null; then
-    { apt-get -q -o DPkg::Lock::Timeout=600 update && DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 install -y --no-install-recommends debootstrap; } >"$log" 2>&1
-  fi
+  # Two systems are made at once: the second waits for what the first installs.
+  (
+    flock 7
+    command -v debootstrap >/dev/null || {
+      apt-get -q -o DPkg::Lock::Timeout=600 update
+      DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 install -y --no-install-recommends debootstrap
+    }
+  ) 7>/run/lock/lossi-tests-debootstrap >"$log" 2>&1
   script=/usr/share/debootstrap/scripts/$suite
   [ -e "$script" ] || script=/usr/share/debootstrap/scripts/sid # a suite that is newer than this debootstrap
   debootstrap --variant=minbase --include=ca-certificates "$suite" "$new" "$mirror" "$script" >"$log" 2>&1
