@@ -40,7 +40,7 @@ def running(slurm: OwnCluster, installed: Installation) -> Iterator[Portal]:
 
 
 @pytest.fixture(scope="module")
-def jobs(running: Portal) -> dict[str, str]:
+def jobs(running: Portal) -> Iterator[dict[str, str]]:
     """One job that succeeds, one that fails, one that takes all GPUs and two that wait, all submitted from the web process."""
     ask = {"project": str(running.site.project)}
     all_gpus = {"partition": "gpu", "nodes": 2, "gpus": 4, "gpu_type": "a100", "time": 900}
@@ -61,7 +61,10 @@ def jobs(running: Portal) -> dict[str, str]:
             sent[name] = answer.json()["id"]
         assert finished(browser, sent["good"], running.site.project)["state"] == "succeeded"
         assert finished(browser, sent["failed"], running.site.project)["state"] == "failed"
-    return sent
+    yield sent
+    with running.client() as browser:  # other tests of this cluster need its GPUs
+        for name in ("endless", "next", "waiting"):
+            browser.post(f"api/v1/jobs/{sent[name]}/cancel", json={}, params=ask, headers=csrf(browser))
 
 
 @pytest.fixture(scope="module")
