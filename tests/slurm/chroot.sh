@@ -118,10 +118,10 @@ wrap() { # DIR CONF BIN
 # The $command of $dir for whoever calls it. A user namespace in which only the caller's own id is mapped lets an ordinary
 # user change the root folder, and munge still sees who it is.
 export SLURM_CONF=$conf
-if [ "\$(id -u)" = 0 ]; then exec chroot "$dir" /usr/bin/$command "\$@"; fi
+if [ "\$(id -u)" = 0 ]; then exec /usr/sbin/chroot "$dir" /usr/bin/$command "\$@"; fi
 place=\$PWD
 [ -d "$dir\$place" ] || place=/
-exec unshare --map-current-user --root="$dir" --wd="\$place" /usr/bin/$command "\$@"
+exec /usr/bin/unshare --map-current-user --root="$dir" --wd="\$place" /usr/bin/$command "\$@"
 W
     chmod 755 "$bin/$command"
   done
