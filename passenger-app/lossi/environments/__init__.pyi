@@ -7,7 +7,6 @@ from . import (
 from .catalog import (
     Catalog as Catalog,
     load as load,
-    project_file as project_file,
     shipped_file as shipped_file,
     user_file as user_file,
 )
@@ -24,8 +23,6 @@ from .command import (
     runtime as runtime,
 )
 from .models import (
-    ACCELERATORS as ACCELERATORS,
-    ARCHITECTURES as ARCHITECTURES,
     Environment as Environment,
     Mount as Mount,
     Problem as Problem,
@@ -35,7 +32,6 @@ from .models import (
 )
 from .own import add as add
 from .resolution import (
-    TARGETS as TARGETS,
     cache_key as cache_key,
     lacking as lacking,
     resolve as resolve,

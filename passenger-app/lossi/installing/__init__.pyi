@@ -1,7 +1,6 @@
 # The public names of this room; `__init__.py` loads each when it is first used.
 from .bundle import (
     OPTIONAL as OPTIONAL,
-    Component as Component,
     components as components,
     shipped as shipped,
 )

@@ -11,7 +11,6 @@ from .explain.pending_reasons import explain_briefly as explain_briefly
 from .explain.queue_waits import QueueWaits as QueueWaits, queue_waits as queue_waits
 from .models import (
     Job as Job,
-    JobDefinition as JobDefinition,
     Page as Page,
     Preview as Preview,
     Task as Task,

@@ -13,7 +13,7 @@ import pytest
 
 from lossi import installing
 from lossi.errors import Conflict, Forbidden, InvalidInput, NotFound, Unavailable
-from lossi.installing import Installed, Places, Plan, versions
+from lossi.installing import Installed, Places, Plan, state, versions
 
 Install = Callable[..., Installed]
 Planned = Callable[..., Plan]
@@ -48,7 +48,7 @@ def test_modes_do_not_follow_the_umask(install: Install, places: Places) -> None
         folder = install().folder
     finally:
         os.umask(before)
-    modes = {path: stat.S_IMODE((folder / path).stat().st_mode) for path in installing.state.inventory(folder)}
+    modes = {path: stat.S_IMODE((folder / path).stat().st_mode) for path in state.inventory(folder)}
     executable = {path for path, mode in modes.items() if mode == 0o755}
     assert executable == {"apps/lossi/bin/python", "apps/lossi-jupyter/template/script.sh", "bin/lossi"}
     assert {mode for path, mode in modes.items() if path not in executable} == {0o644}

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from lossi import notebooks, projects
+from lossi import projects
 from lossi.api import notebooks as resource, security
 from lossi.app import create_app
+from lossi.notebooks.document import LIMIT_BYTES
 
 TOKEN = "t" * 43
 
@@ -115,7 +116,7 @@ def test_only_notebooks_of_the_project(
 
 def test_large_notebook_is_refused(client: FlaskClient, project: projects.Project) -> None:
     with (project.root / "huge.ipynb").open("wb") as stream:
-        stream.truncate(notebooks.document.LIMIT_BYTES + 1)
+        stream.truncate(LIMIT_BYTES + 1)
     for operation in ("parameters", "render"):
         answer = get(client, operation, "huge.ipynb")
         assert (answer.status_code, "too large" in answer.json["detail"]) == (422, True)
